@@ -1,2 +1,24 @@
-//! `esms-otp-worker`: turns a queue of one-time-password jobs into calls of
-//! eSMS.vn's `SendMessageAutoGenCode_V5`.
+//! `esms-otp-worker`: turns a queue of one-time-password jobs into calls of eSMS.vn's
+//! `SendMessageAutoGenCode_V5`, and publishes what eSMS said.
+//!
+//! ```text
+//! otp.jobs ──► broker::consumer ──► job ──► ledger ──► send ──► result ──► broker::publisher ──► otp.results
+//!    ▲                                                                            │
+//!    └───────────────────────── acknowledged after the result is confirmed ◄─────┘
+//! ```
+//!
+//! The rule everything else follows from: **a job is acknowledged only after the broker has confirmed
+//! its result.** [`worker`] is the one file that sees every stage.
+
+pub mod app;
+pub mod backoff;
+pub mod broker;
+pub mod config;
+pub mod job;
+pub mod ledger;
+pub mod phone;
+pub mod result;
+pub mod send;
+pub mod telemetry;
+pub mod tls;
+pub mod worker;

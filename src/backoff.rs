@@ -1,0 +1,112 @@
+//! How long to wait before the next try: the only place that touches the `backoff` crate.
+//!
+//! The crate was this project's choice and is no longer maintained. Only its arithmetic is used
+//! (exponential growth with jitter); limits and loops are ours, so that it can be replaced here
+//! without a change elsewhere.
+
+use std::time::Duration;
+
+use ::backoff::backoff::Backoff as _;
+use ::backoff::exponential::ExponentialBackoff;
+use ::backoff::{ExponentialBackoffBuilder, SystemClock};
+
+/// Waits that start at `initial`, double, carry jitter of half up or down, and are capped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Policy {
+    initial: Duration,
+    longest: Duration,
+}
+
+/// Waits that cannot be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum PolicyError {
+    /// A first wait of nothing would try without pause for ever.
+    #[error("the first wait must be longer than nothing")]
+    NoFirstWait,
+    /// The cap is below the first wait.
+    #[error("must not be shorter than the first wait")]
+    CapBelowFirst,
+}
+
+impl Policy {
+    /// How connections to the broker are tried again: soon at first, then about every 10 s, for ever.
+    pub const RECONNECT: Policy = Policy { initial: Duration::from_millis(100), longest: Duration::from_secs(10) };
+
+    /// A policy of these waits.
+    ///
+    /// # Errors
+    /// When the waits are impossible.
+    pub fn new(initial: Duration, longest: Duration) -> Result<Self, PolicyError> {
+        if initial.is_zero() {
+            return Err(PolicyError::NoFirstWait);
+        }
+        if longest < initial {
+            return Err(PolicyError::CapBelowFirst);
+        }
+        Ok(Self { initial, longest })
+    }
+
+    /// The waits of one series of tries.
+    pub fn waits(self) -> Waits {
+        let series = ExponentialBackoffBuilder::<SystemClock>::new()
+            .with_initial_interval(self.initial)
+            .with_max_interval(self.longest)
+            .with_multiplier(2.0)
+            .with_randomization_factor(0.5)
+            // The limits on a job are its own deadline and elapsed time, kept by the retry loop.
+            .with_max_elapsed_time(None)
+            .build();
+        Waits { series, longest: self.longest }
+    }
+}
+
+/// The waits of one series of tries; endless.
+#[derive(Debug)]
+pub struct Waits {
+    series: ExponentialBackoff<SystemClock>,
+    longest: Duration,
+}
+
+impl Waits {
+    /// The next wait, never above the policy's cap.
+    pub fn next_wait(&mut self) -> Duration {
+        // The crate adds jitter after its cap, so the cap is put on again here.
+        self.series.next_backoff().unwrap_or(self.longest).min(self.longest)
+    }
+
+    /// Starts again at the first wait, after a success.
+    pub fn reset(&mut self) {
+        self.series.reset();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MS: fn(u64) -> Duration = Duration::from_millis;
+
+    #[test]
+    fn waits_grow_from_the_first_to_the_cap_and_never_above() {
+        let mut waits = Policy::new(MS(100), MS(1000)).unwrap().waits();
+        let series: Vec<Duration> = (0..50).map(|_| waits.next_wait()).collect();
+        assert!((MS(50)..=MS(151)).contains(&series[0]), "{:?}", series[0]);
+        assert!((MS(100)..=MS(301)).contains(&series[1]), "{:?}", series[1]);
+        assert!(series.iter().all(|wait| *wait <= MS(1000)));
+        assert!(series[10..].iter().all(|wait| *wait >= MS(500)), "{series:?}");
+    }
+
+    #[test]
+    fn a_success_starts_the_series_again() {
+        let mut waits = Policy::new(MS(100), MS(10_000)).unwrap().waits();
+        (0..8).for_each(|_| drop(waits.next_wait()));
+        waits.reset();
+        assert!(waits.next_wait() <= MS(151));
+    }
+
+    #[test]
+    fn impossible_waits_are_refused() {
+        assert_eq!(Policy::new(Duration::ZERO, MS(1)), Err(PolicyError::NoFirstWait));
+        assert_eq!(Policy::new(MS(2), MS(1)), Err(PolicyError::CapBelowFirst));
+    }
+}

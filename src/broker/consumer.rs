@@ -1,0 +1,192 @@
+//! Consuming: an outer loop that reconnects, and one session inside it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::StreamExt as _;
+use lapin::message::Delivery;
+use lapin::options::{BasicCancelOptions, BasicConsumeOptions, BasicNackOptions, BasicQosOptions};
+use lapin::types::FieldTable;
+use lapin::{Channel, Connection, Consumer};
+use tokio::time::{Instant, sleep, timeout};
+use tokio_util::sync::CancellationToken;
+use tracing::{error, info, warn};
+
+use super::topology::{self, TopologyError};
+use super::{REPLY_WITHIN, close, wire};
+use crate::backoff::Policy;
+use crate::config::BrokerConfig;
+use crate::telemetry::http::Health;
+use crate::telemetry::metrics::Metrics;
+
+/// A session that lived this long was a good one: the next one is tried again soon.
+const GOOD_SESSION: Duration = Duration::from_secs(10);
+
+/// Jobs the broker gave up are only answered, not sent: a few at a time do.
+const DROPPED_PREFETCH: u16 = 16;
+
+/// Which queue a delivery came from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// The queue of jobs.
+    Jobs,
+    /// The queue of jobs that the broker gave up.
+    Dropped,
+}
+
+/// Who takes the deliveries.
+pub trait Taker: Send + Sync + 'static {
+    /// Takes one delivery, without waiting.
+    fn take(self: &Arc<Self>, delivery: Delivery, origin: Origin);
+
+    /// Waits until every delivery taken has been dealt with.
+    fn finished(&self) -> impl Future<Output = ()> + Send;
+}
+
+/// Consumes both queues, for ever.
+pub struct ConsumerLoop<T> {
+    /// The broker and its objects.
+    pub broker: BrokerConfig,
+    /// The prefetch of the queue of jobs.
+    pub prefetch: u16,
+    /// Who takes the deliveries.
+    pub taker: Arc<T>,
+    /// Told whether jobs are being consumed.
+    pub health: Arc<Health>,
+    /// Counts connections.
+    pub metrics: Arc<Metrics>,
+    /// From its cancelling on nothing more is consumed.
+    pub stopping: CancellationToken,
+}
+
+/// Why a session ended.
+#[derive(Debug, thiserror::Error)]
+enum Ended {
+    #[error("told to stop")]
+    Stopped,
+    #[error("{0}")]
+    NotConnected(#[from] wire::ConnectError),
+    #[error("{0}")]
+    Topology(#[from] TopologyError),
+    #[error("{0}")]
+    Lost(#[from] lapin::Error),
+    #[error("the broker did not answer in time")]
+    Silent,
+    #[error("the broker ended the consumer; was a queue deleted?")]
+    Cancelled,
+}
+
+impl<T: Taker> ConsumerLoop<T> {
+    /// Consumes until told to stop and every delivery is dealt with; reconnects whenever the broker
+    /// goes away, at the start too.
+    ///
+    /// # Errors
+    /// When the broker's objects differ before anything was ever consumed: no waiting mends that.
+    /// Later the same difference is logged and tried again, since jobs may still be in flight.
+    pub async fn run(self) -> Result<(), TopologyError> {
+        let mut waits = Policy::RECONNECT.waits();
+        let mut ever_consumed = false;
+        loop {
+            let began = Instant::now();
+            let ended = self.session(&mut ever_consumed).await;
+            self.health.set_consuming(false);
+            let why = match ended {
+                Ended::Stopped => break,
+                Ended::Topology(error @ TopologyError::Differs(_)) if !ever_consumed => return Err(error),
+                Ended::Topology(error @ TopologyError::Differs(_)) => {
+                    error!(%error, "not consuming; put the objects right, or set OTP_TOPOLOGY");
+                    "topology".to_owned()
+                }
+                other => other.to_string(),
+            };
+            if self.stopping.is_cancelled() {
+                break;
+            }
+            if began.elapsed() >= GOOD_SESSION {
+                waits.reset();
+            }
+            let wait = waits.next_wait();
+            warn!(why, retry_in_ms = wait.as_millis() as u64, "not consuming");
+            tokio::select! {
+                () = sleep(wait) => {}
+                () = self.stopping.cancelled() => break,
+            }
+        }
+        // Without a session there is nothing left to settle; results are still being published.
+        self.taker.finished().await;
+        Ok(())
+    }
+
+    /// One session, from connecting to its end.
+    async fn session(&self, ever_consumed: &mut bool) -> Ended {
+        let connecting = wire::connect(&self.broker.uri, self.broker.tls.as_ref(), "esms-otp-worker consumer");
+        let connection = tokio::select! {
+            connected = connecting => match connected {
+                Ok(connection) => connection,
+                Err(error) => return error.into(),
+            },
+            () = self.stopping.cancelled() => return Ended::Stopped,
+        };
+        self.metrics.connection_made();
+        let ended = match self.consume(&connection, ever_consumed).await {
+            Ok(never) => match never {},
+            Err(ended) => ended,
+        };
+        close(&connection).await;
+        ended
+    }
+
+    async fn consume(&self, connection: &Connection, ever_consumed: &mut bool) -> Result<std::convert::Infallible, Ended> {
+        topology::prepare(connection, &self.broker).await?;
+        let (channel, mut jobs, mut dropped) =
+            timeout(REPLY_WITHIN, self.subscribe(connection)).await.map_err(|_| Ended::Silent)??;
+        *ever_consumed = true;
+        self.health.set_consuming(true);
+        info!(queue = self.broker.queue, prefetch = self.prefetch, "consuming");
+        loop {
+            tokio::select! {
+                // Told to stop is looked at first, so that a full queue cannot hide it.
+                biased;
+                () = self.stopping.cancelled() => break,
+                next = jobs.next() => self.taker.take(delivery(next)?, Origin::Jobs),
+                next = dropped.next() => self.taker.take(delivery(next)?, Origin::Dropped),
+            }
+        }
+        self.health.set_consuming(false);
+        for consumer in [&mut jobs, &mut dropped] {
+            stop_consuming(&channel, consumer).await;
+        }
+        // The channel stays open until every job is settled, or the acknowledgements would be lost.
+        self.taker.finished().await;
+        Err(Ended::Stopped)
+    }
+
+    async fn subscribe(&self, connection: &Connection) -> lapin::Result<(Channel, Consumer, Consumer)> {
+        let channel = connection.create_channel().await?;
+        let subscribe = async |queue: &str, prefetch| {
+            channel.basic_qos(prefetch, BasicQosOptions::default()).await?;
+            let options = BasicConsumeOptions::default();
+            channel.basic_consume(queue.into(), "".into(), options, FieldTable::default()).await
+        };
+        let jobs = subscribe(&self.broker.queue, self.prefetch).await?;
+        let dropped = subscribe(&self.broker.dropped, DROPPED_PREFETCH).await?;
+        Ok((channel, jobs, dropped))
+    }
+}
+
+fn delivery(next: Option<lapin::Result<Delivery>>) -> Result<Delivery, Ended> {
+    Ok(next.ok_or(Ended::Cancelled)??)
+}
+
+/// Ends a consumer and gives back the deliveries that had come but were not looked at.
+async fn stop_consuming(channel: &Channel, consumer: &mut Consumer) {
+    let cancel = channel.basic_cancel(consumer.tag(), BasicCancelOptions::default());
+    if !matches!(timeout(REPLY_WITHIN, cancel).await, Ok(Ok(()))) {
+        // The connection is gone, and the broker has put everything back itself.
+        return;
+    }
+    while let Ok(Some(Ok(delivery))) = timeout(REPLY_WITHIN, consumer.next()).await {
+        let requeue = BasicNackOptions { requeue: true, ..Default::default() };
+        let _ = timeout(REPLY_WITHIN, delivery.nack(requeue)).await;
+    }
+}

@@ -1,0 +1,246 @@
+//! Publishing: a publish returns only when the broker has confirmed it.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use futures_util::{Stream, StreamExt as _};
+use lapin::message::BasicReturnMessage;
+use lapin::options::{BasicPublishOptions, ConfirmSelectOptions};
+use lapin::types::ShortString;
+use lapin::{BasicProperties, Channel, Confirmation, Connection, Event};
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep, timeout};
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+use super::{REPLY_WITHIN, close, wire};
+use crate::backoff::Policy;
+use crate::config::BrokerConfig;
+use crate::telemetry::metrics::Metrics;
+
+/// The limit on the broker's confirmation, while it has not said that it is blocking publishers. A
+/// quorum queue confirms in milliseconds, in a second or two while it elects a leader.
+const CONFIRM_WITHIN: Duration = Duration::from_secs(15);
+
+/// A session that lived this long was a good one: the next one is tried again soon.
+const GOOD_SESSION: Duration = Duration::from_secs(10);
+
+/// One message to publish.
+#[derive(Clone, Debug)]
+pub struct Message<'a> {
+    /// The exchange; empty for the default one.
+    pub exchange: &'a str,
+    /// The routing key.
+    pub routing_key: &'a str,
+    /// The body.
+    pub body: &'a [u8],
+    /// The properties.
+    pub properties: BasicProperties,
+}
+
+/// Where a confirmed message went.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Routed {
+    /// To at least one queue.
+    ToAQueue,
+    /// Nowhere: the broker confirmed that it returned it.
+    Nowhere,
+}
+
+/// Why a publish is not confirmed. All are tried again.
+#[derive(Debug, thiserror::Error)]
+pub enum PublishError {
+    /// A queue could not take it, for instance because it is full.
+    #[error("the broker refused it (nack): a queue may be full")]
+    Refused,
+    /// The connection or the channel was lost before the confirmation.
+    #[error("the connection was lost before the broker confirmed: {0}")]
+    Lost(#[from] lapin::Error),
+    /// No confirmation came in time; the session is given up.
+    #[error("the broker did not confirm within {} s", CONFIRM_WITHIN.as_secs())]
+    Silent,
+    /// The publisher was closed.
+    #[error("the publisher is closed")]
+    Closed,
+}
+
+/// A channel with confirms, while it lasts.
+#[derive(Clone, Debug)]
+struct Session {
+    channel: Channel,
+    lost: CancellationToken,
+    blocked: Arc<AtomicBool>,
+}
+
+/// Publishes over a connection of its own, which is made again whenever it is lost.
+#[derive(Clone, Debug)]
+pub struct Publisher {
+    session: watch::Receiver<Option<Session>>,
+}
+
+/// What keeps a publisher's connection up; run it until `stop`.
+pub struct Keeper {
+    broker: BrokerConfig,
+    name: &'static str,
+    metrics: Arc<Metrics>,
+    session: watch::Sender<Option<Session>>,
+}
+
+impl Publisher {
+    /// A publisher, and the keeper of its connection. `name` is what the broker shows of it.
+    pub fn new(broker: BrokerConfig, name: &'static str, metrics: Arc<Metrics>) -> (Self, Keeper) {
+        let (sender, session) = watch::channel(None);
+        (Self { session }, Keeper { broker, name, metrics, session: sender })
+    }
+
+    /// Publishes and waits until the broker has confirmed. Waits for a connection first, as long as
+    /// it takes: the caller decides when to give up.
+    ///
+    /// # Errors
+    /// When it is not known to be on the broker: publish it again.
+    pub async fn publish(&self, message: Message<'_>) -> Result<Routed, PublishError> {
+        let session = self.session().await?;
+        let confirmed = session.publish(message).await;
+        if matches!(confirmed, Err(PublishError::Lost(_) | PublishError::Silent)) {
+            session.lost.cancel();
+        }
+        confirmed
+    }
+
+    async fn session(&self) -> Result<Session, PublishError> {
+        let mut session = self.session.clone();
+        let up = session.wait_for(|session| session.as_ref().is_some_and(|s| !s.lost.is_cancelled())).await;
+        up.ok().and_then(|session| session.clone()).ok_or(PublishError::Closed)
+    }
+}
+
+impl Session {
+    async fn publish(&self, message: Message<'_>) -> Result<Routed, PublishError> {
+        // Mandatory, or the broker would drop what no queue takes without a word.
+        let options = BasicPublishOptions { mandatory: true, ..Default::default() };
+        let publish = async {
+            let exchange = ShortString::from(message.exchange);
+            let routing_key = ShortString::from(message.routing_key);
+            let confirm =
+                self.channel.basic_publish(exchange, routing_key, options, message.body, message.properties).await?;
+            confirm.await
+        };
+        let mut publish = std::pin::pin!(publish);
+        loop {
+            tokio::select! {
+                confirmed = &mut publish => return routed(confirmed?),
+                () = self.lost.cancelled() => return Err(PublishError::Silent),
+                () = sleep(CONFIRM_WITHIN) => {
+                    // A broker short of memory or disk says so and confirms once it has room:
+                    // publishing again would only add to what it must take then.
+                    if !self.blocked.load(Ordering::Relaxed) {
+                        return Err(PublishError::Silent);
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// An unroutable message is confirmed by an ack that carries it: the ack alone proves nothing.
+fn routed(confirmation: Confirmation) -> Result<Routed, PublishError> {
+    match confirmation {
+        Confirmation::Ack(None) => Ok(Routed::ToAQueue),
+        Confirmation::Ack(Some(returned)) => {
+            let _: Box<BasicReturnMessage> = Box::new(returned);
+            Ok(Routed::Nowhere)
+        }
+        Confirmation::Nack(_) | Confirmation::NotRequested => Err(PublishError::Refused),
+    }
+}
+
+impl Keeper {
+    /// Keeps the connection up until `stop`, and says through `on_change` whether publishing works.
+    pub async fn run(self, stop: CancellationToken, on_change: impl Fn(bool)) {
+        let mut waits = Policy::RECONNECT.waits();
+        while !stop.is_cancelled() {
+            let began = Instant::now();
+            let ended = tokio::select! {
+                ended = self.keep_one(&on_change, &stop) => ended,
+                () = stop.cancelled() => break,
+            };
+            self.session.send_replace(None);
+            on_change(false);
+            if began.elapsed() >= GOOD_SESSION {
+                waits.reset();
+            }
+            let wait = waits.next_wait();
+            warn!(connection = self.name, why = ended, retry_in_ms = wait.as_millis() as u64, "not able to publish");
+            tokio::select! {
+                () = sleep(wait) => {}
+                () = stop.cancelled() => {}
+            }
+        }
+        self.session.send_replace(None);
+    }
+
+    /// One session from its start to its loss; says why it ended.
+    async fn keep_one(&self, on_change: &impl Fn(bool), stop: &CancellationToken) -> String {
+        let connection = match wire::connect(&self.broker.uri, self.broker.tls.as_ref(), self.name).await {
+            Ok(connection) => connection,
+            Err(error) => return error.to_string(),
+        };
+        self.metrics.connection_made();
+        let events = connection.events_listener();
+        let session = match open(&connection).await {
+            Ok(session) => session,
+            Err(error) => return error.to_string(),
+        };
+        info!(connection = self.name, "able to publish");
+        on_change(true);
+        self.session.send_replace(Some(session.clone()));
+        let why = watch_over(events, &session, on_change, stop, self.name).await;
+        session.lost.cancel();
+        close(&connection).await;
+        why
+    }
+}
+
+async fn open(connection: &Connection) -> Result<Session, PublishError> {
+    let confirming = async {
+        let channel = connection.create_channel().await?;
+        channel.confirm_select(ConfirmSelectOptions::default()).await?;
+        Ok(channel)
+    };
+    let channel = timeout(REPLY_WITHIN, confirming).await.map_err(|_| PublishError::Silent)?.map_err(PublishError::Lost)?;
+    Ok(Session { channel, lost: CancellationToken::new(), blocked: Arc::default() })
+}
+
+/// Waits until the session is lost; says why.
+async fn watch_over(
+    events: impl Stream<Item = Event>,
+    session: &Session,
+    on_change: &impl Fn(bool),
+    stop: &CancellationToken,
+    name: &str,
+) -> String {
+    let mut events = std::pin::pin!(events);
+    loop {
+        let event = tokio::select! {
+            event = events.next() => event,
+            () = session.lost.cancelled() => return "a publish failed; the connection is made anew".into(),
+            () = stop.cancelled() => return "stopping".into(),
+        };
+        match event {
+            Some(Event::ConnectionBlocked(reason)) => {
+                session.blocked.store(true, Ordering::Relaxed);
+                on_change(false);
+                warn!(connection = name, reason, "the broker blocks publishers: it is short of memory or disk");
+            }
+            Some(Event::ConnectionUnblocked) => {
+                session.blocked.store(false, Ordering::Relaxed);
+                on_change(true);
+                info!(connection = name, "the broker takes publishes again");
+            }
+            Some(Event::Error(error)) => return error.to_string(),
+            Some(_) => {}
+            None => return "the connection was closed".into(),
+        }
+    }
+}

@@ -1,0 +1,172 @@
+//! The objects on the broker: what they are and why, and how they are declared.
+
+use lapin::options::{ExchangeDeclareOptions, QueueBindOptions, QueueDeclareOptions};
+use lapin::types::{AMQPValue, FieldTable};
+use lapin::{Channel, Connection, ErrorKind, ExchangeKind};
+use tokio::time::timeout;
+
+use super::REPLY_WITHIN;
+use crate::config::{BrokerConfig, TopologyMode};
+
+/// After this many deliveries the broker takes a job for one that kills its worker.
+const DELIVERY_LIMIT: i32 = 20;
+
+/// One object on the broker.
+#[derive(Clone, Debug)]
+pub enum Object {
+    /// A durable exchange.
+    Exchange {
+        /// Its name.
+        name: String,
+        /// Its type.
+        kind: ExchangeKind,
+        /// Its arguments.
+        arguments: FieldTable,
+    },
+    /// A durable queue.
+    Queue {
+        /// Its name.
+        name: String,
+        /// Its arguments.
+        arguments: FieldTable,
+    },
+    /// A queue's binding to the fanout exchange of the same name.
+    Binding {
+        /// The name of both.
+        name: String,
+    },
+}
+
+impl Object {
+    fn describe(&self) -> String {
+        match self {
+            Object::Exchange { name, .. } => format!("exchange {name}"),
+            Object::Queue { name, .. } => format!("queue {name}"),
+            Object::Binding { name } => format!("binding of queue {name}"),
+        }
+    }
+}
+
+/// Why the objects are not as they must be.
+#[derive(Debug, thiserror::Error)]
+pub enum TopologyError {
+    /// The broker's objects differ, or are missing, or are forbidden. Trying again will not help.
+    #[error("the broker's objects are not as this worker needs them:\n  {}", .0.join("\n  "))]
+    Differs(Vec<String>),
+    /// The connection was lost meanwhile. Trying again may help.
+    #[error("connection lost while declaring: {0}")]
+    Lost(#[from] lapin::Error),
+    /// The broker did not answer in time. Trying again may help.
+    #[error("the broker did not answer in time while declaring")]
+    Silent,
+}
+
+/// Every object, in an order in which each finds those it needs.
+pub fn objects(broker: &BrokerConfig) -> Vec<Object> {
+    let unrouted = format!("{}.unrouted", broker.reply_exchange);
+    let mut objects = Vec::new();
+    objects.extend(kept(&unrouted, quorum()));
+    objects.extend(kept(&broker.dead_letter, quorum()));
+    objects.extend(kept(&broker.dropped, work_queue(&broker.dead_letter)));
+    objects.push(Object::Exchange {
+        name: broker.reply_exchange.clone(),
+        kind: ExchangeKind::Topic,
+        // A result nobody has bound a queue for is kept, not lost.
+        arguments: table([("alternate-exchange", text(&unrouted))]),
+    });
+    objects.push(Object::Queue { name: broker.queue.clone(), arguments: work_queue(&broker.dropped) });
+    objects
+}
+
+/// A fanout exchange with a queue of the same name.
+fn kept(name: &str, arguments: FieldTable) -> [Object; 3] {
+    [
+        Object::Exchange { name: name.into(), kind: ExchangeKind::Fanout, arguments: FieldTable::default() },
+        Object::Queue { name: name.into(), arguments },
+        Object::Binding { name: name.into() },
+    ]
+}
+
+fn quorum() -> FieldTable {
+    // Replicated, and the only kind that counts deliveries and dead-letters at least once.
+    table([("x-queue-type", text("quorum"))])
+}
+
+fn work_queue(dead_letters_to: &str) -> FieldTable {
+    table([
+        ("x-queue-type", text("quorum")),
+        ("x-dead-letter-exchange", text(dead_letters_to)),
+        // The default strategy loses a dead letter whose target is away for a moment.
+        ("x-dead-letter-strategy", text("at-least-once")),
+        // Required by at-least-once: the other overflow would drop the head without a word.
+        ("x-overflow", text("reject-publish")),
+        ("x-delivery-limit", AMQPValue::LongInt(DELIVERY_LIMIT)),
+    ])
+}
+
+fn text(value: &str) -> AMQPValue {
+    AMQPValue::LongString(value.into())
+}
+
+fn table<const N: usize>(arguments: [(&str, AMQPValue); N]) -> FieldTable {
+    let mut table = FieldTable::default();
+    for (name, value) in arguments {
+        table.insert(name.into(), value);
+    }
+    table
+}
+
+/// Declares or checks every object, as `mode` says.
+///
+/// # Errors
+/// [`TopologyError::Differs`] with every difference, not only the first.
+pub async fn prepare(connection: &Connection, broker: &BrokerConfig) -> Result<(), TopologyError> {
+    let passive = match broker.topology {
+        TopologyMode::Skip => return Ok(()),
+        TopologyMode::Check => true,
+        TopologyMode::Declare => false,
+    };
+    let mut differences = Vec::new();
+    let mut channel = connection.create_channel().await?;
+    for object in objects(broker) {
+        let declared = timeout(REPLY_WITHIN, declare(&channel, &object, passive)).await;
+        match declared.map_err(|_| TopologyError::Silent)? {
+            Ok(()) => {}
+            Err(error) if error.is_amqp_soft_error() => {
+                differences.push(format!("{}: {}", object.describe(), words(&error)));
+                // A refused declaration closes its channel.
+                channel = connection.create_channel().await?;
+            }
+            Err(error) => return Err(error.into()),
+        }
+    }
+    let _ = timeout(REPLY_WITHIN, channel.close(200, "done".into())).await;
+    if differences.is_empty() { Ok(()) } else { Err(TopologyError::Differs(differences)) }
+}
+
+async fn declare(channel: &Channel, object: &Object, passive: bool) -> lapin::Result<()> {
+    match object.clone() {
+        Object::Exchange { name, kind, arguments } => {
+            let options = ExchangeDeclareOptions { passive, durable: true, ..Default::default() };
+            channel.exchange_declare(name.into(), kind, options, arguments).await
+        }
+        Object::Queue { name, arguments } => {
+            let options = QueueDeclareOptions { passive, durable: true, ..Default::default() };
+            channel.queue_declare(name.into(), options, arguments).await.map(drop)
+        }
+        // The protocol has no way to ask for a binding without making it.
+        Object::Binding { .. } if passive => Ok(()),
+        Object::Binding { name } => {
+            let options = QueueBindOptions::default();
+            channel.queue_bind(name.as_str().into(), name.into(), "".into(), options, FieldTable::default()).await
+        }
+    }
+}
+
+/// The broker's own words name the object, the argument and both values.
+fn words(error: &lapin::Error) -> String {
+    match error.kind() {
+        ErrorKind::ProtocolError(error) => error.get_message().to_string(),
+        _ => error.to_string(),
+    }
+}

@@ -1,0 +1,523 @@
+//! Every setting: where it is read from, its unit and its rules.
+//!
+//! All of them are read before the first mistake is reported, so that one start shows every
+//! mistake. A message names the setting and the rule; it repeats no value that may be secret.
+
+pub mod settings;
+
+use std::collections::BTreeSet;
+use std::fmt;
+use std::io::IsTerminal;
+use std::net::SocketAddr;
+use std::str::FromStr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use lapin::uri::{AMQPScheme, AMQPUri};
+use reqwest::Url;
+use secrecy::{ExposeSecret, SecretString};
+use tracing_subscriber::EnvFilter;
+
+use crate::{backoff, tls};
+use settings::Setting;
+
+/// Everything `run` needs to know.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// The broker and its objects.
+    pub broker: BrokerConfig,
+    /// How many jobs are in flight at once; also the prefetch of the consumer.
+    pub concurrency: u16,
+    /// The age at which a job is no longer sent.
+    pub job_ttl: Duration,
+    /// How attempts are repeated.
+    pub retry: RetryConfig,
+    /// The provider.
+    pub esms: EsmsConfig,
+    /// How long a job done is remembered.
+    pub ledger_ttl: Duration,
+    /// The time between a signal and the end of the process.
+    pub shutdown_grace: Duration,
+    /// Where metrics and health are served.
+    pub http_addr: SocketAddr,
+    /// How log lines look.
+    pub log: LogConfig,
+}
+
+/// The broker: its address and the names of the objects there.
+#[derive(Clone)]
+pub struct BrokerConfig {
+    /// The address, with its password: never printed.
+    pub uri: AMQPUri,
+    /// What to trust; there exactly when the address is `amqps://`.
+    pub tls: Option<Arc<rustls::ClientConfig>>,
+    /// The queue of jobs.
+    pub queue: String,
+    /// The exchange of results.
+    pub reply_exchange: String,
+    /// The exchange, and queue, of jobs the broker gave up.
+    pub dropped: String,
+    /// The exchange, and queue, of jobs for people.
+    pub dead_letter: String,
+    /// Whether the objects are declared.
+    pub topology: TopologyMode,
+}
+
+impl fmt::Debug for BrokerConfig {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("BrokerConfig")
+            .field("host", &self.uri.authority.host)
+            .field("port", &self.uri.authority.port)
+            .field("queue", &self.queue)
+            .field("topology", &self.topology)
+            .finish_non_exhaustive()
+    }
+}
+
+/// What is done about the broker's objects at the start of each session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TopologyMode {
+    /// Declare them; a difference from what exists is an error.
+    Declare,
+    /// Only check that they exist.
+    Check,
+    /// Trust that they do.
+    Skip,
+}
+
+/// What follows an attempt that may have reached eSMS and got no usable answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OnAmbiguous {
+    /// Try again and mark the result `MayBeDuplicate`.
+    Resend,
+    /// Stop with the outcome `unknown`.
+    GiveUp,
+}
+
+/// How attempts are repeated.
+#[derive(Clone, Debug)]
+pub struct RetryConfig {
+    /// The waits between attempts.
+    pub backoff: backoff::Policy,
+    /// No further attempt starts after this long.
+    pub max_elapsed: Duration,
+    /// What follows an ambiguous attempt.
+    pub on_ambiguous: OnAmbiguous,
+    /// `CodeResult`s that mean "not sent, try later".
+    pub codes: BTreeSet<String>,
+}
+
+/// The provider and the account there.
+#[derive(Clone, Debug)]
+pub struct EsmsConfig {
+    /// The V5 endpoint.
+    pub url: Url,
+    /// The account's key.
+    pub api_key: SecretString,
+    /// The account's secret.
+    pub secret_key: SecretString,
+    /// The template of jobs that name none.
+    pub template_id: Option<String>,
+    /// The limit on DNS, TCP and TLS together.
+    pub connect_timeout: Duration,
+    /// The limit on a whole attempt.
+    pub timeout: Duration,
+}
+
+/// How log lines look.
+#[derive(Clone, Debug)]
+pub struct LogConfig {
+    /// JSON lines, or text for a person at a terminal.
+    pub format: LogFormat,
+    /// The filter, in the syntax of `RUST_LOG`; known to parse.
+    pub filter: String,
+}
+
+/// The shape of a log line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogFormat {
+    /// One JSON object a line.
+    Json,
+    /// For a person.
+    Pretty,
+}
+
+/// One setting that is wrong, and the rule it breaks.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Mistake {
+    /// The environment variable's name.
+    pub setting: &'static str,
+    /// What is wrong, without any value that may be secret.
+    pub problem: String,
+}
+
+/// Every mistake found in the settings.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub struct ConfigError(pub Vec<Mistake>);
+
+impl fmt::Display for ConfigError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0.len() {
+            1 => write!(f, "a setting is wrong:")?,
+            n => write!(f, "{n} settings are wrong:")?,
+        }
+        self.0.iter().try_for_each(|m| write!(f, "\n  {}: {}", m.setting, m.problem))
+    }
+}
+
+/// Where settings come from: a flag's value, then the environment's.
+pub type Source<'a> = dyn Fn(&Setting) -> Option<String> + 'a;
+
+/// Reads settings from a source and gathers every mistake.
+///
+/// A setting that is wrong is recorded and read as its default, so that reading can go on;
+/// [`Reader::finish`] then refuses the whole.
+pub struct Reader<'a> {
+    source: &'a Source<'a>,
+    mistakes: Vec<Mistake>,
+}
+
+impl<'a> Reader<'a> {
+    /// A reader over `source`.
+    pub fn new(source: &'a Source<'a>) -> Self {
+        Self { source, mistakes: Vec::new() }
+    }
+
+    /// The value if no mistake was found, else all of them.
+    ///
+    /// # Errors
+    /// [`ConfigError`], with one [`Mistake`] a setting.
+    pub fn finish<T>(self, value: T) -> Result<T, ConfigError> {
+        if self.mistakes.is_empty() { Ok(value) } else { Err(ConfigError(self.mistakes)) }
+    }
+
+    fn mistake(&mut self, setting: &Setting, problem: impl Into<String>) {
+        self.mistakes.push(Mistake { setting: setting.env, problem: problem.into() });
+    }
+
+    /// What was given. An empty value counts as none: that is what `FOO=` in a manifest means.
+    fn given(&self, setting: &Setting) -> Option<String> {
+        (self.source)(setting).filter(|value| !value.trim().is_empty())
+    }
+
+    fn text(&self, setting: &Setting) -> String {
+        self.given(setting).unwrap_or_else(|| setting.default.unwrap_or_default().to_owned())
+    }
+
+    /// Parses a setting that is no secret, falling back to its default after a mistake.
+    fn parsed<T>(&mut self, setting: &Setting, parse: impl Fn(&str) -> Result<T, String>) -> Option<T> {
+        let text = self.text(setting);
+        match parse(text.trim()) {
+            Ok(value) => Some(value),
+            Err(rule) => {
+                self.mistake(setting, format!("{rule}, not {:?}", shortened(&text)));
+                setting.default.and_then(|default| parse(default).ok())
+            }
+        }
+    }
+
+    fn duration(&mut self, setting: &Setting, least: Duration) -> Duration {
+        self.parsed(setting, |text| {
+            humantime::parse_duration(text)
+                .ok()
+                .filter(|d| (least..=LONGEST).contains(d))
+                .ok_or_else(|| format!("must be a duration of at least {}, such as 250ms, 5s or 2m", humantime::format_duration(least)))
+        })
+        .unwrap_or_default()
+    }
+
+    /// A secret from its setting or from the file its `…_FILE` twin names.
+    fn secret(&mut self, direct: &Setting, file: &Setting) -> Option<String> {
+        match (self.given(direct), self.given(file)) {
+            (Some(_), Some(_)) => {
+                self.mistake(direct, format!("is set, and so is {}: set only one", file.env));
+                None
+            }
+            (Some(value), None) => Some(value),
+            (None, Some(path)) => self.secret_file(file, &path),
+            (None, None) => None,
+        }
+    }
+
+    fn secret_file(&mut self, file: &Setting, path: &str) -> Option<String> {
+        match std::fs::read_to_string(path) {
+            // Files made by `echo` and by editors end in a newline that is no part of the secret.
+            Ok(text) if !text.trim().is_empty() => Some(text.trim().to_owned()),
+            Ok(_) => {
+                self.mistake(file, format!("the file {path} is empty"));
+                None
+            }
+            Err(error) => {
+                self.mistake(file, format!("cannot read {path}: {error}"));
+                None
+            }
+        }
+    }
+
+    fn required_secret(&mut self, direct: &Setting, file: &Setting) -> SecretString {
+        let before = self.mistakes.len();
+        let secret = self.secret(direct, file);
+        if secret.is_none() && self.mistakes.len() == before {
+            self.mistake(direct, format!("is required: set it, or {} to a file that holds it", file.env));
+        }
+        SecretString::from(secret.unwrap_or_default())
+    }
+}
+
+/// Longer than any sensible setting, and short enough that no sum of two overflows a clock.
+const LONGEST: Duration = Duration::from_secs(365 * 24 * 3600);
+
+/// A wrong value is shown to help the person find it, but not a whole file pasted by mistake.
+fn shortened(text: &str) -> String {
+    text.chars().take(60).collect()
+}
+
+impl Config {
+    /// Reads everything `run` needs.
+    ///
+    /// # Errors
+    /// Every mistake in the settings, together.
+    pub fn read(source: &Source<'_>) -> Result<Self, ConfigError> {
+        let mut reader = Reader::new(source);
+        let config = Self {
+            broker: BrokerConfig::from_reader(&mut reader),
+            concurrency: concurrency(&mut reader),
+            job_ttl: reader.duration(&settings::OTP_JOB_TTL, Duration::from_secs(1)),
+            retry: RetryConfig::from_reader(&mut reader),
+            esms: EsmsConfig::from_reader(&mut reader),
+            ledger_ttl: ledger_ttl(&mut reader),
+            shutdown_grace: reader.duration(&settings::OTP_SHUTDOWN_GRACE, Duration::from_millis(1)),
+            http_addr: http_addr(&mut reader),
+            log: LogConfig::from_reader(&mut reader),
+        };
+        if config.shutdown_grace <= config.esms.timeout {
+            reader.mistake(
+                &settings::OTP_SHUTDOWN_GRACE,
+                "must be longer than ESMS_TIMEOUT, or stopping would cut off a call under way",
+            );
+        }
+        reader.finish(config)
+    }
+}
+
+fn concurrency(reader: &mut Reader<'_>) -> u16 {
+    reader
+        .parsed(&settings::OTP_CONCURRENCY, |text| {
+            text.parse::<u16>().ok().filter(|n| *n > 0).ok_or_else(|| "must be a whole number from 1 to 65535".into())
+        })
+        .unwrap_or(1)
+}
+
+fn ledger_ttl(reader: &mut Reader<'_>) -> Duration {
+    reader.parsed(&settings::OTP_LEDGER_URL, |text| match text {
+        "memory:" => Ok(()),
+        _ => Err("must be memory:".to_owned()),
+    });
+    reader.duration(&settings::OTP_LEDGER_TTL, Duration::from_secs(1))
+}
+
+fn http_addr(reader: &mut Reader<'_>) -> SocketAddr {
+    reader
+        .parsed(&settings::HTTP_ADDR, |text| {
+            text.parse().map_err(|_| "must be an address and a port, such as 0.0.0.0:9090".to_owned())
+        })
+        .unwrap_or(SocketAddr::from(([127, 0, 0, 1], 0)))
+}
+
+impl BrokerConfig {
+    /// Reads what a command that only talks to the broker needs.
+    ///
+    /// # Errors
+    /// Every mistake in these settings, together.
+    pub fn read(source: &Source<'_>) -> Result<(Self, LogConfig), ConfigError> {
+        let mut reader = Reader::new(source);
+        let config = (Self::from_reader(&mut reader), LogConfig::from_reader(&mut reader));
+        reader.finish(config)
+    }
+
+    fn from_reader(reader: &mut Reader<'_>) -> Self {
+        let uri = amqp_uri(reader);
+        let config = Self {
+            tls: amqp_tls(reader, &uri),
+            uri,
+            queue: object_name(reader, &settings::OTP_QUEUE),
+            reply_exchange: object_name(reader, &settings::OTP_REPLY_EXCHANGE),
+            dropped: object_name(reader, &settings::OTP_DROPPED_EXCHANGE),
+            dead_letter: object_name(reader, &settings::OTP_DEAD_LETTER_EXCHANGE),
+            topology: topology_mode(reader),
+        };
+        let names = [&config.queue, &config.reply_exchange, &config.dropped, &config.dead_letter];
+        if BTreeSet::from(names).len() < names.len() {
+            reader.mistake(
+                &settings::OTP_QUEUE,
+                "OTP_QUEUE, OTP_REPLY_EXCHANGE, OTP_DROPPED_EXCHANGE and OTP_DEAD_LETTER_EXCHANGE must be four different names",
+            );
+        }
+        config
+    }
+}
+
+fn amqp_uri(reader: &mut Reader<'_>) -> AMQPUri {
+    let text = reader
+        .secret(&settings::AMQP_URL, &settings::AMQP_URL_FILE)
+        .unwrap_or_else(|| settings::AMQP_URL.default.unwrap_or_default().to_owned());
+    AMQPUri::from_str(text.trim()).unwrap_or_else(|_| {
+        // Neither the text nor the parser's words: they may hold the password.
+        reader.mistake(
+            &settings::AMQP_URL,
+            "must be an address such as amqps://user:password@host:5671/vhost (special characters percent-encoded)",
+        );
+        AMQPUri::default()
+    })
+}
+
+/// Builds the trust only for `amqps://`: a machine without any CA must still do plain AMQP.
+fn amqp_tls(reader: &mut Reader<'_>, uri: &AMQPUri) -> Option<Arc<rustls::ClientConfig>> {
+    let setting = &settings::AMQP_CA_FILE;
+    let pem = match reader.given(setting) {
+        Some(path) => match std::fs::read(&path) {
+            Ok(pem) => Some(pem),
+            Err(error) => {
+                reader.mistake(setting, format!("cannot read {path}: {error}"));
+                return None;
+            }
+        },
+        None => None,
+    };
+    match (&uri.scheme, tls::client_config(pem.as_deref())) {
+        (AMQPScheme::AMQPS, Ok(tls)) => Some(tls),
+        (AMQPScheme::AMQP, Ok(_)) => None,
+        (AMQPScheme::AMQP, Err(_)) if pem.is_none() => None,
+        (_, Err(error)) => {
+            reader.mistake(setting, error.to_string());
+            None
+        }
+    }
+}
+
+/// The longest name an object may have: AMQP allows 255 bytes, and `.unrouted` is added to one.
+const LONGEST_NAME: usize = 200;
+
+fn object_name(reader: &mut Reader<'_>, setting: &Setting) -> String {
+    reader
+        .parsed(setting, |text| {
+            let fits = text.len() <= LONGEST_NAME && !text.starts_with("amq.");
+            if fits { Ok(text.to_owned()) } else { Err("must be at most 200 bytes long and not start with amq.".into()) }
+        })
+        .unwrap_or_default()
+}
+
+fn topology_mode(reader: &mut Reader<'_>) -> TopologyMode {
+    reader
+        .parsed(&settings::OTP_TOPOLOGY, |text| match text {
+            "declare" => Ok(TopologyMode::Declare),
+            "check" => Ok(TopologyMode::Check),
+            "skip" => Ok(TopologyMode::Skip),
+            _ => Err("must be declare, check or skip".into()),
+        })
+        .unwrap_or(TopologyMode::Declare)
+}
+
+impl RetryConfig {
+    fn from_reader(reader: &mut Reader<'_>) -> Self {
+        let initial = reader.duration(&settings::OTP_RETRY_INITIAL, Duration::from_millis(1));
+        let longest = reader.duration(&settings::OTP_RETRY_MAX_INTERVAL, Duration::from_millis(1));
+        let backoff = backoff::Policy::new(initial, longest).unwrap_or_else(|error| {
+            reader.mistake(&settings::OTP_RETRY_MAX_INTERVAL, error.to_string());
+            backoff::Policy::RECONNECT
+        });
+        Self {
+            backoff,
+            max_elapsed: reader.duration(&settings::OTP_RETRY_MAX_ELAPSED, Duration::ZERO),
+            on_ambiguous: on_ambiguous(reader),
+            codes: retry_codes(reader),
+        }
+    }
+}
+
+fn on_ambiguous(reader: &mut Reader<'_>) -> OnAmbiguous {
+    reader
+        .parsed(&settings::OTP_ON_AMBIGUOUS, |text| match text {
+            "resend" => Ok(OnAmbiguous::Resend),
+            "give-up" => Ok(OnAmbiguous::GiveUp),
+            _ => Err("must be resend or give-up".into()),
+        })
+        .unwrap_or(OnAmbiguous::Resend)
+}
+
+fn retry_codes(reader: &mut Reader<'_>) -> BTreeSet<String> {
+    reader
+        .parsed(&settings::ESMS_RETRY_CODES, |text| {
+            text.split(',').map(str::trim).map(retry_code).collect::<Result<BTreeSet<_>, _>>()
+        })
+        .unwrap_or_default()
+}
+
+fn retry_code(code: &str) -> Result<String, String> {
+    let digits = (1..=6).contains(&code.len()) && code.bytes().all(|b| b.is_ascii_digit());
+    match code {
+        "100" => Err("must not hold 100: it means accepted, and would be sent again".into()),
+        _ if digits => Ok(code.to_owned()),
+        _ => Err("must be codes such as 160 or 160,199".into()),
+    }
+}
+
+impl EsmsConfig {
+    fn from_reader(reader: &mut Reader<'_>) -> Self {
+        let config = Self {
+            url: esms_url(reader),
+            api_key: reader.required_secret(&settings::ESMS_API_KEY, &settings::ESMS_API_KEY_FILE),
+            secret_key: reader.required_secret(&settings::ESMS_SECRET_KEY, &settings::ESMS_SECRET_KEY_FILE),
+            template_id: reader.given(&settings::ESMS_TEMPLATE_ID).map(|id| id.trim().to_owned()),
+            connect_timeout: reader.duration(&settings::ESMS_CONNECT_TIMEOUT, Duration::from_millis(1)),
+            timeout: reader.duration(&settings::ESMS_TIMEOUT, Duration::from_millis(1)),
+        };
+        if config.connect_timeout > config.timeout {
+            reader.mistake(
+                &settings::ESMS_CONNECT_TIMEOUT,
+                "must not be longer than ESMS_TIMEOUT, or a failure to connect could not be told from a lost answer",
+            );
+        }
+        config
+    }
+
+    /// Every word that must never be repeated in anything published or logged.
+    pub fn secrets(&self) -> [&str; 2] {
+        [self.api_key.expose_secret(), self.secret_key.expose_secret()]
+    }
+}
+
+fn esms_url(reader: &mut Reader<'_>) -> Url {
+    let setting = &settings::ESMS_URL;
+    let text = reader.text(setting);
+    let url = Url::parse(text.trim()).ok().filter(|url| {
+        matches!(url.scheme(), "https" | "http") && url.has_host() && url.username().is_empty() && url.password().is_none()
+    });
+    match (url, setting.default.and_then(|d| Url::parse(d).ok())) {
+        (Some(url), _) => url,
+        (None, Some(default)) => {
+            reader.mistake(setting, "must be an https:// (or, for a sandbox, http://) address without credentials in it");
+            default
+        }
+        (None, None) => unreachable!("the default address parses"),
+    }
+}
+
+impl LogConfig {
+    fn from_reader(reader: &mut Reader<'_>) -> Self {
+        let format = match reader.given(&settings::LOG_FORMAT) {
+            None if std::io::stderr().is_terminal() => Some(LogFormat::Pretty),
+            None => Some(LogFormat::Json),
+            Some(_) => reader.parsed(&settings::LOG_FORMAT, |text| match text {
+                "json" => Ok(LogFormat::Json),
+                "pretty" => Ok(LogFormat::Pretty),
+                _ => Err("must be json or pretty".into()),
+            }),
+        };
+        let filter = reader.parsed(&settings::RUST_LOG, |text| match EnvFilter::builder().parse(text) {
+            Ok(_) => Ok(text.to_owned()),
+            Err(_) => Err("must be a level such as info, or a filter such as info,esms_otp_worker=debug".into()),
+        });
+        Self { format: format.unwrap_or(LogFormat::Json), filter: filter.unwrap_or_default() }
+    }
+}

@@ -1,0 +1,112 @@
+//! A receiver's phone number, which shows itself whole to eSMS alone.
+
+use std::fmt;
+
+/// A phone number of 8 to 15 digits. `Debug` and `Display` show its last three digits only.
+#[derive(Clone, PartialEq, Eq, Hash)]
+pub struct Phone(String);
+
+/// Why a text is no phone number. Never holds the text.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum PhoneError {
+    /// Something other than digits and what may stand between them.
+    #[error("must be digits, with one leading + and with spaces, dots or dashes between digits at most")]
+    NotDigits,
+    /// Too few or too many digits.
+    #[error("must have 8 to 15 digits")]
+    Length,
+}
+
+impl Phone {
+    /// Reads a number as producers write it: one leading `+` is dropped, and so are spaces, dots and
+    /// dashes between digits.
+    ///
+    /// # Errors
+    /// When anything else is in it, or the digits are fewer than 8 or more than 15 (E.164's most).
+    pub fn parse(text: &str) -> Result<Self, PhoneError> {
+        let number = text.strip_prefix('+').unwrap_or(text);
+        let ends_in_digits = [number.bytes().next(), number.bytes().last()]
+            .iter()
+            .all(|end| end.is_some_and(|byte| byte.is_ascii_digit()));
+        let allowed = |byte: u8| byte.is_ascii_digit() || matches!(byte, b' ' | b'.' | b'-');
+        if !ends_in_digits || !number.bytes().all(allowed) {
+            return Err(PhoneError::NotDigits);
+        }
+        let digits: String = number.chars().filter(char::is_ascii_digit).collect();
+        if (8..=15).contains(&digits.len()) { Ok(Self(digits)) } else { Err(PhoneError::Length) }
+    }
+
+    /// The digits, for eSMS. Everything else shows the masked form.
+    pub fn digits(&self) -> &str {
+        &self.0
+    }
+
+    /// `text` with every form of this number masked: eSMS repeats numbers in its error messages,
+    /// and may write `84…` for `0…`.
+    pub fn masked_in(&self, text: &str) -> String {
+        let national = self.0.strip_prefix("84").or_else(|| self.0.strip_prefix('0')).unwrap_or(&self.0);
+        let core = if national.len() >= 7 { national } else { &self.0 };
+        text.replace(core, &masked(core))
+    }
+}
+
+fn masked(digits: &str) -> String {
+    let hidden = digits.len().saturating_sub(3);
+    format!("{}{}", "*".repeat(hidden), &digits[hidden..])
+}
+
+impl fmt::Display for Phone {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&masked(&self.0))
+    }
+}
+
+impl fmt::Debug for Phone {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Phone({self})")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_ways_producers_write_a_number_are_read_as_its_digits() {
+        for (text, digits) in [
+            ("0901888484", "0901888484"),
+            ("84901888484", "84901888484"),
+            ("+84901888484", "84901888484"),
+            ("+84 901.888-484", "84901888484"),
+            ("0901  888--484", "0901888484"),
+            ("12345678", "12345678"),
+            ("123456789012345", "123456789012345"),
+        ] {
+            assert_eq!(Phone::parse(text).map(|p| p.digits().to_owned()), Ok(digits.to_owned()), "{text}");
+        }
+    }
+
+    #[test]
+    fn anything_else_is_refused_without_repeating_it() {
+        for text in ["", "+", "++84901888484", " 0901888484", "0901888484 ", "+ 84901888484", "0901888484x", "٠٩٠١٨٨٨٤٨٤", "-0901888484", "(090)1888484"] {
+            assert_eq!(Phone::parse(text), Err(PhoneError::NotDigits), "{text}");
+        }
+        for text in ["1234567", "1234567890123456", "1 2 3 4 5 6 7"] {
+            assert_eq!(Phone::parse(text), Err(PhoneError::Length), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_number_shows_its_last_three_digits_only() {
+        let phone = Phone::parse("0901888484").unwrap();
+        assert_eq!(phone.to_string(), "*******484");
+        assert_eq!(format!("{phone:?}"), "Phone(*******484)");
+    }
+
+    #[test]
+    fn every_form_of_a_number_is_masked_in_what_esms_says() {
+        let phone = Phone::parse("0901888484").unwrap();
+        assert_eq!(phone.masked_in("0901888484, Content: no"), "0******484, Content: no");
+        assert_eq!(phone.masked_in("84901888484 and +84901888484"), "84******484 and +84******484");
+    }
+}

@@ -1,0 +1,174 @@
+//! The outbound wire type: what is published about a job once it has ended.
+
+use std::time::SystemTime;
+
+use bytes::Bytes;
+use lapin::BasicProperties;
+use lapin::types::{AMQPValue, FieldTable, LongString, ShortString};
+use serde::Serialize;
+use serde_json::value::RawValue;
+
+use crate::job::Trace;
+
+/// How a job ended, and so whether an OTP may have gone out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Outcome {
+    /// eSMS took the request (`CodeResult` 100). Sent: yes.
+    Accepted,
+    /// eSMS answered with another `CodeResult`. Sent: no.
+    Rejected,
+    /// eSMS was not reached, or refused at the HTTP level, and no attempt was ambiguous. Sent: no.
+    Failed,
+    /// An attempt was ambiguous and nothing later settled it. Sent: maybe.
+    Unknown,
+    /// The deadline passed first, and no attempt was ambiguous. Sent: no.
+    Expired,
+    /// The job cannot be understood. Sent: no.
+    Invalid,
+}
+
+impl Outcome {
+    /// Every outcome, in the order of [`Outcome::index`].
+    pub const ALL: [Outcome; 6] =
+        [Outcome::Accepted, Outcome::Rejected, Outcome::Failed, Outcome::Unknown, Outcome::Expired, Outcome::Invalid];
+
+    /// The word on the wire, in routing keys and in metrics.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Outcome::Accepted => "accepted",
+            Outcome::Rejected => "rejected",
+            Outcome::Failed => "failed",
+            Outcome::Unknown => "unknown",
+            Outcome::Expired => "expired",
+            Outcome::Invalid => "invalid",
+        }
+    }
+
+    /// The place in [`Outcome::ALL`].
+    pub const fn index(self) -> usize {
+        self as usize
+    }
+}
+
+/// eSMS's own words, verbatim but for the receiver's number and the credentials, which are masked.
+#[derive(Clone, Debug, Default)]
+pub struct Answer {
+    /// `CodeResult`.
+    pub code: String,
+    /// `SMSID`.
+    pub sms_id: Option<String>,
+    /// `CountRegenerate`, whatever JSON it was.
+    pub count_regenerate: Option<Box<RawValue>>,
+    /// `ErrorMessage`.
+    pub error_message: Option<String>,
+}
+
+/// How a job ended and what is known of it, before it has a wire form.
+#[derive(Clone, Debug)]
+pub struct Ending {
+    /// The outcome.
+    pub outcome: Outcome,
+    /// What eSMS said last, if it said anything.
+    pub answer: Option<Answer>,
+    /// Why, for people; absent when accepted.
+    pub reason: Option<String>,
+    /// Calls of eSMS that were begun.
+    pub attempts: u32,
+    /// Whether an attempt before the last was ambiguous.
+    pub may_be_duplicate: bool,
+}
+
+impl Ending {
+    /// An ending without any attempt.
+    pub fn without_attempt(outcome: Outcome, reason: impl Into<String>) -> Self {
+        Self { outcome, answer: None, reason: Some(reason.into()), attempts: 0, may_be_duplicate: false }
+    }
+
+    /// The result event of the job `id`, made once: every copy published later is this one.
+    pub fn into_event(self, id: &str, completed_at: SystemTime) -> ResultEvent {
+        let answer = self.answer.unwrap_or_default();
+        let wire = Wire {
+            job_id: id,
+            outcome: self.outcome,
+            code_result: Some(answer.code).filter(|code| !code.is_empty()),
+            sms_id: answer.sms_id,
+            count_regenerate: answer.count_regenerate,
+            error_message: answer.error_message,
+            reason: self.reason,
+            attempts: self.attempts,
+            may_be_duplicate: self.may_be_duplicate,
+            completed_at: humantime::format_rfc3339_millis(completed_at).to_string(),
+        };
+        // Strings, numbers and JSON that was parsed: there is nothing in it that can fail.
+        let body = serde_json::to_vec(&wire).unwrap_or_default();
+        ResultEvent { outcome: self.outcome, may_be_duplicate: self.may_be_duplicate, body: Bytes::from(body) }
+    }
+}
+
+/// The body of a result event.
+#[derive(Serialize)]
+#[serde(rename_all = "PascalCase")]
+struct Wire<'a> {
+    job_id: &'a str,
+    outcome: Outcome,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    code_result: Option<String>,
+    #[serde(rename = "SMSID", skip_serializing_if = "Option::is_none")]
+    sms_id: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    count_regenerate: Option<Box<RawValue>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    error_message: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reason: Option<String>,
+    attempts: u32,
+    may_be_duplicate: bool,
+    completed_at: String,
+}
+
+/// A result ready to be published, as often as it takes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ResultEvent {
+    /// The outcome, which is in the routing key too.
+    pub outcome: Outcome,
+    /// Whether the event says `MayBeDuplicate`.
+    pub may_be_duplicate: bool,
+    /// The JSON.
+    pub body: Bytes,
+}
+
+impl ResultEvent {
+    /// `otp.<outcome>`.
+    pub fn routing_key(&self) -> String {
+        format!("otp.{}", self.outcome.as_str())
+    }
+}
+
+/// The properties of a result of the job `id`.
+pub fn properties(id: &str, correlation_id: &ShortString, trace: &Trace, now: SystemTime) -> BasicProperties {
+    let seconds = now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
+    let properties = BasicProperties::default()
+        .with_content_type("application/json".into())
+        .with_type("otp.result.v1".into())
+        .with_app_id("esms-otp-worker".into())
+        // Persistent: a result must outlive the broker's restart.
+        .with_delivery_mode(2)
+        .with_message_id(ShortString::from(format!("{id}:result")))
+        .with_correlation_id(correlation_id.clone())
+        .with_timestamp(seconds);
+    match trace_headers(trace) {
+        Some(headers) => properties.with_headers(headers),
+        None => properties,
+    }
+}
+
+fn trace_headers(trace: &Trace) -> Option<FieldTable> {
+    let mut headers = FieldTable::default();
+    for (name, value) in [("traceparent", &trace.parent), ("tracestate", &trace.state)] {
+        if let Some(value) = value {
+            headers.insert(name.into(), AMQPValue::LongString(LongString::from(value.as_str())));
+        }
+    }
+    (!headers.inner().is_empty()).then_some(headers)
+}

@@ -1,0 +1,180 @@
+//! From a job to its ending: attempts, what each means, and when to try again.
+//!
+//! Four pieces that never mix: what was seen ([`esms`]), what it means ([`classify`]), what follows
+//! ([`retry`]), and, here, the loop.
+
+pub mod classify;
+pub mod codes;
+pub mod esms;
+pub mod retry;
+
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use bytes::Bytes;
+use tokio::time::{Instant, sleep_until};
+use tokio_util::sync::CancellationToken;
+use tracing::warn;
+
+use crate::config::{OnAmbiguous, RetryConfig};
+use crate::job::OtpRequest;
+use crate::phone::Phone;
+use crate::result::{Answer, Ending, Outcome};
+use crate::telemetry::metrics::Metrics;
+use classify::{Class, classify};
+use esms::Esms;
+use retry::{Limits, Next, Progress};
+
+/// Sends jobs to eSMS.
+#[derive(Debug)]
+pub struct Sender {
+    esms: Esms,
+    retry: RetryConfig,
+    metrics: Arc<Metrics>,
+}
+
+/// One job to send.
+#[derive(Clone, Copy, Debug)]
+pub struct Errand<'a> {
+    /// The job's id, for the log.
+    pub id: &'a str,
+    /// What eSMS is asked.
+    pub request: &'a OtpRequest,
+    /// From here on it is not sent.
+    pub deadline: Instant,
+}
+
+/// What can end a job's attempts from outside, between two of them; never during one.
+pub struct Holder<'a> {
+    /// Cancelled when the worker is told to stop.
+    pub stopping: &'a CancellationToken,
+    /// In whose hands the job is now.
+    pub custody: &'a (dyn Fn() -> Custody + Sync),
+}
+
+/// In whose hands a job is, asked before each attempt.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Custody {
+    /// The broker waits for this worker to settle it.
+    Ours,
+    /// The same, but another worker had it meanwhile and may have sent it.
+    OursAfterAnother,
+    /// The broker has put it back on the queue.
+    Lost,
+}
+
+/// How sending a job stopped.
+#[derive(Debug)]
+pub enum Sent {
+    /// The job has ended.
+    Ended(Ending),
+    /// The job was not settled, and another delivery of it will be. Nothing was ambiguous, unless
+    /// the progress says so.
+    LeftToAnother(Progress),
+}
+
+impl Sender {
+    /// A sender of these parts.
+    pub fn new(esms: Esms, retry: RetryConfig, metrics: Arc<Metrics>) -> Self {
+        Self { esms, retry, metrics }
+    }
+
+    /// Attempts a job until it has ended or must be left. `progress` is what happened before.
+    pub async fn send(&self, errand: Errand<'_>, mut progress: Progress, holder: &Holder<'_>) -> Sent {
+        let body = self.esms.body(errand.request);
+        let mut waits = self.retry.backoff.waits();
+        let limits = Limits {
+            deadline: errand.deadline,
+            give_up_at: Instant::now() + self.retry.max_elapsed,
+            on_ambiguous: self.retry.on_ambiguous,
+        };
+        loop {
+            if Instant::now() >= errand.deadline {
+                return Sent::Ended(progress.end_unsettled(Outcome::Expired, "the deadline passed"));
+            }
+            if holder.stopping.is_cancelled() {
+                return stopped(progress);
+            }
+            match (holder.custody)() {
+                Custody::Ours => {}
+                Custody::OursAfterAnother => progress = progress.after_an_unseen_attempt(),
+                Custody::Lost => return Sent::LeftToAnother(progress),
+            }
+            if progress.ambiguous && self.retry.on_ambiguous == OnAmbiguous::GiveUp {
+                return Sent::Ended(progress.end_unsettled(Outcome::Unknown, "not sent, because OTP_ON_AMBIGUOUS=give-up"));
+            }
+            progress.begin_attempt();
+            let class = self.attempt(&errand, body.clone()).await;
+            self.log_failure(&errand, &class, progress.attempts);
+            let at = match retry::after(class, progress, limits, Instant::now(), waits.next_wait()) {
+                Next::End(ending) => return Sent::Ended(ending),
+                Next::AttemptAt(at, next) => {
+                    progress = next;
+                    at
+                }
+            };
+            self.wait(at, holder.stopping).await;
+        }
+    }
+
+    /// One call, measured; its class, with eSMS's words masked.
+    async fn attempt(&self, errand: &Errand<'_>, body: Bytes) -> Class {
+        let began = Instant::now();
+        let seen = self.esms.attempt(body).await;
+        let mut class = classify(seen, &self.retry.codes, SystemTime::now());
+        self.metrics.attempt(class.name(), began.elapsed());
+        if let Class::Answered(answer) | Class::AnsweredTryLater(answer) = &mut class {
+            self.metrics.code_result(&answer.code);
+            self.mask(answer, &errand.request.phone);
+        }
+        class
+    }
+
+    /// eSMS repeats numbers in its messages; a result event must not.
+    fn mask(&self, answer: &mut Answer, phone: &Phone) {
+        let masked = |text: String| phone.masked_in(&self.esms.without_credentials(text));
+        answer.code = masked(std::mem::take(&mut answer.code));
+        answer.error_message = answer.error_message.take().map(masked);
+        answer.sms_id = answer.sms_id.take().map(|id| self.esms.without_credentials(id));
+    }
+
+    /// Waits for the next attempt's time, or until the worker is told to stop.
+    async fn wait(&self, at: Instant, stopping: &CancellationToken) {
+        let _waiting = self.metrics.waiting_retry();
+        tokio::select! {
+            () = sleep_until(at) => {}
+            () = stopping.cancelled() => {}
+        }
+    }
+
+    fn log_failure(&self, errand: &Errand<'_>, class: &Class, attempt: u32) {
+        let (why, hint) = match class {
+            Class::Answered(answer) if answer.code == codes::ACCEPTED => return,
+            Class::Answered(answer) | Class::AnsweredTryLater(answer) => {
+                let known = codes::documented(&answer.code);
+                (format!("CodeResult {}: {}", answer.code, known.meaning), known.scope.hint())
+            }
+            Class::NotSent { why, .. } => (why.clone(), Some("nothing was sent; check the network to eSMS and its status")),
+            Class::Ambiguous { why } => (why.clone(), Some("the OTP may have gone out; OTP_ON_AMBIGUOUS decides")),
+            Class::Refused { why } => (why.clone(), Some("check ESMS_URL and what stands between here and eSMS")),
+        };
+        warn!(
+            job_id = errand.id,
+            phone = %errand.request.phone,
+            attempt,
+            class = class.name().as_str(),
+            why,
+            hint,
+            "attempt failed"
+        );
+    }
+}
+
+/// A job that must be left because the worker stops. The ledger goes with this process, so what was
+/// ambiguous would be sent again unmarked: it ends here instead.
+fn stopped(progress: Progress) -> Sent {
+    if progress.ambiguous && progress.attempts > 0 {
+        return Sent::Ended(progress.end_unsettled(Outcome::Unknown, "the worker was stopped before another attempt"));
+    }
+    Sent::LeftToAnother(progress)
+}

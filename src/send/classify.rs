@@ -1,0 +1,186 @@
+//! What was seen of an attempt, and what it means: one row of the attempt table each. Pure.
+
+use std::collections::BTreeSet;
+use std::time::{Duration, SystemTime};
+
+use bytes::Bytes;
+use serde::Deserialize;
+use serde_json::value::RawValue;
+
+use crate::result::Answer;
+
+/// What was seen of one attempt.
+#[derive(Clone, Debug)]
+pub enum Seen {
+    /// A whole reply came.
+    Reply {
+        /// The HTTP status.
+        status: u16,
+        /// The header `Retry-After`, as text.
+        retry_after: Option<String>,
+        /// The body.
+        body: Bytes,
+    },
+    /// No connection was made: nothing can have reached eSMS.
+    NotConnected(String),
+    /// The connection was made, and then no whole reply came.
+    NoReply(String),
+}
+
+/// What an attempt means.
+#[derive(Clone, Debug)]
+pub enum Class {
+    /// eSMS answered, for good.
+    Answered(Answer),
+    /// eSMS answered with a code that means "not sent, try later".
+    AnsweredTryLater(Answer),
+    /// Nothing was sent; `not_before` is how long eSMS asked to be left alone.
+    NotSent {
+        /// What happened, for people.
+        why: String,
+        /// From the header `Retry-After`.
+        not_before: Option<Duration>,
+    },
+    /// The request may have been taken.
+    Ambiguous {
+        /// What happened, for people.
+        why: String,
+    },
+    /// Refused at the HTTP level: nothing was sent, and trying again would not help.
+    Refused {
+        /// What happened, for people.
+        why: String,
+    },
+}
+
+/// The class as metrics count it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum ClassName {
+    /// `answered`
+    Answered,
+    /// `not_sent`
+    NotSent,
+    /// `ambiguous`
+    Ambiguous,
+    /// `refused`
+    Refused,
+}
+
+impl ClassName {
+    /// Every class, in the order of [`ClassName::index`].
+    pub const ALL: [ClassName; 4] =
+        [ClassName::Answered, ClassName::NotSent, ClassName::Ambiguous, ClassName::Refused];
+
+    /// The word in metrics and logs.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            ClassName::Answered => "answered",
+            ClassName::NotSent => "not_sent",
+            ClassName::Ambiguous => "ambiguous",
+            ClassName::Refused => "refused",
+        }
+    }
+
+    /// The place in [`ClassName::ALL`].
+    pub const fn index(self) -> usize {
+        self as usize
+    }
+}
+
+impl Class {
+    /// The class as metrics count it.
+    pub const fn name(&self) -> ClassName {
+        match self {
+            Class::Answered(_) | Class::AnsweredTryLater(_) => ClassName::Answered,
+            Class::NotSent { .. } => ClassName::NotSent,
+            Class::Ambiguous { .. } => ClassName::Ambiguous,
+            Class::Refused { .. } => ClassName::Refused,
+        }
+    }
+
+    /// eSMS's answer, if it gave one.
+    pub const fn answer(&self) -> Option<&Answer> {
+        match self {
+            Class::Answered(answer) | Class::AnsweredTryLater(answer) => Some(answer),
+            Class::NotSent { .. } | Class::Ambiguous { .. } | Class::Refused { .. } => None,
+        }
+    }
+}
+
+/// What `seen` means. `retry_codes` is `ESMS_RETRY_CODES`; `now` is for a `Retry-After` that is a date.
+pub fn classify(seen: Seen, retry_codes: &BTreeSet<String>, now: SystemTime) -> Class {
+    match seen {
+        Seen::NotConnected(why) => Class::NotSent { why, not_before: None },
+        Seen::NoReply(why) => Class::Ambiguous { why },
+        Seen::Reply { status: 200, body, .. } => match answer(&body) {
+            Some(answer) if retry_codes.contains(&answer.code) => Class::AnsweredTryLater(answer),
+            Some(answer) => Class::Answered(answer),
+            None => Class::Ambiguous { why: "HTTP 200 without a CodeResult in it".into() },
+        },
+        Seen::Reply { status: status @ (429 | 503), retry_after, .. } => Class::NotSent {
+            why: format!("HTTP {status}"),
+            not_before: retry_after.and_then(|header| not_before(&header, now)),
+        },
+        Seen::Reply { status: status @ (300..=399 | 400..=499), .. } => Class::Refused { why: refusal(status) },
+        // 5xx, and what no HTTP server should answer here (1xx, other 2xx): it may have been taken.
+        Seen::Reply { status, .. } => Class::Ambiguous { why: format!("HTTP {status}") },
+    }
+}
+
+fn refusal(status: u16) -> String {
+    match status {
+        300..=399 => format!("HTTP {status}: a redirect, not followed because it would carry the credentials; check ESMS_URL"),
+        404 | 405 => format!("HTTP {status}: check ESMS_URL"),
+        _ => format!("HTTP {status}"),
+    }
+}
+
+/// The body of an answer, as far as it is known. eSMS's pages list strings; numbers and nulls are
+/// read too, since a provider's slip must not turn an answer into an ambiguity.
+#[derive(Deserialize)]
+struct Wire<'a> {
+    #[serde(rename = "CodeResult", borrow)]
+    code: &'a RawValue,
+    #[serde(rename = "SMSID", borrow)]
+    sms_id: Option<&'a RawValue>,
+    #[serde(rename = "CountRegenerate")]
+    count_regenerate: Option<Box<RawValue>>,
+    #[serde(rename = "ErrorMessage", borrow)]
+    error_message: Option<&'a RawValue>,
+}
+
+fn answer(body: &[u8]) -> Option<Answer> {
+    let text = std::str::from_utf8(body).ok()?;
+    // .NET services put a byte order mark in front now and then.
+    let text = text.trim_start_matches('\u{feff}').trim_start();
+    let wire: Wire<'_> = text.starts_with('{').then(|| serde_json::from_str(text).ok())??;
+    Some(Answer {
+        code: string_or_digits(wire.code)?,
+        sms_id: wire.sms_id.map(words),
+        count_regenerate: wire.count_regenerate,
+        error_message: wire.error_message.map(words),
+    })
+}
+
+fn string_or_digits(raw: &RawValue) -> Option<String> {
+    let json = raw.get();
+    let number = !json.is_empty() && json.bytes().all(|byte| byte.is_ascii_digit());
+    let code = if number { json.to_owned() } else { serde_json::from_str::<String>(json).ok()? };
+    (!code.trim().is_empty()).then_some(code)
+}
+
+/// A string as it is, anything else as the JSON it was: verbatim either way.
+fn words(raw: &RawValue) -> String {
+    serde_json::from_str(raw.get()).unwrap_or_else(|_| raw.get().to_owned())
+}
+
+/// `Retry-After` as seconds or as a date (RFC 9110, 10.2.3); anything else says nothing.
+pub fn not_before(header: &str, now: SystemTime) -> Option<Duration> {
+    let header = header.trim();
+    if !header.is_empty() && header.bytes().all(|byte| byte.is_ascii_digit()) {
+        // More seconds than fit a number are still "not in this job's lifetime".
+        return Some(Duration::from_secs(header.parse().unwrap_or(u64::from(u32::MAX)).min(u64::from(u32::MAX))));
+    }
+    let date = httpdate::parse_http_date(header).ok()?;
+    Some(date.duration_since(now).unwrap_or_default())
+}

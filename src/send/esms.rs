@@ -1,0 +1,147 @@
+//! One call of `SendMessageAutoGenCode_V5` over HTTP. It says what was seen and judges nothing.
+
+use std::error::Error as _;
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use reqwest::header::{CONTENT_TYPE, RETRY_AFTER};
+use reqwest::{Client, Response, Url, redirect};
+use secrecy::{ExposeSecret, SecretString};
+use serde::Serialize;
+
+use crate::config::EsmsConfig;
+use crate::job::OtpRequest;
+use crate::send::classify::Seen;
+use crate::tls;
+
+/// The most of an answer that is read, in bytes. eSMS's are a few hundred; a longer one is no
+/// answer of the API.
+const LARGEST_ANSWER: usize = 64 * 1024;
+
+/// How long an idle connection is kept, well below the minute or two after which servers and
+/// balancers close it: a request written to a connection being closed is an ambiguous attempt.
+const IDLE_CONNECTION: Duration = Duration::from_secs(20);
+
+/// The provider: one HTTP client with a pool of kept-alive connections.
+#[derive(Debug)]
+pub struct Esms {
+    client: Client,
+    url: Url,
+    api_key: SecretString,
+    secret_key: SecretString,
+}
+
+/// Why no client can be made.
+#[derive(Debug, thiserror::Error)]
+pub enum BuildError {
+    /// Nothing to trust `https://` by.
+    #[error("cannot call eSMS over TLS: {0}")]
+    Tls(#[from] tls::TlsError),
+    /// The HTTP client refused its settings.
+    #[error("cannot set up the HTTP client: {0}")]
+    Client(#[from] reqwest::Error),
+}
+
+/// The request on the wire; eSMS wants every value as a string.
+#[derive(Serialize)]
+#[serde(rename_all = "PascalCase")]
+struct Wire<'a> {
+    api_key: &'a str,
+    secret_key: &'a str,
+    phone: &'a str,
+    multi_channel_temp_id: &'a str,
+    type_id: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    time_alive: Option<String>,
+}
+
+impl Esms {
+    /// A client of the provider, with room for `concurrency` kept-alive connections.
+    ///
+    /// # Errors
+    /// When the system has no certificates to trust or the client cannot be made.
+    pub fn new(config: &EsmsConfig, concurrency: u16) -> Result<Self, BuildError> {
+        let client = Client::builder()
+            .user_agent(concat!("esms-otp-worker/", env!("CARGO_PKG_VERSION")))
+            .connect_timeout(config.connect_timeout)
+            .timeout(config.timeout)
+            // A redirect would carry the credentials to wherever it points.
+            .redirect(redirect::Policy::none())
+            .referer(false)
+            // Repeating a call is a decision of the retry loop alone.
+            .retry(reqwest::retry::never())
+            .http1_only()
+            .pool_idle_timeout(IDLE_CONNECTION)
+            .pool_max_idle_per_host(usize::from(concurrency))
+            .tls_backend_preconfigured(tls::for_url(&config.url)?)
+            .build()?;
+        Ok(Self {
+            client,
+            url: config.url.clone(),
+            api_key: config.api_key.clone(),
+            secret_key: config.secret_key.clone(),
+        })
+    }
+
+    /// The body of the call, made once for all attempts of a job.
+    pub fn body(&self, request: &OtpRequest) -> Bytes {
+        let wire = Wire {
+            api_key: self.api_key.expose_secret(),
+            secret_key: self.secret_key.expose_secret(),
+            phone: request.phone.digits(),
+            multi_channel_temp_id: &request.template_id,
+            type_id: request.kind.type_id(),
+            time_alive: request.time_alive.map(|minutes| minutes.to_string()),
+        };
+        // A struct of strings always has a JSON form.
+        Bytes::from(serde_json::to_vec(&wire).unwrap_or_default())
+    }
+
+    /// `text` without the credentials, should eSMS repeat them.
+    pub fn without_credentials(&self, text: String) -> String {
+        [&self.api_key, &self.secret_key].iter().fold(text, |text, secret| {
+            let secret = secret.expose_secret();
+            if text.contains(secret) { text.replace(secret, "[removed]") } else { text }
+        })
+    }
+
+    /// Makes one call. It ends within `ESMS_TIMEOUT`.
+    pub async fn attempt(&self, body: Bytes) -> Seen {
+        let sent = self.client.post(self.url.clone()).header(CONTENT_TYPE, "application/json").body(body).send().await;
+        match sent {
+            Ok(response) => read(response).await,
+            Err(error) if error.is_connect() => Seen::NotConnected(describe(error)),
+            Err(error) => Seen::NoReply(describe(error)),
+        }
+    }
+}
+
+async fn read(mut response: Response) -> Seen {
+    let status = response.status().as_u16();
+    let retry_after = response.headers().get(RETRY_AFTER).and_then(|value| value.to_str().ok()).map(str::to_owned);
+    let mut body = BytesMut::new();
+    loop {
+        match response.chunk().await {
+            Ok(Some(chunk)) if body.len() + chunk.len() <= LARGEST_ANSWER => body.extend_from_slice(&chunk),
+            // The rest is not read: nothing that large can be an answer.
+            Ok(Some(_)) => return Seen::Reply { status, retry_after, body: Bytes::new() },
+            Ok(None) => return Seen::Reply { status, retry_after, body: body.freeze() },
+            // The status came, so it decides where it can: a 404 is a refusal with or without its page.
+            Err(_) if status != 200 => return Seen::Reply { status, retry_after, body: Bytes::new() },
+            Err(error) => return Seen::NoReply(describe(error)),
+        }
+    }
+}
+
+/// The error and its causes in one line, without the URL.
+fn describe(error: reqwest::Error) -> String {
+    let timeout = if error.is_timeout() { "timed out: " } else { "" };
+    let error = error.without_url();
+    let mut line = format!("{timeout}{error}");
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        line.push_str(&format!(": {error}"));
+        cause = error.source();
+    }
+    line
+}

@@ -1,0 +1,98 @@
+//! The HTTP port: `/metrics`, `/livez`, `/readyz`.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use axum::Router;
+use axum::extract::State;
+use axum::http::{StatusCode, header};
+use axum::response::IntoResponse;
+use axum::routing::get;
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+use tracing::info;
+
+use super::metrics::Metrics;
+
+/// Whether the worker can do its work, part by part.
+#[derive(Debug)]
+pub struct Health {
+    consuming: AtomicBool,
+    publishing: AtomicBool,
+    stopping: AtomicBool,
+    metrics: Arc<Metrics>,
+}
+
+impl Health {
+    /// Nothing works yet.
+    pub fn new(metrics: Arc<Metrics>) -> Self {
+        Self {
+            consuming: AtomicBool::new(false),
+            publishing: AtomicBool::new(false),
+            stopping: AtomicBool::new(false),
+            metrics,
+        }
+    }
+
+    /// Whether jobs are being consumed.
+    pub fn set_consuming(&self, up: bool) {
+        self.consuming.store(up, Ordering::Relaxed);
+        self.metrics.broker_connected(self.trouble_with_broker().is_none());
+    }
+
+    /// Whether results can be published.
+    pub fn set_publishing(&self, up: bool) {
+        self.publishing.store(up, Ordering::Relaxed);
+        self.metrics.broker_connected(self.trouble_with_broker().is_none());
+    }
+
+    /// From now on the worker is not ready, whatever else works.
+    pub fn set_stopping(&self) {
+        self.stopping.store(true, Ordering::Relaxed);
+    }
+
+    fn trouble_with_broker(&self) -> Option<&'static str> {
+        if !self.consuming.load(Ordering::Relaxed) {
+            return Some("not consuming: no session with the broker");
+        }
+        (!self.publishing.load(Ordering::Relaxed)).then_some("not able to publish results")
+    }
+
+    /// Why the worker is not ready, if it is not.
+    pub fn trouble(&self) -> Option<&'static str> {
+        if self.stopping.load(Ordering::Relaxed) { Some("stopping") } else { self.trouble_with_broker() }
+    }
+}
+
+/// Listens on `addr`.
+///
+/// # Errors
+/// When the address cannot be had.
+pub async fn listen(addr: SocketAddr) -> io::Result<TcpListener> {
+    let listener = TcpListener::bind(addr).await?;
+    info!(addr = %listener.local_addr()?, "http listening");
+    Ok(listener)
+}
+
+/// Serves until `stop`.
+pub async fn serve(listener: TcpListener, health: Arc<Health>, stop: CancellationToken) -> io::Result<()> {
+    let app = Router::new()
+        .route("/livez", get(|| async { "alive\n" }))
+        .route("/readyz", get(readyz))
+        .route("/metrics", get(metrics))
+        .with_state(health);
+    axum::serve(listener, app).with_graceful_shutdown(stop.cancelled_owned()).await
+}
+
+async fn readyz(State(health): State<Arc<Health>>) -> (StatusCode, String) {
+    match health.trouble() {
+        None => (StatusCode::OK, "ready\n".into()),
+        Some(trouble) => (StatusCode::SERVICE_UNAVAILABLE, format!("{trouble}\n")),
+    }
+}
+
+async fn metrics(State(health): State<Arc<Health>>) -> impl IntoResponse {
+    ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], health.metrics.text())
+}

@@ -1,0 +1,473 @@
+//! One delivery's life from top to bottom: decode, look up, send, record, publish, acknowledge. The
+//! only file that sees every stage.
+
+pub mod dead_letter;
+pub mod in_flight;
+pub mod receipt;
+
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use lapin::message::Delivery;
+use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio::time::{Instant, sleep, timeout};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tracing::{debug, error, info, warn};
+
+use crate::backoff::Policy;
+use crate::broker::consumer::{Origin, Taker};
+use crate::broker::REPLY_WITHIN;
+use crate::broker::publisher::{Message, Publisher, Routed};
+use crate::config::Config;
+use crate::job::{self, Arrival, Envelope, OtpRequest};
+use crate::ledger::{Fingerprint, Known, Ledger, Left};
+use crate::result::{self, Ending, Outcome, ResultEvent};
+use crate::send::codes;
+use crate::send::retry::Progress;
+use crate::send::{Errand, Holder, Sender, Sent};
+use crate::telemetry::metrics::{Found, Metrics, Published};
+use dead_letter::{Death, Original};
+use in_flight::{Entered, InFlight};
+use receipt::Receipt;
+
+/// A reply is for a person at a login screen who may have gone: it is tried this often, and the
+/// result exchange has the result in any case.
+const REPLY_TRIES: u32 = 3;
+
+/// The parts a worker works with.
+pub struct Parts {
+    /// Sends jobs.
+    pub sender: Sender,
+    /// Remembers jobs done.
+    pub ledger: Ledger,
+    /// Publishes results and dead letters.
+    pub results: Publisher,
+    /// Publishes to the queues that `reply_to` names. A connection of its own: RabbitMQ answers some
+    /// malformed direct reply-to names by closing the whole connection, results and all.
+    pub replies: Publisher,
+    /// Counts.
+    pub metrics: Arc<Metrics>,
+}
+
+/// Works deliveries.
+pub struct Worker {
+    parts: Parts,
+    config: Config,
+    in_flight: InFlight,
+    permits: Semaphore,
+    tasks: TaskTracker,
+    stopping: CancellationToken,
+    abort: CancellationToken,
+}
+
+/// A job that is in flight in this process.
+struct Job {
+    id: String,
+    request: OtpRequest,
+    fingerprint: Fingerprint,
+    deadline: Instant,
+    delivered: Arrival,
+    made: Option<SystemTime>,
+    redelivered: bool,
+    delivery_count: Option<u64>,
+    /// Why the broker gave it up, for a delivery that came from the queue of dropped jobs.
+    death: Option<Death>,
+    original: Original,
+}
+
+/// How a job stopped being worked.
+enum Settled {
+    /// It has ended; its result is to be published.
+    Ended(ResultEvent),
+    /// It goes back to the broker.
+    GoesBack,
+    /// Its id belongs to another job.
+    AnotherJob,
+}
+
+impl Taker for Worker {
+    fn take(self: &Arc<Self>, delivery: Delivery, origin: Origin) {
+        let arrival = Arrival::now();
+        let envelope = Envelope::read(&delivery.properties, arrival, self.config.job_ttl);
+        if let Some(age) = envelope.made.and_then(|made| arrival.wall.duration_since(made).ok()) {
+            self.parts.metrics.delivered_after(age);
+        }
+        let receipt = Receipt::new(delivery.acker, delivery.redelivered, &envelope, arrival);
+        let death = (origin == Origin::Dropped).then(|| Death::read(&delivery.properties));
+        let original = Original { body: delivery.data, properties: delivery.properties };
+        match self.decode(&envelope, &original) {
+            Err(why) => self.spawn_refusal(envelope.id, receipt, original, why),
+            Ok(request) => {
+                let fingerprint = self.parts.ledger.fingerprint(&request);
+                let job = Job {
+                    id: envelope.id,
+                    request,
+                    fingerprint,
+                    deadline: envelope.deadline,
+                    delivered: arrival,
+                    made: envelope.made,
+                    redelivered: delivery.redelivered,
+                    delivery_count: envelope.delivery_count,
+                    death,
+                    original,
+                };
+                self.enter(job, receipt);
+            }
+        }
+    }
+
+    async fn finished(&self) {
+        self.tasks.close();
+        tokio::select! {
+            () = self.tasks.wait() => {}
+            () = self.abort.cancelled() => {}
+        }
+    }
+}
+
+impl Worker {
+    /// A worker of these parts. From the cancelling of `stopping` on it begins nothing new; from that
+    /// of `abort` on it finishes nothing either.
+    pub fn new(parts: Parts, config: Config, stopping: CancellationToken, abort: CancellationToken) -> Self {
+        Self {
+            parts,
+            in_flight: InFlight::default(),
+            permits: Semaphore::new(usize::from(config.concurrency)),
+            config,
+            tasks: TaskTracker::new(),
+            stopping,
+            abort,
+        }
+    }
+
+    /// Deliveries being dealt with now.
+    pub fn unfinished(&self) -> usize {
+        self.tasks.len()
+    }
+
+    fn decode(&self, envelope: &Envelope, original: &Original) -> Result<OtpRequest, String> {
+        if let Some(problem) = envelope.id_problem {
+            return Err(problem.to_owned());
+        }
+        let template = self.config.esms.template_id.as_deref();
+        job::decode(&original.body, template).map_err(|error| error.to_string())
+    }
+
+    fn enter(self: &Arc<Self>, job: Job, receipt: Receipt) {
+        match self.in_flight.enter(&job.id, job.fingerprint, receipt) {
+            Entered::Joined => {
+                self.parts.metrics.redelivered(Found::InFlight);
+                debug!(job_id = job.id, "delivered again while in flight; it gets the same result");
+            }
+            Entered::AnotherJob(receipt) => self.spawn_refusal(job.id, receipt, job.original, ANOTHER_JOB.into()),
+            Entered::Started => {
+                let worker = Arc::clone(self);
+                self.spawn(async move { worker.work(job).await });
+            }
+        }
+    }
+
+    /// Runs a task that ends when the grace is over, however far it came: what it had not
+    /// acknowledged is delivered again.
+    fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
+        let abort = self.abort.clone();
+        self.tasks.spawn(async move {
+            tokio::select! {
+                () = task => {}
+                () = abort.cancelled() => {}
+            }
+        });
+    }
+
+    async fn work(&self, job: Job) {
+        match self.settle(&job).await {
+            Settled::Ended(event) => self.answer(&job.id, &event).await,
+            Settled::GoesBack => self.give_back(&job.id).await,
+            Settled::AnotherJob => self.refuse_all(job).await,
+        }
+    }
+
+    /// From a job to its result: recorded, sent, or found not to be this worker's any more.
+    async fn settle(&self, job: &Job) -> Settled {
+        match &job.death {
+            Some(death) => self.settle_dropped(job, death).await,
+            None => self.settle_by_sending(job).await,
+        }
+    }
+
+    async fn settle_by_sending(&self, job: &Job) -> Settled {
+        let Some(_place) = self.place().await else { return Settled::GoesBack };
+        let _in_flight = self.parts.metrics.in_flight();
+        let progress = match self.known(job) {
+            Known::Done(event) => return Settled::Ended(event),
+            Known::AnotherJob => return Settled::AnotherJob,
+            Known::Unsettled(left) => left.resumed_by(job.delivery_count),
+            Known::Nothing if job.redelivered => Progress::default().after_an_unseen_attempt(),
+            Known::Nothing => Progress::default(),
+        };
+        match self.send(job, progress).await {
+            Sent::Ended(ending) => Settled::Ended(self.record(job, ending)),
+            Sent::LeftToAnother(progress) => self.leave(job, progress),
+        }
+    }
+
+    /// A job the broker gave up is never sent; what is known of it is said.
+    async fn settle_dropped(&self, job: &Job, death: &Death) -> Settled {
+        let progress = match self.known(job) {
+            Known::Done(event) => return Settled::Ended(event),
+            Known::AnotherJob => return Settled::AnotherJob,
+            Known::Unsettled(left) => left.progress,
+            Known::Nothing => Progress::default(),
+        };
+        let ending = match death {
+            Death::Expired => progress.end_unsettled(Outcome::Expired, "its expiration passed in the queue"),
+            Death::Other(why) => {
+                let why = format!("the broker gave the job up ({why}); an attempt may have been made");
+                self.dead_letter(&job.original, &why).await;
+                progress.end_unsettled(Outcome::Unknown, &why)
+            }
+        };
+        Settled::Ended(self.record(job, ending))
+    }
+
+    /// A place among the jobs in flight, or none if the worker stops first.
+    async fn place(&self) -> Option<SemaphorePermit<'_>> {
+        tokio::select! {
+            biased;
+            () = self.stopping.cancelled() => None,
+            place = self.permits.acquire() => place.ok(),
+        }
+    }
+
+    fn known(&self, job: &Job) -> Known {
+        let known = self.parts.ledger.look_up(&job.id, job.fingerprint);
+        let found = match known {
+            Known::Done(_) => Some(Found::Done),
+            _ if job.redelivered => Some(Found::New),
+            _ => None,
+        };
+        if let Some(found) = found {
+            self.parts.metrics.redelivered(found);
+        }
+        known
+    }
+
+    async fn send(&self, job: &Job, progress: Progress) -> Sent {
+        let errand = Errand { id: &job.id, request: &job.request, deadline: job.deadline };
+        let holder = Holder { stopping: &self.stopping, custody: &|| self.in_flight.custody(&job.id) };
+        self.parts.sender.send(errand, progress, &holder).await
+    }
+
+    /// Remembers what a job that is left behind has been through, for its next delivery.
+    fn leave(&self, job: &Job, progress: Progress) -> Settled {
+        if progress.attempts > 0 {
+            let delivery_count = self.in_flight.delivery_count(&job.id);
+            self.parts.ledger.record_unsettled(&job.id, job.fingerprint, Left { progress, delivery_count });
+        }
+        Settled::GoesBack
+    }
+
+    /// The ending becomes the result, once: every copy published from here on is this one.
+    fn record(&self, job: &Job, ending: Ending) -> ResultEvent {
+        log_ending(job, &ending);
+        self.parts.metrics.job_ended(ending.outcome, ending.may_be_duplicate);
+        let event = ending.into_event(&job.id, SystemTime::now());
+        self.parts.ledger.record_done(&job.id, job.fingerprint, event.clone());
+        event
+    }
+
+    /// Publishes the result to every delivery of the job and acknowledges each after its own.
+    async fn answer(&self, id: &str, event: &ResultEvent) {
+        let mut answered = false;
+        loop {
+            let receipts = self.in_flight.take(id);
+            let (live, dead): (Vec<_>, Vec<_>) = receipts.into_iter().partition(Receipt::is_live);
+            // A dead delivery is answered only if none ever was: its job comes again, but perhaps to
+            // a worker that knows nothing of this result.
+            let nobody_else = if live.is_empty() && !answered { dead.last() } else { None };
+            for receipt in live.iter().chain(nobody_else) {
+                self.answer_one(id, event, receipt).await;
+                answered = true;
+            }
+            if self.in_flight.land(id) {
+                return;
+            }
+        }
+    }
+
+    async fn answer_one(&self, id: &str, event: &ResultEvent, receipt: &Receipt) {
+        tokio::join!(self.publish_result(id, event, receipt), self.publish_reply(id, event, receipt));
+        if receipt.acknowledge().await {
+            self.parts.metrics.acknowledged(event.outcome, receipt.delivered.elapsed());
+        } else {
+            debug!(job_id = id, "the delivery was gone before its acknowledgement; the job comes again and gets this result");
+        }
+    }
+
+    /// Publishes a result until it is confirmed.
+    async fn publish_result(&self, id: &str, event: &ResultEvent, receipt: &Receipt) {
+        let routing_key = event.routing_key();
+        let message = Message {
+            exchange: &self.config.broker.reply_exchange,
+            routing_key: &routing_key,
+            body: &event.body,
+            properties: result::properties(id, &receipt.correlation_id, &receipt.trace, SystemTime::now()),
+        };
+        if self.publish_until_confirmed(id, message).await == Routed::Nowhere {
+            error!(
+                job_id = id,
+                exchange = self.config.broker.reply_exchange,
+                hint = "no queue took it and the alternate exchange is gone; bind a queue, or restore the topology",
+                "result returned as unroutable"
+            );
+        }
+    }
+
+    async fn publish_until_confirmed(&self, id: &str, message: Message<'_>) -> Routed {
+        let mut waits = Policy::RECONNECT.waits();
+        loop {
+            match self.parts.results.publish(message.clone()).await {
+                Ok(routed) => {
+                    self.count_published(routed);
+                    return routed;
+                }
+                Err(error) => {
+                    self.parts.metrics.published(Published::Failed);
+                    warn!(job_id = id, %error, "not published yet; the job stays unacknowledged meanwhile");
+                }
+            }
+            sleep(waits.next_wait()).await;
+        }
+    }
+
+    fn count_published(&self, routed: Routed) {
+        self.parts.metrics.published(match routed {
+            Routed::ToAQueue => Published::Confirmed,
+            Routed::Nowhere => Published::Returned,
+        });
+    }
+
+    /// Publishes to the queue the producer waits on, if it does. Its being gone is no failure.
+    async fn publish_reply(&self, id: &str, event: &ResultEvent, receipt: &Receipt) {
+        let Some(queue) = &receipt.reply_to else { return };
+        let message = Message {
+            exchange: "",
+            routing_key: queue.as_str(),
+            body: &event.body,
+            properties: result::properties(id, &receipt.correlation_id, &receipt.trace, SystemTime::now()),
+        };
+        for _ in 0..REPLY_TRIES {
+            match timeout(REPLY_WITHIN, self.parts.replies.publish(message.clone())).await {
+                Ok(Ok(routed)) => {
+                    self.count_published(routed);
+                    if routed == Routed::Nowhere {
+                        info!(job_id = id, "the queue in reply_to is gone; the result exchange has the result");
+                    }
+                    return;
+                }
+                Ok(Err(_)) | Err(_) => self.parts.metrics.published(Published::Failed),
+            }
+        }
+        warn!(job_id = id, "no reply could be published; the result exchange has the result");
+    }
+
+    async fn give_back(&self, id: &str) {
+        loop {
+            for receipt in self.in_flight.take(id) {
+                if receipt.give_back().await {
+                    debug!(job_id = id, "given back");
+                }
+            }
+            if self.in_flight.land(id) {
+                return;
+            }
+        }
+    }
+
+    fn spawn_refusal(self: &Arc<Self>, id: String, receipt: Receipt, original: Original, why: String) {
+        let worker = Arc::clone(self);
+        self.spawn(async move { worker.refuse(&id, &receipt, &original, &why).await });
+    }
+
+    /// A job that cannot be understood: kept for people, and its producer told.
+    async fn refuse(&self, id: &str, receipt: &Receipt, original: &Original, why: &str) {
+        warn!(
+            job_id = id,
+            outcome = Outcome::Invalid.as_str(),
+            reason = why,
+            hint = "the producer must mend the job; a copy is on the dead-letter queue",
+            "job ended"
+        );
+        self.dead_letter(original, why).await;
+        self.parts.metrics.job_ended(Outcome::Invalid, false);
+        let event = Ending::without_attempt(Outcome::Invalid, why).into_event(id, SystemTime::now());
+        self.answer_one(id, &event, receipt).await;
+    }
+
+    async fn refuse_all(&self, job: Job) {
+        loop {
+            for receipt in self.in_flight.take(&job.id) {
+                self.refuse(&job.id, &receipt, &job.original, ANOTHER_JOB).await;
+            }
+            if self.in_flight.land(&job.id) {
+                return;
+            }
+        }
+    }
+
+    async fn dead_letter(&self, original: &Original, why: &str) {
+        let body = original.body_without_credentials();
+        let message = Message {
+            exchange: &self.config.broker.dead_letter,
+            routing_key: "",
+            body: &body,
+            properties: original.properties_with_error(why),
+        };
+        let mut waits = Policy::RECONNECT.waits();
+        loop {
+            match self.parts.results.publish(message.clone()).await {
+                Ok(Routed::ToAQueue) => break,
+                Ok(Routed::Nowhere) => {
+                    error!(
+                        exchange = self.config.broker.dead_letter,
+                        hint = "no queue is bound to it; restore the topology",
+                        "dead letter returned as unroutable"
+                    );
+                    break;
+                }
+                Err(error) => warn!(%error, "dead letter not published yet; the job stays unacknowledged meanwhile"),
+            }
+            sleep(waits.next_wait()).await;
+        }
+        self.parts.metrics.dead_lettered();
+    }
+}
+
+/// What a producer is told whose `message_id` was another job's.
+const ANOTHER_JOB: &str = "message_id was used before, for another job";
+
+fn log_ending(job: &Job, ending: &Ending) {
+    let code = ending.answer.as_ref().map(|answer| answer.code.as_str());
+    let hint = code.and_then(|code| codes::documented(code).scope.hint());
+    let queued_ms = job.made.and_then(|made| job.delivered.wall.duration_since(made).ok()).map(|age| age.as_millis() as u64);
+    let took_ms = job.delivered.instant.elapsed().as_millis() as u64;
+    macro_rules! line {
+        ($level:ident) => {
+            $level!(
+                job_id = job.id,
+                phone = %job.request.phone,
+                outcome = ending.outcome.as_str(),
+                code,
+                attempts = ending.attempts,
+                may_be_duplicate = ending.may_be_duplicate,
+                queued_ms,
+                took_ms,
+                reason = ending.reason,
+                hint,
+                "job ended"
+            )
+        };
+    }
+    if ending.outcome == Outcome::Accepted { line!(info) } else { line!(warn) }
+}

@@ -1,0 +1,181 @@
+//! What is kept for people of a job that cannot be worked, and why the broker gave one up.
+
+use std::borrow::Cow;
+
+use lapin::BasicProperties;
+use lapin::types::{AMQPValue, FieldTable, LongString};
+use serde_json::Value;
+
+/// A message as it came.
+#[derive(Debug)]
+pub struct Original {
+    /// The body.
+    pub body: Vec<u8>,
+    /// The properties.
+    pub properties: BasicProperties,
+}
+
+/// Why the broker gave a job up.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Death {
+    /// Its `expiration` passed in the queue.
+    Expired,
+    /// It was delivered too often, or another reason in the broker's word.
+    Other(String),
+}
+
+impl Death {
+    /// Reads the first entry of the header `x-death`, which is the latest death.
+    pub fn read(properties: &BasicProperties) -> Self {
+        match reason(properties).as_deref() {
+            Some("expired") => Death::Expired,
+            Some("delivery_limit") => Death::Other("delivered over the limit".into()),
+            // Only the broker's own short words are repeated: a producer can write this header too.
+            Some(known @ ("rejected" | "maxlen")) => Death::Other(known.to_owned()),
+            _ => Death::Other("for a reason it did not say".into()),
+        }
+    }
+}
+
+fn reason(properties: &BasicProperties) -> Option<String> {
+    let AMQPValue::FieldArray(deaths) = properties.headers().as_ref()?.inner().get("x-death")? else { return None };
+    let AMQPValue::FieldTable(death) = deaths.as_slice().first()? else { return None };
+    let AMQPValue::LongString(reason) = death.inner().get("reason")? else { return None };
+    Some(String::from_utf8_lossy(reason.as_bytes()).into_owned())
+}
+
+impl Original {
+    /// The body, with the values of credentials removed: they belong in no queue. A body that cannot
+    /// be read but seems to hold some is withheld whole.
+    pub fn body_without_credentials(&self) -> Cow<'_, [u8]> {
+        if !mentions_credentials(&self.body) {
+            return Cow::Borrowed(&self.body);
+        }
+        match serde_json::from_slice::<Value>(&self.body) {
+            Ok(mut json) => {
+                remove_credentials(&mut json);
+                Cow::Owned(serde_json::to_vec(&json).unwrap_or_default())
+            }
+            Err(_) => Cow::Borrowed(b"[withheld: unreadable, and may hold credentials]"),
+        }
+    }
+
+    /// The properties of the copy: the original's, with `x-error`, and without what would make the
+    /// copy expire, be refused or be routed elsewhere.
+    pub fn properties_with_error(&self, why: &str) -> BasicProperties {
+        let given = &self.properties;
+        let mut headers = FieldTable::default();
+        for (name, value) in given.headers().iter().flat_map(|headers| headers.inner()) {
+            // CC and BCC are routing instructions to RabbitMQ.
+            if !matches!(name.as_str(), "CC" | "BCC") {
+                headers.insert(name.clone(), value.clone());
+            }
+        }
+        headers.insert("x-error".into(), AMQPValue::LongString(LongString::from(why)));
+        let mut copy = BasicProperties::default().with_headers(headers).with_delivery_mode(2);
+        if let Some(value) = given.content_type() {
+            copy = copy.with_content_type(value.clone());
+        }
+        if let Some(value) = given.content_encoding() {
+            copy = copy.with_content_encoding(value.clone());
+        }
+        if let Some(value) = given.correlation_id() {
+            copy = copy.with_correlation_id(value.clone());
+        }
+        if let Some(value) = given.reply_to() {
+            copy = copy.with_reply_to(value.clone());
+        }
+        if let Some(value) = given.message_id() {
+            copy = copy.with_message_id(value.clone());
+        }
+        if let Some(value) = given.timestamp() {
+            copy = copy.with_timestamp(*value);
+        }
+        if let Some(value) = given.kind() {
+            copy = copy.with_type(value.clone());
+        }
+        if let Some(value) = given.app_id() {
+            copy = copy.with_app_id(value.clone());
+        }
+        copy
+    }
+}
+
+const CREDENTIALS: [&str; 2] = ["apikey", "secretkey"];
+
+/// Whether the text names a credential, in any case. A `\u` escape could spell one unseen.
+fn mentions_credentials(body: &[u8]) -> bool {
+    let text = String::from_utf8_lossy(body).to_ascii_lowercase();
+    // Zero bytes come from UTF-16, where the names would be spread out.
+    text.contains("\\u") || text.contains('\0') || CREDENTIALS.iter().any(|name| text.contains(name))
+}
+
+fn remove_credentials(json: &mut Value) {
+    match json {
+        Value::Object(fields) => {
+            for (name, value) in fields {
+                if CREDENTIALS.contains(&name.to_ascii_lowercase().as_str()) {
+                    *value = Value::from("[removed]");
+                } else {
+                    remove_credentials(value);
+                }
+            }
+        }
+        Value::Array(items) => items.iter_mut().for_each(remove_credentials),
+        // A job wrapped in a string is still a job with credentials in it.
+        Value::String(text) if mentions_credentials(text.as_bytes()) => *text = "[removed]".into(),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn kept(body: &[u8]) -> String {
+        let original = Original { body: body.to_vec(), properties: BasicProperties::default() };
+        String::from_utf8_lossy(&original.body_without_credentials()).into_owned()
+    }
+
+    #[test]
+    fn a_body_without_credentials_is_kept_as_it_is() {
+        for body in [&b"{\"Phone\": \"0901888484\"}"[..], b"not json", b"\xff\xfe", b""] {
+            let original = Original { body: body.to_vec(), properties: BasicProperties::default() };
+            assert_eq!(original.body_without_credentials(), body);
+        }
+    }
+
+    #[test]
+    fn credentials_are_kept_nowhere_however_they_are_written() {
+        for body in [
+            r#"{"Phone":"0901888484","ApiKey":"canary"}"#,
+            r#"{"secretkey":"canary"}"#,
+            r#"{"job":[{"SECRETKEY":{"a":"canary"}}]}"#,
+            r#"{"Api\u004bey":"canary"}"#,
+            r#"{"job":"{\"ApiKey\":\"canary\"}"}"#,
+            r#"{"ApiKey":"canary", "cut"#,
+            "ApiKey=canary&SecretKey=canary",
+        ] {
+            assert!(!kept(body.as_bytes()).contains("canary"), "{body}: {}", kept(body.as_bytes()));
+        }
+        let utf16: Vec<u8> = r#"{"ApiKey":"canary"}"#.encode_utf16().flat_map(u16::to_le_bytes).collect();
+        assert!(kept(&utf16).starts_with("[withheld"));
+    }
+
+    #[test]
+    fn the_copy_does_not_expire_and_is_routed_nowhere_else() {
+        let mut headers = FieldTable::default();
+        headers.insert("CC".into(), AMQPValue::LongString("elsewhere".into()));
+        headers.insert("traceparent".into(), AMQPValue::LongString("00-1".into()));
+        let properties = BasicProperties::default()
+            .with_headers(headers)
+            .with_expiration("100".into())
+            .with_user_id("guest".into())
+            .with_message_id("a".into());
+        let copy = Original { body: Vec::new(), properties }.properties_with_error("why");
+        assert_eq!((copy.expiration(), copy.user_id(), copy.delivery_mode()), (&None, &None, &Some(2)));
+        let names: Vec<&str> = copy.headers().as_ref().unwrap().inner().keys().map(|k| k.as_str()).collect();
+        assert_eq!(names, ["traceparent", "x-error"]);
+        assert_eq!(copy.message_id().as_ref().unwrap().as_str(), "a");
+    }
+}

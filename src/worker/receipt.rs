@@ -1,0 +1,73 @@
+//! What is needed to answer and to settle one delivery.
+
+use lapin::Acker;
+use lapin::options::{BasicAckOptions, BasicNackOptions};
+use lapin::types::ShortString;
+use tokio::time::{Instant, timeout};
+use tracing::debug;
+
+use crate::broker::REPLY_WITHIN;
+use crate::job::{Arrival, Envelope, Trace};
+
+/// One delivery: where its answer goes and how it is acknowledged.
+#[derive(Debug)]
+pub struct Receipt {
+    acker: Acker,
+    /// Copied to the result.
+    pub correlation_id: ShortString,
+    /// A queue that wants the result too.
+    pub reply_to: Option<ShortString>,
+    /// The producer's trace context.
+    pub trace: Trace,
+    /// When it was delivered.
+    pub delivered: Instant,
+    /// Whether the broker had delivered it before.
+    pub redelivered: bool,
+    /// How often the queue has taken it back, where it counts.
+    pub delivery_count: Option<u64>,
+}
+
+impl Receipt {
+    /// The receipt of a delivery with this envelope.
+    pub fn new(acker: Acker, redelivered: bool, envelope: &Envelope, arrival: Arrival) -> Self {
+        Self {
+            acker,
+            correlation_id: envelope.correlation_id.clone(),
+            reply_to: envelope.reply_to.clone(),
+            trace: envelope.trace.clone(),
+            delivered: arrival.instant,
+            redelivered,
+            delivery_count: envelope.delivery_count,
+        }
+    }
+
+    /// Whether the broker still waits for it to be settled on its channel. If not, the broker has
+    /// put the job back and delivers it again.
+    pub fn is_live(&self) -> bool {
+        self.acker.usable()
+    }
+
+    /// Acknowledges it. True if the broker was told; false if the channel was gone, in which case the
+    /// job comes again.
+    pub async fn acknowledge(&self) -> bool {
+        settled(timeout(REPLY_WITHIN, self.acker.ack(BasicAckOptions::default())).await, "ack")
+    }
+
+    /// Puts the job back on its queue.
+    pub async fn give_back(&self) -> bool {
+        let requeue = BasicNackOptions { requeue: true, ..Default::default() };
+        settled(timeout(REPLY_WITHIN, self.acker.nack(requeue)).await, "nack")
+    }
+}
+
+/// `Ok(false)` from the client means that nothing was sent to the broker.
+fn settled(sent: Result<lapin::Result<bool>, tokio::time::error::Elapsed>, what: &str) -> bool {
+    match sent {
+        Ok(Ok(settled)) => settled,
+        Ok(Err(error)) => {
+            debug!(what, %error, "a delivery could not be settled; the broker delivers it again");
+            false
+        }
+        Err(_) => false,
+    }
+}
