@@ -1,0 +1,3 @@
+//! The RabbitMQ side of the worker.
+
+pub mod wire;
