@@ -1,0 +1,140 @@
+//! The AMQP transport that no message can break.
+//!
+//! ```text
+//! broker == TCP [== TLS] ==> Sieve ==> lapin
+//! ```
+//!
+//! lapin drives AMQP; the socket under it is ours, so that what it parses has been made readable
+//! first (see `sieve.rs`), and so that a broker that falls silent cannot hold lapin's thread.
+//! Strings that are not UTF-8 arrive with [`SUBSTITUTE`] in place of each offending byte.
+
+mod error;
+mod fields;
+mod reach;
+mod reactor;
+mod repair;
+mod sieve;
+mod stream;
+
+pub use error::ConnectError;
+pub use fields::SUBSTITUTE;
+
+use lapin::{AsyncTcpStream, Connection, ConnectionProperties, uri::AMQPUri};
+use rustls::ClientConfig;
+use sieve::Sieve;
+use std::{
+    io,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+use stream::{Patience, SievedStream, Socket};
+use tokio::time::{Instant, timeout};
+
+/// For DNS and TCP: longer than a lost SYN takes to be repeated twice (after 1 s and 3 s).
+const TCP_LIMIT: Duration = Duration::from_secs(5);
+/// For TLS: two round trips and one signature.
+const TLS_LIMIT: Duration = Duration::from_secs(5);
+/// From the protocol header to connection.open-ok: RabbitMQ's own `handshake_timeout`.
+const HANDSHAKE_LIMIT: Duration = Duration::from_secs(10);
+/// In seconds, where the URI does not say: a dead broker is noticed in twice this, instead of in the
+/// two minutes of RabbitMQ's default; RabbitMQ advises against less than 5.
+const HEARTBEAT: u16 = 10;
+/// How many heartbeats may be missing. lapin gives up after two, so this only acts when lapin's own
+/// check does not.
+const SILENT_HEARTBEATS: u32 = 3;
+/// In bytes, where the URI does not say: RabbitMQ's default. lapin reserves 64 times as much a
+/// connection, and for "no limit" as many times 4 GiB.
+const FRAME_MAX: u32 = 128 * 1024;
+/// AMQP 0-9-1, 4.2.3: the least a peer may insist on.
+const FRAME_MIN: u32 = 4096;
+
+/// How long each step of a connection may take.
+#[derive(Clone, Copy, Debug)]
+struct Limits {
+    reach: reach::Limits,
+    handshake: Duration,
+}
+
+const LIMITS: Limits = Limits {
+    reach: reach::Limits {
+        tcp: TCP_LIMIT,
+        tls: TLS_LIMIT,
+    },
+    handshake: HANDSHAKE_LIMIT,
+};
+
+/// Opens a connection to the broker, over TLS for `amqps`, that shows as `name` in RabbitMQ.
+///
+/// The URI's `connection_timeout` (milliseconds) replaces the 5 s for DNS and TCP; without a
+/// `heartbeat` (seconds) in it, 10 s is asked for. lapin's own recovery is off: a lost connection is
+/// the caller's to open again. Whatever happens, also when the returned future is dropped, lapin's
+/// thread ends with the connection.
+///
+/// # Errors
+/// See [`ConnectError`]. Takes at most 20 s.
+///
+/// # Panics
+/// Outside a tokio runtime.
+pub async fn connect(
+    uri: &AMQPUri,
+    tls: &Arc<ClientConfig>,
+    name: &str,
+) -> Result<Connection, ConnectError> {
+    connect_within(LIMITS, uri, tls, name).await
+}
+
+async fn connect_within(
+    mut limits: Limits,
+    uri: &AMQPUri,
+    tls: &Arc<ClientConfig>,
+    name: &str,
+) -> Result<Connection, ConnectError> {
+    let uri = with_defaults(uri);
+    if let Some(milliseconds) = uri.query.connection_timeout {
+        limits.reach.tcp = Duration::from_millis(milliseconds);
+    }
+    let socket = reach::reach(&uri, tls, limits.reach).await?;
+    let stream = sieved(socket, &uri, limits.handshake);
+    let opened = handshake(stream, uri.clone(), name);
+    match timeout(limits.handshake, opened).await {
+        Ok(result) => result.map_err(|source| error::of_handshake(source, &uri, limits.handshake)),
+        Err(_) => Err(error::slow_handshake(&uri, limits.handshake)),
+    }
+}
+
+fn with_defaults(uri: &AMQPUri) -> AMQPUri {
+    let mut uri = uri.clone();
+    uri.query.heartbeat.get_or_insert(HEARTBEAT);
+    uri.query.frame_max = match uri.query.frame_max {
+        None | Some(0) => Some(FRAME_MAX),
+        Some(size) => Some(size.max(FRAME_MIN)),
+    };
+    uri
+}
+
+fn sieved(socket: Box<dyn Socket>, uri: &AMQPUri, handshake: Duration) -> SievedStream {
+    let heartbeat = uri.query.heartbeat.filter(|seconds| *seconds > 0);
+    let patience = Patience {
+        open_by: Instant::now() + handshake,
+        silence: heartbeat.map(|seconds| Duration::from_secs(seconds.into()) * SILENT_HEARTBEATS),
+    };
+    SievedStream::new(
+        socket,
+        Sieve::new(uri.query.frame_max.unwrap_or(FRAME_MAX)),
+        patience,
+    )
+}
+
+async fn handshake(stream: SievedStream, uri: AMQPUri, name: &str) -> lapin::Result<Connection> {
+    let properties = ConnectionProperties::default()
+        .with_connection_name(name.into())
+        .with_client_property("product".into(), env!("CARGO_PKG_NAME").into())
+        .with_client_property("version".into(), env!("CARGO_PKG_VERSION").into());
+    let stream = Mutex::new(Some(stream));
+    let hand_over = async move |_, _| {
+        let stream = stream.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let stream = stream.ok_or_else(|| io::Error::from(io::ErrorKind::NotConnected))?;
+        Ok(AsyncTcpStream::Plain(stream))
+    };
+    Connection::connector(uri, reactor::current(), hand_over, properties).await
+}

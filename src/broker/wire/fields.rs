@@ -1,0 +1,186 @@
+//! Walks AMQP fields in place and makes them readable without moving a byte.
+//!
+//! The grammar is the one of lapin's parser (`amq-protocol-types`, `AMQPType::from_id`), which is
+//! RabbitMQ's: what passes here, lapin can parse.
+
+use std::str;
+
+/// Stands for each byte that is no part of a character: ASCII SUBSTITUTE, so that the reader of the
+/// string can tell that it is not what the producer wrote.
+pub const SUBSTITUTE: u8 = 0x1A;
+
+/// How many tables or arrays may be inside each other, the outermost included.
+///
+/// lapin's parser recurses on its I/O thread, whose stack overflows at some hundreds of levels and
+/// takes the process with it. What RabbitMQ adds (`x-death`) is three levels deep.
+pub(super) const MAX_DEPTH: usize = 16;
+
+/// The bytes do not follow the grammar, so nothing after them can be understood.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Malformed;
+
+/// What is left to read of a list of fields, and whether any field had to be changed.
+pub(super) struct Fields<'a> {
+    rest: &'a mut [u8],
+    repaired: bool,
+}
+
+impl<'a> Fields<'a> {
+    pub(super) fn new(bytes: &'a mut [u8]) -> Self {
+        Self {
+            rest: bytes,
+            repaired: false,
+        }
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.rest.len()
+    }
+
+    pub(super) fn repaired(&self) -> bool {
+        self.repaired
+    }
+
+    pub(super) fn skip(&mut self, count: usize) -> Result<(), Malformed> {
+        self.take(count).map(drop)
+    }
+
+    /// A string with a length of one byte, which lapin requires to be UTF-8.
+    pub(super) fn short_string(&mut self) -> Result<(), Malformed> {
+        let length = *self.byte()?;
+        let text = self.take(length.into())?;
+        self.repaired |= substitute_invalid(text);
+        Ok(())
+    }
+
+    /// A table that stands inside no other.
+    pub(super) fn table(&mut self) -> Result<(), Malformed> {
+        let content = self.sized()?;
+        self.repaired |= repair_table(content)?;
+        Ok(())
+    }
+
+    /// Bytes with a length of four bytes: a long string, a byte array, a table or an array.
+    pub(super) fn sized(&mut self) -> Result<&'a mut [u8], Malformed> {
+        let mut length = [0; 4];
+        length.copy_from_slice(self.take(4)?);
+        let length = usize::try_from(u32::from_be_bytes(length)).map_err(|_| Malformed)?;
+        self.take(length)
+    }
+
+    fn byte(&mut self) -> Result<&'a mut u8, Malformed> {
+        self.take(1)?.first_mut().ok_or(Malformed)
+    }
+
+    fn take(&mut self, count: usize) -> Result<&'a mut [u8], Malformed> {
+        let rest = std::mem::take(&mut self.rest);
+        let (taken, rest) = rest.split_at_mut_checked(count).ok_or(Malformed)?;
+        self.rest = rest;
+        Ok(taken)
+    }
+
+    fn value(&mut self, depth: usize) -> Result<(), Malformed> {
+        let kind = self.byte()?;
+        match *kind {
+            b'V' => Ok(()),
+            b't' | b'b' | b'B' => self.skip(1),
+            b's' | b'U' | b'u' => self.skip(2),
+            b'I' | b'i' | b'f' => self.skip(4),
+            b'D' => self.skip(5),
+            b'L' | b'l' | b'd' | b'T' => self.skip(8),
+            b'S' | b'x' => self.sized().map(drop),
+            b'A' | b'F' => self.nested(kind, depth),
+            _ => Err(Malformed),
+        }
+    }
+
+    /// A table or array inside another at `depth`. One too deep is declared an array of bytes,
+    /// which has the same form from outside.
+    fn nested(&mut self, kind: &mut u8, depth: usize) -> Result<(), Malformed> {
+        let content = self.sized()?;
+        self.repaired |= if depth == MAX_DEPTH {
+            *kind = b'x';
+            true
+        } else if *kind == b'F' {
+            repair_entries(content, depth + 1)?
+        } else {
+            repair_items(content, depth + 1)?
+        };
+        Ok(())
+    }
+}
+
+/// Makes the content of a table that stands inside no other readable; true if it had to be changed.
+pub(super) fn repair_table(content: &mut [u8]) -> Result<bool, Malformed> {
+    repair_entries(content, 1)
+}
+
+fn repair_entries(content: &mut [u8], depth: usize) -> Result<bool, Malformed> {
+    let mut fields = Fields::new(content);
+    while fields.len() > 0 {
+        fields.short_string()?;
+        fields.value(depth)?;
+    }
+    Ok(fields.repaired)
+}
+
+fn repair_items(content: &mut [u8], depth: usize) -> Result<bool, Malformed> {
+    let mut fields = Fields::new(content);
+    while fields.len() > 0 {
+        fields.value(depth)?;
+    }
+    Ok(fields.repaired)
+}
+
+/// Overwrites what is not UTF-8; true if there was any.
+fn substitute_invalid(text: &mut [u8]) -> bool {
+    let mut checked = 0;
+    while let Err(invalid) = str::from_utf8(&text[checked..]) {
+        let start = checked + invalid.valid_up_to();
+        let end = invalid
+            .error_len()
+            .map_or(text.len(), |length| start + length);
+        text[start..end].fill(SUBSTITUTE);
+        checked = end;
+    }
+    checked > 0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn repaired(text: &[u8]) -> Vec<u8> {
+        let mut text = text.to_vec();
+        substitute_invalid(&mut text);
+        text
+    }
+
+    #[test]
+    fn valid_text_is_left_alone() {
+        let mut text = "Đã gửi mã ✓ \u{1A}".as_bytes().to_vec();
+        assert!(!substitute_invalid(&mut text));
+        assert_eq!(text, "Đã gửi mã ✓ \u{1A}".as_bytes());
+    }
+
+    #[test]
+    fn each_offending_byte_becomes_one_substitute() {
+        assert_eq!(repaired(b"\xff\xfea\xff"), b"\x1a\x1aa\x1a");
+        assert_eq!(
+            repaired(b"a\xe2\x9c"),
+            b"a\x1a\x1a",
+            "cut off in a character"
+        );
+        assert_eq!(repaired(b"\xed\xa0\x80"), b"\x1a\x1a\x1a", "a surrogate");
+    }
+
+    proptest! {
+        #[test]
+        fn repaired_text_is_utf8_of_the_same_length(text: Vec<u8>) {
+            let after = repaired(&text);
+            prop_assert_eq!(after.len(), text.len());
+            prop_assert!(str::from_utf8(&after).is_ok());
+        }
+    }
+}

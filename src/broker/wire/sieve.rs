@@ -1,0 +1,249 @@
+//! Turns what a broker sends into frames that lapin can parse, whatever producers wrote.
+//!
+//! lapin 4.12 gives up the connection on a short string that is not UTF-8, and overflows the stack of
+//! its I/O thread on deeply nested header tables. Either way one message would stop every worker of
+//! the queue, again and again, since it is delivered again. So frames that carry what producers wrote
+//! are held back whole and repaired; bodies, which lapin does not look into, pass as they come.
+
+use super::repair::{self, FLAGS, HEAD};
+use std::io;
+
+/// The largest frame that is held back, in bytes.
+///
+/// RabbitMQ's default `frame_max` is 128 KiB, and no client can write a larger header than the
+/// `frame_max` it negotiated; the rest is room for what the broker adds (`x-death`) and for brokers
+/// with a larger limit. A larger content header loses its properties instead of being held.
+pub(super) const HELD_MAX: u64 = 1024 * 1024;
+
+const METHOD: u8 = 1;
+const HEADER: u8 = 2;
+const BODY: u8 = 3;
+const HEARTBEAT: u8 = 8;
+/// Type, channel and size before the payload, and the end marker after it.
+const FRAMING: u64 = HEAD as u64 + 1;
+/// A broker that speaks another version answers with these and its version, eight bytes in all.
+const PROTOCOL: &[u8] = b"AMQP";
+
+/// How many bytes a [`Sieve`] has taken in and given out.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Moved {
+    pub(super) taken: usize,
+    pub(super) given: usize,
+}
+
+/// An incremental filter over the inbound bytes of one connection.
+pub(super) struct Sieve {
+    step: Step,
+    /// As much of the present frame as has been held back, or is on its way out.
+    frame: Vec<u8>,
+    /// How much of `frame` is out.
+    sent: usize,
+    frame_max: u64,
+    open: bool,
+    repaired: u64,
+}
+
+#[derive(Clone, Copy)]
+enum Step {
+    /// Collecting type, channel and size.
+    Head,
+    /// Collecting a whole frame, of so many bytes, to repair it.
+    Whole(usize),
+    /// Collecting a content header too large to hold, as far as its body size.
+    Stub(Rest),
+    /// `frame` goes out, then the rest of it that was never held.
+    Out(Rest),
+    Rest(Rest),
+}
+
+/// What follows the held part of a frame, in bytes, its end marker included.
+#[derive(Clone, Copy)]
+enum Rest {
+    None,
+    Pass(u64),
+    Drop(u64),
+}
+
+impl Sieve {
+    /// `frame_max` is the frame size the client asks for, in bytes; the broker may tune it down.
+    pub(super) fn new(frame_max: u32) -> Self {
+        Self {
+            step: Step::Head,
+            frame: Vec::new(),
+            sent: 0,
+            frame_max: frame_max.into(),
+            open: false,
+            repaired: 0,
+        }
+    }
+
+    /// Whether the broker has opened the connection (connection.open-ok).
+    pub(super) fn is_open(&self) -> bool {
+        self.open
+    }
+
+    /// How many frames had to be changed.
+    pub(super) fn repaired(&self) -> u64 {
+        self.repaired
+    }
+
+    /// Moves as many bytes as possible from `input` to `output`. Unless `output` is full afterwards,
+    /// all of `input` has been taken.
+    ///
+    /// # Errors
+    /// `InvalidData` when the broker does not speak AMQP 0-9-1, once everything before it is out.
+    /// The connection is then of no more use.
+    pub(super) fn pull(&mut self, input: &[u8], output: &mut [u8]) -> io::Result<Moved> {
+        let mut total = Moved::default();
+        loop {
+            match self.advance(&input[total.taken..], &mut output[total.given..]) {
+                Err(error) if total.given == 0 => return Err(error),
+                Err(_) | Ok(Moved { taken: 0, given: 0 }) => return Ok(total),
+                Ok(moved) => {
+                    total.taken += moved.taken;
+                    total.given += moved.given;
+                }
+            }
+        }
+    }
+
+    fn advance(&mut self, input: &[u8], output: &mut [u8]) -> io::Result<Moved> {
+        match self.step {
+            Step::Head => self.collect(input, HEAD, Self::begin),
+            Step::Whole(length) => self.collect(input, length, Self::repair),
+            Step::Stub(rest) => self.collect(input, FLAGS, |sieve| {
+                repair::strip(&mut sieve.frame);
+                sieve.repaired += 1;
+                Ok(Step::Out(rest))
+            }),
+            Step::Out(rest) => Ok(self.give(output, rest)),
+            Step::Rest(rest) => Ok(self.rest(rest, input, output)),
+        }
+    }
+
+    /// Holds back input until there are `length` bytes, from which `then` decides what comes next.
+    fn collect(
+        &mut self,
+        input: &[u8],
+        length: usize,
+        then: impl FnOnce(&mut Self) -> io::Result<Step>,
+    ) -> io::Result<Moved> {
+        let taken = input.len().min(length - self.frame.len());
+        self.frame.extend_from_slice(&input[..taken]);
+        if self.frame.len() == length {
+            self.step = then(self)?;
+        }
+        Ok(Moved { taken, given: 0 })
+    }
+
+    fn begin(&mut self) -> io::Result<Step> {
+        let size = u64::from(u32::from_be_bytes([
+            self.frame[3],
+            self.frame[4],
+            self.frame[5],
+            self.frame[6],
+        ]));
+        match self.frame[0] {
+            BODY | HEARTBEAT => Ok(Step::Out(Rest::Pass(size + 1))),
+            METHOD | HEADER if size + FRAMING <= HELD_MAX => {
+                Ok(Step::Whole((size + FRAMING) as usize))
+            }
+            HEADER => Ok(Step::Stub(Rest::Drop(size + FRAMING - FLAGS as u64))),
+            METHOD => Err(not_amqp("a method larger than any")),
+            _ if self.frame.starts_with(PROTOCOL) => Ok(Step::Out(Rest::Pass(1))),
+            _ => Err(not_amqp("an unknown type of frame")),
+        }
+    }
+
+    fn repair(&mut self) -> io::Result<Step> {
+        if self.frame.last() != Some(&repair::FRAME_END) {
+            return Err(not_amqp("a frame without its end marker"));
+        }
+        let repaired = if self.frame[0] == HEADER {
+            let limit = usize::try_from(self.frame_max).unwrap_or(usize::MAX);
+            repair::repair_header(&mut self.frame, limit)
+                .map_err(|_| not_amqp("a content header cut short"))?
+        } else {
+            self.observe();
+            repair::repair_method(&mut self.frame)
+        };
+        self.repaired += u64::from(repaired);
+        Ok(Step::Out(Rest::None))
+    }
+
+    /// Learns from the methods of the handshake what lapin learns from them.
+    fn observe(&mut self) {
+        match repair::method_id(&self.frame) {
+            Some((10, 30)) => self.tune(),
+            Some((10, 41)) => self.open = true,
+            _ => {}
+        }
+    }
+
+    /// connection.tune: class, method, channel-max, then frame-max, where 0 is no limit. The smaller
+    /// wish wins, but nobody may go below the 4 KiB of AMQP 0-9-1, 4.2.3.
+    fn tune(&mut self) {
+        if let Some(&[a, b, c, d]) = self.frame.get(HEAD + 6..HEAD + 10) {
+            let offered = u64::from(u32::from_be_bytes([a, b, c, d]));
+            if offered != 0 && offered < self.frame_max {
+                self.frame_max = offered.max(4096);
+            }
+        }
+    }
+
+    fn give(&mut self, output: &mut [u8], rest: Rest) -> Moved {
+        let left = &self.frame[self.sent..];
+        let given = left.len().min(output.len());
+        output[..given].copy_from_slice(&left[..given]);
+        self.sent += given;
+        if self.sent == self.frame.len() {
+            self.frame.clear();
+            self.sent = 0;
+            self.step = rest.step();
+        }
+        Moved { taken: 0, given }
+    }
+
+    fn rest(&mut self, rest: Rest, input: &[u8], output: &mut [u8]) -> Moved {
+        match rest {
+            Rest::None => Moved::default(),
+            Rest::Pass(left) => {
+                let count = at_most(left, input.len().min(output.len()));
+                output[..count].copy_from_slice(&input[..count]);
+                self.step = Rest::Pass(left - count as u64).step();
+                Moved {
+                    taken: count,
+                    given: count,
+                }
+            }
+            Rest::Drop(left) => {
+                let count = at_most(left, input.len());
+                self.step = Rest::Drop(left - count as u64).step();
+                Moved {
+                    taken: count,
+                    given: 0,
+                }
+            }
+        }
+    }
+}
+
+impl Rest {
+    fn step(self) -> Step {
+        match self {
+            Rest::None | Rest::Pass(0) | Rest::Drop(0) => Step::Head,
+            rest => Step::Rest(rest),
+        }
+    }
+}
+
+fn at_most(limit: u64, count: usize) -> usize {
+    usize::try_from(limit).map_or(count, |limit| limit.min(count))
+}
+
+fn not_amqp(what: &str) -> io::Error {
+    io::Error::new(
+        io::ErrorKind::InvalidData,
+        format!("what came was {what}, which is not AMQP 0-9-1"),
+    )
+}

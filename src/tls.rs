@@ -1,0 +1,73 @@
+//! Which servers' certificates the worker trusts, for AMQP and HTTP alike.
+
+use rustls::{
+    ClientConfig,
+    crypto::ring,
+    pki_types::{
+        CertificateDer,
+        pem::{self, PemObject},
+    },
+};
+use rustls_platform_verifier::Verifier;
+use std::sync::Arc;
+use thiserror::Error;
+
+/// Why there is no TLS configuration.
+#[derive(Debug, Error)]
+pub enum TlsError {
+    /// The file is not one of PEM, or not of certificates.
+    #[error("AMQP_CA_FILE holds no certificate; it must hold at least one, as PEM")]
+    NoCertificate,
+    /// A section of the file is not well-formed PEM.
+    #[error("AMQP_CA_FILE is not well-formed PEM: {0}")]
+    Pem(#[from] pem::Error),
+    /// A certificate of the file cannot be used as a root.
+    #[error("AMQP_CA_FILE holds a certificate that cannot be used: {0}")]
+    Certificate(rustls::Error),
+    /// There is nothing to trust: no private CA, and no certificates of the system's.
+    #[error(
+        "the system's CA certificates cannot be loaded: {0}; install them (package ca-certificates), or set SSL_CERT_FILE"
+    )]
+    System(rustls::Error),
+    /// The provider of cryptography supports no version of TLS we ask for.
+    #[error("TLS cannot be set up: {0}")]
+    Setup(rustls::Error),
+}
+
+/// A client that trusts the system's roots and the certificates in `extra_ca` (PEM), if given.
+///
+/// Without ALPN, which neither AMQP nor HTTP/1.1 needs. The provider of cryptography is given
+/// explicitly, so nothing depends on a global one.
+///
+/// # Errors
+/// See [`TlsError`].
+pub fn client_config(extra_ca: Option<&[u8]>) -> Result<Arc<ClientConfig>, TlsError> {
+    let provider = Arc::new(ring::default_provider());
+    let roots = extra_ca.map(certificates).transpose()?.unwrap_or_default();
+    let verifier =
+        Verifier::new_with_extra_roots(roots, Arc::clone(&provider)).map_err(why_no_verifier)?;
+    let config = ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .map_err(TlsError::Setup)?
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::new(verifier))
+        .with_no_client_auth();
+    Ok(Arc::new(config))
+}
+
+fn certificates(pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, TlsError> {
+    let found = CertificateDer::pem_slice_iter(pem).collect::<Result<Vec<_>, _>>()?;
+    if found.is_empty() {
+        return Err(TlsError::NoCertificate);
+    }
+    Ok(found)
+}
+
+/// The verifier skips what it cannot read among the system's roots, so a certificate it refuses is
+/// one of ours.
+fn why_no_verifier(error: rustls::Error) -> TlsError {
+    match error {
+        rustls::Error::InvalidCertificate(_) => TlsError::Certificate(error),
+        error => TlsError::System(error),
+    }
+}
