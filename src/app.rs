@@ -69,7 +69,8 @@ pub async fn run(config: Config, stop: CancellationToken, abort: CancellationTok
     let services = Services::default();
     services.spawn(http::serve(listener, Arc::clone(&health), services.stop.clone()));
     let for_results = Arc::clone(&health);
-    let results = services.publisher(&config, "esms-otp-worker publisher", &metrics, move |up| for_results.set_publishing(up));
+    let results =
+        services.publisher(&config, "esms-otp-worker publisher", &metrics, move |up| for_results.set_publishing(up));
     let replies = services.publisher(&config, "esms-otp-worker replies", &metrics, |_| {});
 
     let parts = Parts {
@@ -81,8 +82,14 @@ pub async fn run(config: Config, stop: CancellationToken, abort: CancellationTok
     };
     let (broker, prefetch, grace) = (config.broker.clone(), config.concurrency, config.shutdown_grace);
     let worker = Arc::new(Worker::new(parts, config, stop.clone(), abort.clone()));
-    let consuming =
-        ConsumerLoop { broker, prefetch, taker: Arc::clone(&worker), health: Arc::clone(&health), metrics, stopping: stop.clone() };
+    let consuming = ConsumerLoop {
+        broker,
+        prefetch,
+        taker: Arc::clone(&worker),
+        health: Arc::clone(&health),
+        metrics,
+        stopping: stop.clone(),
+    };
 
     let ended = tokio::select! {
         ended = consuming.run() => ended.map_err(RunError::from),

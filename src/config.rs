@@ -49,8 +49,8 @@ pub struct Config {
 pub struct BrokerConfig {
     /// The address, with its password: never printed.
     pub uri: AMQPUri,
-    /// What to trust; there exactly when the address is `amqps://`.
-    pub tls: Option<Arc<rustls::ClientConfig>>,
+    /// What to trust for `amqps://`.
+    pub tls: Arc<rustls::ClientConfig>,
     /// The queue of jobs.
     pub queue: String,
     /// The exchange of results.
@@ -218,10 +218,9 @@ impl<'a> Reader<'a> {
 
     fn duration(&mut self, setting: &Setting, least: Duration) -> Duration {
         self.parsed(setting, |text| {
-            humantime::parse_duration(text)
-                .ok()
-                .filter(|d| (least..=LONGEST).contains(d))
-                .ok_or_else(|| format!("must be a duration of at least {}, such as 250ms, 5s or 2m", humantime::format_duration(least)))
+            humantime::parse_duration(text).ok().filter(|d| (least..=LONGEST).contains(d)).ok_or_else(|| {
+                format!("must be a duration of at least {}, such as 250ms, 5s or 2m", humantime::format_duration(least))
+            })
         })
         .unwrap_or_default()
     }
@@ -372,27 +371,19 @@ fn amqp_uri(reader: &mut Reader<'_>) -> AMQPUri {
 }
 
 /// Builds the trust only for `amqps://`: a machine without any CA must still do plain AMQP.
-fn amqp_tls(reader: &mut Reader<'_>, uri: &AMQPUri) -> Option<Arc<rustls::ClientConfig>> {
+fn amqp_tls(reader: &mut Reader<'_>, uri: &AMQPUri) -> Arc<rustls::ClientConfig> {
     let setting = &settings::AMQP_CA_FILE;
-    let pem = match reader.given(setting) {
-        Some(path) => match std::fs::read(&path) {
-            Ok(pem) => Some(pem),
-            Err(error) => {
-                reader.mistake(setting, format!("cannot read {path}: {error}"));
-                return None;
-            }
-        },
-        None => None,
+    let pem =
+        reader.given(setting).map(|path| std::fs::read(&path).map_err(|error| format!("cannot read {path}: {error}")));
+    let trusted = match (&uri.scheme, pem.transpose()) {
+        (_, Err(problem)) => Err(problem),
+        (AMQPScheme::AMQP, Ok(None)) => Ok(tls::trusting_nobody()),
+        (_, Ok(pem)) => tls::client_config(pem.as_deref()).map_err(|error| error.to_string()),
     };
-    match (&uri.scheme, tls::client_config(pem.as_deref())) {
-        (AMQPScheme::AMQPS, Ok(tls)) => Some(tls),
-        (AMQPScheme::AMQP, Ok(_)) => None,
-        (AMQPScheme::AMQP, Err(_)) if pem.is_none() => None,
-        (_, Err(error)) => {
-            reader.mistake(setting, error.to_string());
-            None
-        }
-    }
+    trusted.unwrap_or_else(|problem| {
+        reader.mistake(setting, problem);
+        tls::trusting_nobody()
+    })
 }
 
 /// The longest name an object may have: AMQP allows 255 bytes, and `.unrouted` is added to one.
@@ -402,7 +393,11 @@ fn object_name(reader: &mut Reader<'_>, setting: &Setting) -> String {
     reader
         .parsed(setting, |text| {
             let fits = text.len() <= LONGEST_NAME && !text.starts_with("amq.");
-            if fits { Ok(text.to_owned()) } else { Err("must be at most 200 bytes long and not start with amq.".into()) }
+            if fits {
+                Ok(text.to_owned())
+            } else {
+                Err("must be at most 200 bytes long and not start with amq.".into())
+            }
         })
         .unwrap_or_default()
 }
@@ -491,12 +486,16 @@ fn esms_url(reader: &mut Reader<'_>) -> Url {
     let setting = &settings::ESMS_URL;
     let text = reader.text(setting);
     let url = Url::parse(text.trim()).ok().filter(|url| {
-        matches!(url.scheme(), "https" | "http") && url.has_host() && url.username().is_empty() && url.password().is_none()
+        matches!(url.scheme(), "https" | "http")
+            && url.has_host()
+            && url.username().is_empty()
+            && url.password().is_none()
     });
     match (url, setting.default.and_then(|d| Url::parse(d).ok())) {
         (Some(url), _) => url,
         (None, Some(default)) => {
-            reader.mistake(setting, "must be an https:// (or, for a sandbox, http://) address without credentials in it");
+            reader
+                .mistake(setting, "must be an https:// (or, for a sandbox, http://) address without credentials in it");
             default
         }
         (None, None) => unreachable!("the default address parses"),

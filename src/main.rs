@@ -79,7 +79,8 @@ async fn run_until_signalled(config: Config) -> Result<(), RunError> {
 /// SIGTERM comes from Kubernetes, systemd and `docker stop`; SIGINT from Ctrl-C. The first stops, the
 /// second ends the waiting for what is in flight.
 async fn signals(stop: CancellationToken, abort: CancellationToken) {
-    let (Ok(mut terminate), Ok(mut interrupt)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt())) else {
+    let (Ok(mut terminate), Ok(mut interrupt)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
+    else {
         warn!("signals cannot be listened to; the process ends at once when told to");
         return;
     };

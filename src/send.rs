@@ -101,7 +101,9 @@ impl Sender {
                 Custody::Lost => return Sent::LeftToAnother(progress),
             }
             if progress.ambiguous && self.retry.on_ambiguous == OnAmbiguous::GiveUp {
-                return Sent::Ended(progress.end_unsettled(Outcome::Unknown, "not sent, because OTP_ON_AMBIGUOUS=give-up"));
+                return Sent::Ended(
+                    progress.end_unsettled(Outcome::Unknown, "not sent, because OTP_ON_AMBIGUOUS=give-up"),
+                );
             }
             progress.begin_attempt();
             let class = self.attempt(&errand, body.clone()).await;
@@ -133,8 +135,8 @@ impl Sender {
     /// eSMS repeats numbers in its messages; a result event must not.
     fn mask(&self, answer: &mut Answer, phone: &Phone) {
         let masked = |text: String| phone.masked_in(&self.esms.without_credentials(text));
+        answer.error_message = answer.error_message.take().map(&masked);
         answer.code = masked(std::mem::take(&mut answer.code));
-        answer.error_message = answer.error_message.take().map(masked);
         answer.sms_id = answer.sms_id.take().map(|id| self.esms.without_credentials(id));
     }
 
@@ -154,7 +156,9 @@ impl Sender {
                 let known = codes::documented(&answer.code);
                 (format!("CodeResult {}: {}", answer.code, known.meaning), known.scope.hint())
             }
-            Class::NotSent { why, .. } => (why.clone(), Some("nothing was sent; check the network to eSMS and its status")),
+            Class::NotSent { why, .. } => {
+                (why.clone(), Some("nothing was sent; check the network to eSMS and its status"))
+            }
             Class::Ambiguous { why } => (why.clone(), Some("the OTP may have gone out; OTP_ON_AMBIGUOUS decides")),
             Class::Refused { why } => (why.clone(), Some("check ESMS_URL and what stands between here and eSMS")),
         };

@@ -1,7 +1,8 @@
 //! Which servers' certificates the worker trusts, for AMQP and HTTP alike.
 
+use reqwest::Url;
 use rustls::{
-    ClientConfig,
+    ClientConfig, RootCertStore,
     crypto::ring,
     pki_types::{
         CertificateDer,
@@ -44,8 +45,7 @@ pub enum TlsError {
 pub fn client_config(extra_ca: Option<&[u8]>) -> Result<Arc<ClientConfig>, TlsError> {
     let provider = Arc::new(ring::default_provider());
     let roots = extra_ca.map(certificates).transpose()?.unwrap_or_default();
-    let verifier =
-        Verifier::new_with_extra_roots(roots, Arc::clone(&provider)).map_err(why_no_verifier)?;
+    let verifier = Verifier::new_with_extra_roots(roots, Arc::clone(&provider)).map_err(why_no_verifier)?;
     let config = ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
         .map_err(TlsError::Setup)?
@@ -53,6 +53,28 @@ pub fn client_config(extra_ca: Option<&[u8]>) -> Result<Arc<ClientConfig>, TlsEr
         .with_custom_certificate_verifier(Arc::new(verifier))
         .with_no_client_auth();
     Ok(Arc::new(config))
+}
+
+/// What to trust for calls of `url`: the system's roots for `https`, nothing for `http`, which must
+/// also work on a machine without any.
+///
+/// # Errors
+/// See [`TlsError`].
+pub fn for_url(url: &Url) -> Result<ClientConfig, TlsError> {
+    let config = if url.scheme() == "https" { client_config(None)? } else { trusting_nobody() };
+    Ok(Arc::unwrap_or_clone(config))
+}
+
+/// A client that refuses every server, for connections that use no TLS.
+pub fn trusting_nobody() -> Arc<ClientConfig> {
+    let provider = Arc::new(ring::default_provider());
+    let config = ClientConfig::builder_with_provider(provider)
+        .with_protocol_versions(rustls::DEFAULT_VERSIONS)
+        .map(|builder| builder.with_root_certificates(RootCertStore::empty()).with_no_client_auth());
+    Arc::new(match config {
+        Ok(config) => config,
+        Err(_) => unreachable!("ring supports the default versions of TLS"),
+    })
 }
 
 fn certificates(pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, TlsError> {

@@ -16,8 +16,8 @@ use tokio_util::task::TaskTracker;
 use tracing::{debug, error, info, warn};
 
 use crate::backoff::Policy;
-use crate::broker::consumer::{Origin, Taker};
 use crate::broker::REPLY_WITHIN;
+use crate::broker::consumer::{Origin, Taker};
 use crate::broker::publisher::{Message, Publisher, Routed};
 use crate::config::Config;
 use crate::job::{self, Arrival, Envelope, OtpRequest};
@@ -301,7 +301,10 @@ impl Worker {
         if receipt.acknowledge().await {
             self.parts.metrics.acknowledged(event.outcome, receipt.delivered.elapsed());
         } else {
-            debug!(job_id = id, "the delivery was gone before its acknowledgement; the job comes again and gets this result");
+            debug!(
+                job_id = id,
+                "the delivery was gone before its acknowledgement; the job comes again and gets this result"
+            );
         }
     }
 
@@ -450,7 +453,8 @@ const ANOTHER_JOB: &str = "message_id was used before, for another job";
 fn log_ending(job: &Job, ending: &Ending) {
     let code = ending.answer.as_ref().map(|answer| answer.code.as_str());
     let hint = code.and_then(|code| codes::documented(code).scope.hint());
-    let queued_ms = job.made.and_then(|made| job.delivered.wall.duration_since(made).ok()).map(|age| age.as_millis() as u64);
+    let queued_ms =
+        job.made.and_then(|made| job.delivered.wall.duration_since(made).ok()).map(|age| age.as_millis() as u64);
     let took_ms = job.delivered.instant.elapsed().as_millis() as u64;
     macro_rules! line {
         ($level:ident) => {

@@ -119,7 +119,7 @@ impl<T: Taker> ConsumerLoop<T> {
 
     /// One session, from connecting to its end.
     async fn session(&self, ever_consumed: &mut bool) -> Ended {
-        let connecting = wire::connect(&self.broker.uri, self.broker.tls.as_ref(), "esms-otp-worker consumer");
+        let connecting = wire::connect(&self.broker.uri, &self.broker.tls, "esms-otp-worker consumer");
         let connection = tokio::select! {
             connected = connecting => match connected {
                 Ok(connection) => connection,
@@ -136,7 +136,11 @@ impl<T: Taker> ConsumerLoop<T> {
         ended
     }
 
-    async fn consume(&self, connection: &Connection, ever_consumed: &mut bool) -> Result<std::convert::Infallible, Ended> {
+    async fn consume(
+        &self,
+        connection: &Connection,
+        ever_consumed: &mut bool,
+    ) -> Result<std::convert::Infallible, Ended> {
         topology::prepare(connection, &self.broker).await?;
         let (channel, mut jobs, mut dropped) =
             timeout(REPLY_WITHIN, self.subscribe(connection)).await.map_err(|_| Ended::Silent)??;

@@ -182,7 +182,7 @@ impl Keeper {
 
     /// One session from its start to its loss; says why it ended.
     async fn keep_one(&self, on_change: &impl Fn(bool), stop: &CancellationToken) -> String {
-        let connection = match wire::connect(&self.broker.uri, self.broker.tls.as_ref(), self.name).await {
+        let connection = match wire::connect(&self.broker.uri, &self.broker.tls, self.name).await {
             Ok(connection) => connection,
             Err(error) => return error.to_string(),
         };
@@ -208,7 +208,8 @@ async fn open(connection: &Connection) -> Result<Session, PublishError> {
         channel.confirm_select(ConfirmSelectOptions::default()).await?;
         Ok(channel)
     };
-    let channel = timeout(REPLY_WITHIN, confirming).await.map_err(|_| PublishError::Silent)?.map_err(PublishError::Lost)?;
+    let channel =
+        timeout(REPLY_WITHIN, confirming).await.map_err(|_| PublishError::Silent)?.map_err(PublishError::Lost)?;
     Ok(Session { channel, lost: CancellationToken::new(), blocked: Arc::default() })
 }
 

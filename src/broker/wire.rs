@@ -55,13 +55,7 @@ struct Limits {
     handshake: Duration,
 }
 
-const LIMITS: Limits = Limits {
-    reach: reach::Limits {
-        tcp: TCP_LIMIT,
-        tls: TLS_LIMIT,
-    },
-    handshake: HANDSHAKE_LIMIT,
-};
+const LIMITS: Limits = Limits { reach: reach::Limits { tcp: TCP_LIMIT, tls: TLS_LIMIT }, handshake: HANDSHAKE_LIMIT };
 
 /// Opens a connection to the broker, over TLS for `amqps`, that shows as `name` in RabbitMQ.
 ///
@@ -75,11 +69,7 @@ const LIMITS: Limits = Limits {
 ///
 /// # Panics
 /// Outside a tokio runtime.
-pub async fn connect(
-    uri: &AMQPUri,
-    tls: &Arc<ClientConfig>,
-    name: &str,
-) -> Result<Connection, ConnectError> {
+pub async fn connect(uri: &AMQPUri, tls: &Arc<ClientConfig>, name: &str) -> Result<Connection, ConnectError> {
     connect_within(LIMITS, uri, tls, name).await
 }
 
@@ -118,11 +108,7 @@ fn sieved(socket: Box<dyn Socket>, uri: &AMQPUri, handshake: Duration) -> Sieved
         open_by: Instant::now() + handshake,
         silence: heartbeat.map(|seconds| Duration::from_secs(seconds.into()) * SILENT_HEARTBEATS),
     };
-    SievedStream::new(
-        socket,
-        Sieve::new(uri.query.frame_max.unwrap_or(FRAME_MAX)),
-        patience,
-    )
+    SievedStream::new(socket, Sieve::new(uri.query.frame_max.unwrap_or(FRAME_MAX)), patience)
 }
 
 async fn handshake(stream: SievedStream, uri: AMQPUri, name: &str) -> lapin::Result<Connection> {

@@ -68,8 +68,7 @@ pub enum ClassName {
 
 impl ClassName {
     /// Every class, in the order of [`ClassName::index`].
-    pub const ALL: [ClassName; 4] =
-        [ClassName::Answered, ClassName::NotSent, ClassName::Ambiguous, ClassName::Refused];
+    pub const ALL: [ClassName; 4] = [ClassName::Answered, ClassName::NotSent, ClassName::Ambiguous, ClassName::Refused];
 
     /// The word in metrics and logs.
     pub const fn as_str(self) -> &'static str {
@@ -121,7 +120,7 @@ pub fn classify(seen: Seen, retry_codes: &BTreeSet<String>, now: SystemTime) -> 
             why: format!("HTTP {status}"),
             not_before: retry_after.and_then(|header| not_before(&header, now)),
         },
-        Seen::Reply { status: status @ (300..=399 | 400..=499), .. } => Class::Refused { why: refusal(status) },
+        Seen::Reply { status: status @ 300..=499, .. } => Class::Refused { why: refusal(status) },
         // 5xx, and what no HTTP server should answer here (1xx, other 2xx): it may have been taken.
         Seen::Reply { status, .. } => Class::Ambiguous { why: format!("HTTP {status}") },
     }
@@ -129,7 +128,9 @@ pub fn classify(seen: Seen, retry_codes: &BTreeSet<String>, now: SystemTime) -> 
 
 fn refusal(status: u16) -> String {
     match status {
-        300..=399 => format!("HTTP {status}: a redirect, not followed because it would carry the credentials; check ESMS_URL"),
+        300..=399 => {
+            format!("HTTP {status}: a redirect, not followed because it would carry the credentials; check ESMS_URL")
+        }
         404 | 405 => format!("HTTP {status}: check ESMS_URL"),
         _ => format!("HTTP {status}"),
     }

@@ -100,9 +100,10 @@ pub fn after(class: Class, mut progress: Progress, limits: Limits, now: Instant,
             progress.trouble = Some(why);
             match limits.on_ambiguous {
                 OnAmbiguous::Resend => again(progress, limits, now + wait),
-                OnAmbiguous::GiveUp => {
-                    Next::End(progress.end_unsettled(Outcome::Unknown, "the request may have reached eSMS, and OTP_ON_AMBIGUOUS=give-up"))
-                }
+                OnAmbiguous::GiveUp => Next::End(progress.end_unsettled(
+                    Outcome::Unknown,
+                    "the request may have reached eSMS, and OTP_ON_AMBIGUOUS=give-up",
+                )),
             }
         }
     }

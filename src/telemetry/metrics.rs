@@ -159,8 +159,7 @@ impl Metrics {
                 .iter()
                 .map(|code| code_results.with_label_values(&[code.code, code.scope.as_str()]))
                 .collect(),
-            other_code: code_results
-                .with_label_values(&[codes::UNDOCUMENTED.code, codes::UNDOCUMENTED.scope.as_str()]),
+            other_code: code_results.with_label_values(&[codes::UNDOCUMENTED.code, codes::UNDOCUMENTED.scope.as_str()]),
             attempts: ClassName::ALL.map(|class| attempts.with_label_values(&[class.as_str()])),
             attempt_duration: ClassName::ALL.map(|class| attempt_duration.with_label_values(&[class.as_str()])),
             queue_seconds: make.histogram(

@@ -12,9 +12,7 @@ use thiserror::Error;
 #[derive(Debug, Error)]
 pub enum ConnectError {
     /// The name does not resolve, or no address of it takes a TCP connection. May pass.
-    #[error(
-        "cannot reach the broker at {at}: {source}; check the host and port of AMQP_URL, and that the broker runs"
-    )]
+    #[error("cannot reach the broker at {at}: {source}; check the host and port of AMQP_URL, and that the broker runs")]
     Unreachable {
         /// Host and port.
         at: String,
@@ -32,9 +30,7 @@ pub enum ConnectError {
         source: io::Error,
     },
     /// The broker does not know the user, or not by this password (403). Waiting does not help.
-    #[error(
-        "the broker at {at} refuses the credentials: {reason}; check the user and password of AMQP_URL"
-    )]
+    #[error("the broker at {at} refuses the credentials: {reason}; check the user and password of AMQP_URL")]
     Credentials {
         /// Host and port.
         at: String,
@@ -93,29 +89,20 @@ pub(super) fn of_handshake(source: lapin::Error, uri: &AMQPUri, limit: Duration)
     let at = endpoint(uri);
     match source.kind() {
         ErrorKind::ProtocolError(error) => match error.kind() {
-            AMQPErrorKind::Soft(AMQPSoftError::ACCESSREFUSED) => ConnectError::Credentials {
-                at,
-                reason: error.get_message().to_string(),
-            },
-            AMQPErrorKind::Hard(AMQPHardError::NOTALLOWED) => ConnectError::Vhost {
-                at,
-                vhost: uri.vhost.clone(),
-                reason: error.get_message().to_string(),
-            },
+            AMQPErrorKind::Soft(AMQPSoftError::ACCESSREFUSED) => {
+                ConnectError::Credentials { at, reason: error.get_message().to_string() }
+            }
+            AMQPErrorKind::Hard(AMQPHardError::NOTALLOWED) => {
+                ConnectError::Vhost { at, vhost: uri.vhost.clone(), reason: error.get_message().to_string() }
+            }
             _ => ConnectError::Other { at, source },
         },
-        ErrorKind::IOError(error) if error.kind() == io::ErrorKind::TimedOut => {
-            slow_handshake(uri, limit)
-        }
+        ErrorKind::IOError(error) if error.kind() == io::ErrorKind::TimedOut => slow_handshake(uri, limit),
         _ => ConnectError::Other { at, source },
     }
 }
 
 /// The broker did not open the connection in time.
 pub(super) fn slow_handshake(uri: &AMQPUri, limit: Duration) -> ConnectError {
-    ConnectError::Timeout {
-        at: endpoint(uri),
-        step: "the AMQP handshake",
-        limit,
-    }
+    ConnectError::Timeout { at: endpoint(uri), step: "the AMQP handshake", limit }
 }

@@ -27,10 +27,7 @@ pub(super) struct Fields<'a> {
 
 impl<'a> Fields<'a> {
     pub(super) fn new(bytes: &'a mut [u8]) -> Self {
-        Self {
-            rest: bytes,
-            repaired: false,
-        }
+        Self { rest: bytes, repaired: false }
     }
 
     pub(super) fn len(&self) -> usize {
@@ -137,9 +134,7 @@ fn substitute_invalid(text: &mut [u8]) -> bool {
     let mut checked = 0;
     while let Err(invalid) = str::from_utf8(&text[checked..]) {
         let start = checked + invalid.valid_up_to();
-        let end = invalid
-            .error_len()
-            .map_or(text.len(), |length| start + length);
+        let end = invalid.error_len().map_or(text.len(), |length| start + length);
         text[start..end].fill(SUBSTITUTE);
         checked = end;
     }
@@ -167,11 +162,7 @@ mod tests {
     #[test]
     fn each_offending_byte_becomes_one_substitute() {
         assert_eq!(repaired(b"\xff\xfea\xff"), b"\x1a\x1aa\x1a");
-        assert_eq!(
-            repaired(b"a\xe2\x9c"),
-            b"a\x1a\x1a",
-            "cut off in a character"
-        );
+        assert_eq!(repaired(b"a\xe2\x9c"), b"a\x1a\x1a", "cut off in a character");
         assert_eq!(repaired(b"\xed\xa0\x80"), b"\x1a\x1a\x1a", "a surrogate");
     }
 

@@ -46,15 +46,8 @@ async fn reach_tcp(uri: &AMQPUri, limit: Duration) -> Result<TcpStream, ConnectE
         Ok(tcp)
     };
     tcp.await.map_err(|source: io::Error| match source.kind() {
-        io::ErrorKind::TimedOut => ConnectError::Timeout {
-            at: endpoint(uri),
-            step: "DNS and TCP",
-            limit,
-        },
-        _ => ConnectError::Unreachable {
-            at: endpoint(uri),
-            source,
-        },
+        io::ErrorKind::TimedOut => ConnectError::Timeout { at: endpoint(uri), step: "DNS and TCP", limit },
+        _ => ConnectError::Unreachable { at: endpoint(uri), source },
     })
 }
 
@@ -91,16 +84,10 @@ async fn secure(
     match timeout(limit, handshake).await {
         Ok(Ok(stream)) => Ok(Box::new(stream)),
         Ok(Err(source)) => Err(ConnectError::Tls { at, source }),
-        Err(_) => Err(ConnectError::Timeout {
-            at,
-            step: "the TLS handshake",
-            limit,
-        }),
+        Err(_) => Err(ConnectError::Timeout { at, step: "the TLS handshake", limit }),
     }
 }
 
 async fn within<T>(limit: Duration, work: impl Future<Output = io::Result<T>>) -> io::Result<T> {
-    timeout(limit, work)
-        .await
-        .unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
+    timeout(limit, work).await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
 }

@@ -44,10 +44,7 @@ impl Reactor for SieveReactor {
         self.0.interval(period)
     }
 
-    fn tcp_connect_addr(
-        &self,
-        _: SocketAddr,
-    ) -> impl Future<Output = io::Result<Self::TcpStream>> + Send + 'static {
+    fn tcp_connect_addr(&self, _: SocketAddr) -> impl Future<Output = io::Result<Self::TcpStream>> + Send + 'static {
         std::future::ready(Err(io::ErrorKind::Unsupported.into()))
     }
 }

@@ -62,10 +62,7 @@ fn method_fields(class: u16, method: u16) -> &'static [Field] {
 /// Class and method of a whole method frame, if it is long enough to have them.
 pub(super) fn method_id(frame: &[u8]) -> Option<(u16, u16)> {
     let id = frame.get(HEAD..HEAD + 4)?;
-    Some((
-        u16::from_be_bytes([id[0], id[1]]),
-        u16::from_be_bytes([id[2], id[3]]),
-    ))
+    Some((u16::from_be_bytes([id[0], id[1]]), u16::from_be_bytes([id[2], id[3]])))
 }
 
 /// Repairs the strings of a whole method frame; true if one had to be changed.
@@ -146,11 +143,7 @@ fn walk_properties(list: &mut [u8]) -> Result<Walk, Malformed> {
         }
     }
     walk.repaired |= fields.repaired();
-    if fields.len() == 0 {
-        Ok(walk)
-    } else {
-        Err(Malformed)
-    }
+    if fields.len() == 0 { Ok(walk) } else { Err(Malformed) }
 }
 
 fn cut_headers(frame: &mut Vec<u8>, walk: &Walk) {

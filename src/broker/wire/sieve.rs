@@ -67,14 +67,7 @@ enum Rest {
 impl Sieve {
     /// `frame_max` is the frame size the client asks for, in bytes; the broker may tune it down.
     pub(super) fn new(frame_max: u32) -> Self {
-        Self {
-            step: Step::Head,
-            frame: Vec::new(),
-            sent: 0,
-            frame_max: frame_max.into(),
-            open: false,
-            repaired: 0,
-        }
+        Self { step: Step::Head, frame: Vec::new(), sent: 0, frame_max: frame_max.into(), open: false, repaired: 0 }
     }
 
     /// Whether the broker has opened the connection (connection.open-ok).
@@ -137,17 +130,10 @@ impl Sieve {
     }
 
     fn begin(&mut self) -> io::Result<Step> {
-        let size = u64::from(u32::from_be_bytes([
-            self.frame[3],
-            self.frame[4],
-            self.frame[5],
-            self.frame[6],
-        ]));
+        let size = u64::from(u32::from_be_bytes([self.frame[3], self.frame[4], self.frame[5], self.frame[6]]));
         match self.frame[0] {
             BODY | HEARTBEAT => Ok(Step::Out(Rest::Pass(size + 1))),
-            METHOD | HEADER if size + FRAMING <= HELD_MAX => {
-                Ok(Step::Whole((size + FRAMING) as usize))
-            }
+            METHOD | HEADER if size + FRAMING <= HELD_MAX => Ok(Step::Whole((size + FRAMING) as usize)),
             HEADER => Ok(Step::Stub(Rest::Drop(size + FRAMING - FLAGS as u64))),
             METHOD => Err(not_amqp("a method larger than any")),
             _ if self.frame.starts_with(PROTOCOL) => Ok(Step::Out(Rest::Pass(1))),
@@ -161,8 +147,7 @@ impl Sieve {
         }
         let repaired = if self.frame[0] == HEADER {
             let limit = usize::try_from(self.frame_max).unwrap_or(usize::MAX);
-            repair::repair_header(&mut self.frame, limit)
-                .map_err(|_| not_amqp("a content header cut short"))?
+            repair::repair_header(&mut self.frame, limit).map_err(|_| not_amqp("a content header cut short"))?
         } else {
             self.observe();
             repair::repair_method(&mut self.frame)
@@ -211,18 +196,12 @@ impl Sieve {
                 let count = at_most(left, input.len().min(output.len()));
                 output[..count].copy_from_slice(&input[..count]);
                 self.step = Rest::Pass(left - count as u64).step();
-                Moved {
-                    taken: count,
-                    given: count,
-                }
+                Moved { taken: count, given: count }
             }
             Rest::Drop(left) => {
                 let count = at_most(left, input.len());
                 self.step = Rest::Drop(left - count as u64).step();
-                Moved {
-                    taken: count,
-                    given: 0,
-                }
+                Moved { taken: count, given: 0 }
             }
         }
     }
@@ -242,8 +221,5 @@ fn at_most(limit: u64, count: usize) -> usize {
 }
 
 fn not_amqp(what: &str) -> io::Error {
-    io::Error::new(
-        io::ErrorKind::InvalidData,
-        format!("what came was {what}, which is not AMQP 0-9-1"),
-    )
+    io::Error::new(io::ErrorKind::InvalidData, format!("what came was {what}, which is not AMQP 0-9-1"))
 }

@@ -70,15 +70,11 @@ impl SievedStream {
     }
 
     fn sift(&mut self, output: &mut [u8]) -> io::Result<usize> {
-        let moved = self
-            .sieve
-            .pull(&self.buffer[self.unsieved.clone()], output)?;
+        let moved = self.sieve.pull(&self.buffer[self.unsieved.clone()], output)?;
         self.unsieved.start += moved.taken;
         if self.sieve.repaired() > 0 && !self.warned {
             self.warned = true;
-            warn!(
-                "a message with unreadable properties was repaired; more on this connection are only counted"
-            );
+            warn!("a message with unreadable properties was repaired; more on this connection are only counted");
         }
         Ok(moved.given)
     }
@@ -94,19 +90,12 @@ impl SievedStream {
             return Poll::Pending;
         }
         ready!(self.alarm.as_mut().poll(cx));
-        Poll::Ready(Err(io::Error::new(
-            io::ErrorKind::TimedOut,
-            "the broker has been silent for too long",
-        )))
+        Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "the broker has been silent for too long")))
     }
 }
 
 impl futures_io::AsyncRead for SievedStream {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        output: &mut [u8],
-    ) -> Poll<io::Result<usize>> {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, output: &mut [u8]) -> Poll<io::Result<usize>> {
         let mut given = self.sift(output)?;
         while given == 0 && !output.is_empty() {
             match self.poll_fill(cx)? {
@@ -121,11 +110,7 @@ impl futures_io::AsyncRead for SievedStream {
 }
 
 impl futures_io::AsyncWrite for SievedStream {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bytes: &[u8],
-    ) -> Poll<io::Result<usize>> {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         Pin::new(&mut self.socket).poll_write(cx, bytes)
     }
 
