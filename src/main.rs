@@ -54,7 +54,7 @@ fn run(given: &ArgMatches) -> ExitCode {
         Ok(runtime) => runtime,
         Err(error) => return failed(&format!("cannot start: {error}")),
     };
-    info!(version = env!("CARGO_PKG_VERSION"), ?config.broker, concurrency = config.concurrency, "starting");
+    info!(version = env!("CARGO_PKG_VERSION"), broker = ?config.broker, concurrency = config.concurrency, "starting");
     let ended = runtime.block_on(run_until_signalled(config));
     // What still waits on the outside now is not waited for: it was told to stop.
     runtime.shutdown_background();
