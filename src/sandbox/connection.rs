@@ -1,0 +1,152 @@
+//! Connections that a handler can reset.
+//!
+//! hyper has no word for "drop this connection at once with a TCP RST". So the socket is
+//! wrapped: once the connection is reset, every read and write of it fails, which makes
+//! hyper drop it, and as its linger time is zero by then, the kernel sends an RST.
+
+use std::{
+    future::Future,
+    io,
+    net::SocketAddr,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use axum::{
+    extract::connect_info::Connected,
+    serve::{IncomingStream, Listener},
+};
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    net::{TcpListener, TcpStream},
+    sync::oneshot,
+};
+use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
+
+use super::shared::{Entered, Shared};
+
+/// How long to wait after a failed accept: it fails for want of file descriptors, and
+/// they come back as connections close.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(20);
+
+/// A listening socket that says when it has closed.
+pub(crate) struct Doorway {
+    // Dropped in this order: the socket is closed before anybody hears of it.
+    pub(crate) listener: TcpListener,
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) _closed: oneshot::Sender<()>,
+}
+
+impl Listener for Doorway {
+    type Io = Wire;
+    type Addr = SocketAddr;
+
+    async fn accept(&mut self) -> (Wire, SocketAddr) {
+        loop {
+            match self.listener.accept().await {
+                Ok((stream, addr)) => return (Wire::new(stream, &self.shared), addr),
+                Err(_) => tokio::time::sleep(ACCEPT_PAUSE).await,
+            }
+        }
+    }
+
+    fn local_addr(&self) -> io::Result<SocketAddr> {
+        self.listener.local_addr()
+    }
+}
+
+/// A handler's hold on the connection its request came by.
+#[derive(Clone)]
+pub(crate) struct Connection(CancellationToken);
+
+impl Connection {
+    /// Resets the connection (TCP RST), whatever it is doing.
+    pub(crate) fn reset(&self) {
+        self.0.cancel();
+    }
+
+    /// What comes of the future, unless the connection is reset first.
+    pub(crate) async fn while_open<T>(&self, future: impl Future<Output = T>) -> Option<T> {
+        self.0.run_until_cancelled(future).await
+    }
+}
+
+impl Connected<IncomingStream<'_, Doorway>> for Connection {
+    fn connect_info(stream: IncomingStream<'_, Doorway>) -> Self {
+        stream.io().connection.clone()
+    }
+}
+
+/// A connection's socket.
+pub(crate) struct Wire {
+    stream: TcpStream,
+    connection: Connection,
+    reset: Pin<Box<WaitForCancellationFutureOwned>>,
+    _open: Entered,
+}
+
+impl Wire {
+    fn new(stream: TcpStream, shared: &Arc<Shared>) -> Self {
+        shared.change(|records| records.counts.connections += 1);
+        // Without it, the small pieces of a slow body would wait for each other.
+        let _ = stream.set_nodelay(true);
+        let token = shared.life.child_token();
+        Self {
+            stream,
+            connection: Connection(token.clone()),
+            reset: Box::pin(token.cancelled_owned()),
+            _open: shared.enter(|records| &mut records.connections),
+        }
+    }
+
+    /// Fails once the connection is reset; until then, has the task woken when it is.
+    fn still_open(&mut self, cx: &mut Context<'_>) -> io::Result<&mut TcpStream> {
+        if self.reset.as_mut().poll(cx).is_ready() {
+            self.stream.set_zero_linger()?;
+            return Err(io::ErrorKind::ConnectionReset.into());
+        }
+        Ok(&mut self.stream)
+    }
+}
+
+impl AsyncRead for Wire {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(self.still_open(cx)?).poll_read(cx, buf)
+    }
+}
+
+impl AsyncWrite for Wire {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(self.still_open(cx)?).poll_write(cx, buf)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(self.still_open(cx)?).poll_write_vectored(cx, bufs)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(self.still_open(cx)?).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(self.still_open(cx)?).poll_shutdown(cx)
+    }
+}

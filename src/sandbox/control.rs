@@ -1,0 +1,171 @@
+//! The control plane: `/_sandbox/…`.
+
+use std::{sync::Arc, time::Duration};
+
+use axum::{
+    Json, Router,
+    extract::{FromRef, Path, State},
+    http::StatusCode,
+    response::Response,
+    routing::{any, get, post, put},
+};
+use serde::{Deserialize, Serialize};
+
+use super::{
+    door::Door,
+    fault::Fault,
+    mix::Mix,
+    pages,
+    phones::{PhoneCount, Recorded},
+    rules::Refusal,
+    shared::Shared,
+    stats::Stats,
+};
+
+/// The longest the sandbox refuses connections, in milliseconds: nobody could tell
+/// it otherwise meanwhile.
+const REFUSE_LIMIT_MS: u64 = 3_600_000;
+
+type Records = State<Arc<Shared>>;
+
+#[derive(Clone)]
+struct Control {
+    shared: Arc<Shared>,
+    door: Arc<Door>,
+}
+
+impl FromRef<Control> for Arc<Shared> {
+    fn from_ref(control: &Control) -> Self {
+        Self::clone(&control.shared)
+    }
+}
+
+pub(crate) fn router(shared: Arc<Shared>, door: Arc<Door>) -> Router {
+    Router::new()
+        .route("/stats", get(stats))
+        .route("/accepted", get(accepted))
+        .route("/duplicates", get(duplicates))
+        .route("/phones/{phone}", get(phone))
+        .route("/script", post(script))
+        .route("/mix", put(mix))
+        .route("/forced", put(force).delete(force_nothing))
+        .route("/balance", put(balance))
+        .route("/refuse", post(refuse))
+        .route("/release-hangs", post(release_hangs))
+        .route("/release-held", post(release_held))
+        .route("/reset", post(reset))
+        .route("/redirected", any(redirected))
+        .with_state(Control { shared, door })
+}
+
+async fn stats(State(shared): Records) -> Json<Stats> {
+    Json(shared.look(|records| records.stats()))
+}
+
+async fn accepted(State(shared): Records) -> Json<Vec<PhoneCount>> {
+    Json(shared.look(|records| records.phones.accepted_at_least(1)))
+}
+
+async fn duplicates(State(shared): Records) -> Json<Vec<PhoneCount>> {
+    Json(shared.look(|records| records.phones.accepted_at_least(2)))
+}
+
+#[derive(Serialize)]
+struct PhoneStory {
+    #[serde(flatten)]
+    count: PhoneCount,
+    story: Vec<Recorded>,
+}
+
+async fn phone(
+    State(shared): Records,
+    Path(phone): Path<String>,
+) -> Result<Json<PhoneStory>, StatusCode> {
+    let (count, story) =
+        shared.look(|records| (records.phones.count(&phone), records.phones.story(&phone)));
+    let count = count.ok_or(StatusCode::NOT_FOUND)?;
+    Ok(Json(PhoneStory { count, story }))
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Script {
+    phone: Option<String>,
+    faults: Vec<Fault>,
+}
+
+async fn script(State(shared): Records, Json(script): Json<Script>) -> StatusCode {
+    shared.change(|records| records.deck.script(script.phone.as_deref(), script.faults));
+    StatusCode::NO_CONTENT
+}
+
+async fn mix(State(shared): Records, Json(mix): Json<Mix>) -> StatusCode {
+    shared.change(|records| records.deck.mix = mix);
+    StatusCode::NO_CONTENT
+}
+
+async fn force(State(shared): Records, Json(refusal): Json<Refusal>) -> StatusCode {
+    shared.change(|records| records.forced = Some(refusal));
+    StatusCode::NO_CONTENT
+}
+
+async fn force_nothing(State(shared): Records) -> StatusCode {
+    shared.change(|records| records.forced = None);
+    StatusCode::NO_CONTENT
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Balance {
+    balance: u64,
+}
+
+async fn balance(State(shared): Records, Json(new): Json<Balance>) -> StatusCode {
+    shared.change(|records| records.balance = new.balance);
+    StatusCode::NO_CONTENT
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Refuse {
+    ms: u64,
+}
+
+/// Answers first: the answer travels on a connection that is about to be closed.
+async fn refuse(State(control): State<Control>, Json(refuse): Json<Refuse>) -> StatusCode {
+    let time = Duration::from_millis(refuse.ms.min(REFUSE_LIMIT_MS));
+    let tasks = control.shared.tasks.clone();
+    tasks.spawn(refuse_for(control, time));
+    StatusCode::ACCEPTED
+}
+
+async fn refuse_for(Control { shared, door }: Control, time: Duration) {
+    let refused = async {
+        door.shut().await?;
+        tokio::time::sleep(time).await;
+        door.open(&shared).await
+    };
+    if let Some(Err(error)) = shared.life.run_until_cancelled(refused).await {
+        tracing::error!(%error, "the sandbox cannot listen again");
+    }
+}
+
+async fn release_hangs(State(shared): Records) -> StatusCode {
+    shared.hangs.send_replace(());
+    StatusCode::NO_CONTENT
+}
+
+async fn release_held(State(shared): Records) -> StatusCode {
+    shared.holds.send_replace(());
+    StatusCode::NO_CONTENT
+}
+
+async fn reset(State(shared): Records) -> StatusCode {
+    shared.change(|records| records.reset());
+    StatusCode::NO_CONTENT
+}
+
+async fn redirected(State(shared): Records) -> Response {
+    shared.change(|records| records.counts.redirects_followed += 1);
+    pages::html(StatusCode::OK, "You should not have followed.")
+}

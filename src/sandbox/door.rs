@@ -1,0 +1,107 @@
+//! The port: open, or shut so that connections are refused, and never given away.
+
+use std::{io, net::SocketAddr, sync::Arc, time::Duration};
+
+use tokio::{
+    net::{TcpListener, TcpSocket},
+    sync::{Mutex, oneshot},
+    time::timeout,
+};
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    connection::{Connection, Doorway},
+    routes,
+    shared::Shared,
+};
+
+/// Connections that may wait to be taken: more than any test has in flight.
+const BACKLOG: u32 = 1024;
+
+/// Closing a listening socket takes no time, unless the runtime is starved.
+const CLOSE_LIMIT: Duration = Duration::from_secs(5);
+
+/// The sandbox's port.
+pub(crate) struct Door {
+    pub(crate) addr: SocketAddr,
+    state: Mutex<State>,
+}
+
+enum State {
+    /// Bound and not listening: the kernel refuses connections, and gives the port to nobody else.
+    Shut(TcpSocket),
+    Open {
+        close: CancellationToken,
+        closed: oneshot::Receiver<()>,
+    },
+    /// Neither: opening it again failed.
+    Lost,
+}
+
+impl Door {
+    /// Takes the port, and does not listen yet.
+    pub(crate) fn bind(addr: SocketAddr) -> io::Result<Self> {
+        let socket = bound(addr)?;
+        Ok(Self {
+            addr: socket.local_addr()?,
+            state: Mutex::new(State::Shut(socket)),
+        })
+    }
+
+    /// Listens, if it does not yet.
+    pub(crate) async fn open(self: &Arc<Self>, shared: &Arc<Shared>) -> io::Result<()> {
+        let mut state = self.state.lock().await;
+        let socket = match std::mem::replace(&mut *state, State::Lost) {
+            State::Shut(socket) => socket,
+            State::Lost => bound(self.addr)?,
+            open @ State::Open { .. } => {
+                *state = open;
+                return Ok(());
+            }
+        };
+        *state = self.serve(shared, socket.listen(BACKLOG)?);
+        Ok(())
+    }
+
+    fn serve(self: &Arc<Self>, shared: &Arc<Shared>, listener: TcpListener) -> State {
+        let (closing, closed) = oneshot::channel();
+        let doorway = Doorway {
+            listener,
+            shared: Arc::clone(shared),
+            _closed: closing,
+        };
+        let app = routes::router(Arc::clone(shared), Arc::clone(self))
+            .into_make_service_with_connect_info::<Connection>();
+        let close = shared.life.child_token();
+        let server =
+            axum::serve(doorway, app).with_graceful_shutdown(close.clone().cancelled_owned());
+        shared.tasks.spawn(server.into_future());
+        State::Open { close, closed }
+    }
+
+    /// Refuses connections from here on, if it does not yet. Idle connections are closed;
+    /// requests in progress are answered, and then their connections closed.
+    pub(crate) async fn shut(&self) -> io::Result<()> {
+        let mut state = self.state.lock().await;
+        if let State::Open { close, closed } = &mut *state {
+            close.cancel();
+            // Either message means the same: the socket's owner is gone.
+            let _ = timeout(CLOSE_LIMIT, closed).await?;
+            *state = State::Lost;
+            *state = State::Shut(bound(self.addr)?);
+        }
+        Ok(())
+    }
+}
+
+fn bound(addr: SocketAddr) -> io::Result<TcpSocket> {
+    let socket = if addr.is_ipv4() {
+        TcpSocket::new_v4()
+    } else {
+        TcpSocket::new_v6()
+    }?;
+    // Closed connections linger on the port for a minute, and must not keep us from it.
+    socket.set_reuseaddr(true)?;
+    socket.bind(addr)?;
+    Ok(socket)
+}

@@ -1,0 +1,206 @@
+//! Playing a fault: from what was decided to what is seen on the wire.
+
+use std::{convert::Infallible, sync::Arc, time::Duration};
+
+use axum::{
+    body::{Body, Bytes},
+    http::{HeaderValue, StatusCode, header},
+    response::{IntoResponse, Response},
+};
+use futures_util::{Stream, StreamExt, stream};
+use serde_json::{Map, Value, json};
+use tokio::sync::watch;
+
+use super::{connection::Connection, fault::Fault, pages, records::Arrival, shared::Shared};
+
+/// Pieces of a slow body.
+const PIECES: u32 = 16;
+
+const MIB: usize = 1024 * 1024;
+
+/// The most a huge body may be, in MiB.
+const HUGE_LIMIT: u32 = 1024;
+
+/// Waits as the fault has it, and answers; or resets the connection.
+pub(crate) async fn play(shared: &Arc<Shared>, connection: &Connection, told: Arrival) -> Response {
+    tokio::time::sleep(told.latency).await;
+    match &told.fault {
+        Fault::Latency { ms } => tokio::time::sleep(Duration::from_millis(*ms)).await,
+        Fault::Hold => hold(shared, &shared.holds).await,
+        Fault::HangBefore | Fault::HangAfter => {
+            hold(shared, &shared.hangs).await;
+            connection.reset();
+        }
+        Fault::ResetBefore | Fault::ResetAfter => connection.reset(),
+        _ => {}
+    }
+    response(&told.fault, told.answer.json())
+}
+
+async fn hold(shared: &Arc<Shared>, release: &watch::Sender<()>) {
+    // Subscribed before it is counted: who waits for the count may release at once.
+    let mut released = release.subscribe();
+    let _held = shared.enter(|records| &mut records.held);
+    // It fails only when there is nobody left to release it.
+    let _ = released.changed().await;
+}
+
+fn response(fault: &Fault, mut answer: Map<String, Value>) -> Response {
+    match fault {
+        Fault::Status { code, retry_after } => status(*code, retry_after.as_deref()),
+        Fault::StatusAfter { code } => status(*code, None),
+        Fault::Html | Fault::HtmlAfter => pages::html(StatusCode::OK, "Down for maintenance."),
+        Fault::CutJson => cut_short(text(&answer)),
+        Fault::EmptyBody => body(Body::empty()),
+        Fault::JsonArray => body(json!([answer]).to_string()),
+        Fault::NoCodeResult => {
+            answer.remove("CodeResult");
+            object(&answer)
+        }
+        Fault::HugeBody { mib } => body(Body::from_stream(huge(&answer, *mib))),
+        Fault::CodeNumber => object(&with_code_number(answer)),
+        Fault::NullFields => object(&with_nulls(answer)),
+        Fault::MissingFields => {
+            answer.retain(|name, _| name == "CodeResult");
+            object(&answer)
+        }
+        Fault::ExtraFields => {
+            answer.insert("Campaign".into(), json!({"Id": 7, "Tags": [null, true]}));
+            answer.insert("codeResult".into(), json!("999"));
+            object(&answer)
+        }
+        Fault::Raw {
+            status,
+            content_type,
+            body,
+        } => raw(*status, content_type, body),
+        Fault::SlowBody { ms } => slow(text(&answer), Duration::from_millis(*ms)),
+        Fault::None
+        | Fault::Latency { .. }
+        | Fault::ResetBefore
+        | Fault::ResetAfter
+        | Fault::HangBefore
+        | Fault::HangAfter
+        | Fault::Hold
+        | Fault::Code { .. }
+        | Fault::EchoSecrets => object(&answer),
+    }
+}
+
+/// A JSON answer as the provider gives it, with status 200 whatever it says.
+pub(crate) fn object(answer: &Map<String, Value>) -> Response {
+    body(text(answer))
+}
+
+fn text(answer: &Map<String, Value>) -> String {
+    Value::Object(answer.clone()).to_string()
+}
+
+fn body(body: impl Into<Body>) -> Response {
+    let json = HeaderValue::from_static("application/json; charset=utf-8");
+    ([(header::CONTENT_TYPE, json)], body.into()).into_response()
+}
+
+/// The status, or 500 where there is no such final status.
+fn known_status(code: u16) -> StatusCode {
+    match StatusCode::from_u16(code) {
+        Ok(status) if !status.is_informational() => status,
+        _ => StatusCode::INTERNAL_SERVER_ERROR,
+    }
+}
+
+fn status(code: u16, retry_after: Option<&str>) -> Response {
+    let status = known_status(code);
+    let mut response = pages::html(status, "The server encountered an error.");
+    if let Some(Ok(value)) = retry_after.map(HeaderValue::from_str) {
+        response.headers_mut().insert(header::RETRY_AFTER, value);
+    }
+    if status.is_redirection() {
+        let elsewhere = HeaderValue::from_static(pages::REDIRECTED);
+        response.headers_mut().insert(header::LOCATION, elsewhere);
+    }
+    response
+}
+
+fn raw(status: u16, content_type: &str, body: &str) -> Response {
+    let mut response = (known_status(status), body.to_owned()).into_response();
+    if let Ok(value) = HeaderValue::from_str(content_type) {
+        response.headers_mut().insert(header::CONTENT_TYPE, value);
+    }
+    response
+}
+
+fn with_code_number(mut answer: Map<String, Value>) -> Map<String, Value> {
+    let code = answer
+        .get("CodeResult")
+        .and_then(Value::as_str)
+        .and_then(|code| code.parse().ok());
+    if let Some(code) = code {
+        answer.insert("CodeResult".into(), Value::Number(code));
+    }
+    answer
+}
+
+fn with_nulls(mut answer: Map<String, Value>) -> Map<String, Value> {
+    for field in ["SMSID", "CountRegenerate", "ErrorMessage"] {
+        answer.insert(field.into(), Value::Null);
+    }
+    answer
+}
+
+fn announced(
+    length: usize,
+    rest: impl Stream<Item = std::io::Result<Bytes>> + Send + 'static,
+) -> Response {
+    let mut response = body(Body::from_stream(rest));
+    response
+        .headers_mut()
+        .insert(header::CONTENT_LENGTH, HeaderValue::from(length));
+    response
+}
+
+/// Announces the whole, sends half, and closes.
+fn cut_short(text: String) -> Response {
+    let length = text.len();
+    let half = Bytes::from(text).slice(..length / 2);
+    let broken = async {
+        // hyper throws away what it has not flushed when a body fails, and it flushes
+        // once the body has nothing more for the moment.
+        tokio::task::yield_now().await;
+        Err(std::io::ErrorKind::UnexpectedEof.into())
+    };
+    announced(length, stream::iter([Ok(half)]).chain(stream::once(broken)))
+}
+
+/// Sends the headers, and then the body in pieces.
+fn slow(text: String, total: Duration) -> Response {
+    let length = text.len();
+    let text = Bytes::from(text);
+    let piece = length.div_ceil(PIECES as usize).max(1);
+    let starts: Vec<usize> = (0..length).step_by(piece).collect();
+    let pause = total / u32::try_from(starts.len()).unwrap_or(PIECES).max(1);
+    let pieces = stream::iter(starts).then(move |start| {
+        let piece = text.slice(start..length.min(start + piece));
+        async move {
+            tokio::time::sleep(pause).await;
+            Ok(piece)
+        }
+    });
+    announced(length, pieces)
+}
+
+/// A valid answer with a field of so many MiB, made as it is sent.
+fn huge(
+    answer: &Map<String, Value>,
+    mib: u32,
+) -> impl Stream<Item = Result<Bytes, Infallible>> + use<> {
+    let mut head = text(answer);
+    head.pop();
+    head.push_str(r#","Padding":""#);
+    let padding = Bytes::from(vec![b'x'; MIB]);
+    let padding = (0..mib.min(HUGE_LIMIT)).map(move |_| padding.clone());
+    let pieces = std::iter::once(Bytes::from(head))
+        .chain(padding)
+        .chain(std::iter::once(Bytes::from_static(br#""}"#)));
+    stream::iter(pieces.map(Ok))
+}

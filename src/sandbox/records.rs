@@ -1,0 +1,240 @@
+//! What the sandbox knows: who was sent what, and what the account has left.
+
+use std::time::Duration;
+
+use super::{
+    Settings,
+    deck::Deck,
+    dice::{Dice, Purpose},
+    fault::Fault,
+    phones::{Phones, key},
+    rules::{Answer, Asked, Keys, Refusal, Wanted},
+    stats::{Gauge, Stats},
+};
+
+/// What one accepted message costs, in VND: the price in the provider's own examples.
+pub const PRICE_VND: u64 = 850;
+
+/// What has been decided about a request that arrived.
+pub(crate) struct Arrival {
+    pub(crate) fault: Fault,
+    pub(crate) answer: Answer,
+    /// How long to wait before answering.
+    pub(crate) latency: Duration,
+}
+
+/// Everything behind the sandbox's one lock.
+pub(crate) struct Records {
+    seed: u64,
+    latency: Duration,
+    jitter: Duration,
+    opening_balance: u64,
+    pub(crate) keys: Keys,
+    pub(crate) balance: u64,
+    pub(crate) forced: Option<Refusal>,
+    pub(crate) deck: Deck,
+    pub(crate) counts: Stats,
+    pub(crate) connections: Gauge,
+    pub(crate) in_progress: Gauge,
+    pub(crate) held: Gauge,
+    pub(crate) phones: Phones,
+}
+
+impl Records {
+    pub(crate) fn new(settings: Settings) -> Self {
+        Self {
+            seed: settings.seed,
+            latency: settings.latency,
+            jitter: settings.jitter,
+            opening_balance: settings.balance,
+            keys: Keys {
+                api: settings.api_key,
+                secret: settings.secret_key,
+            },
+            balance: settings.balance,
+            forced: None,
+            deck: Deck::new(settings.mix),
+            counts: Stats::default(),
+            connections: Gauge::default(),
+            in_progress: Gauge::default(),
+            held: Gauge::default(),
+            phones: Phones::default(),
+        }
+    }
+
+    /// Starts the story over: counts, phones, codes, scripts, balance. The mix and the
+    /// forced refusal stay, as does what is going on at this moment.
+    pub(crate) fn reset(&mut self) {
+        self.counts = Stats::default();
+        for gauge in [&mut self.connections, &mut self.in_progress, &mut self.held] {
+            gauge.most = gauge.now;
+        }
+        self.phones = Phones::default();
+        self.deck.clear_scripts();
+        self.balance = self.opening_balance;
+    }
+
+    /// Takes one V5 request in, and decides everything about it. Nothing when there are
+    /// too many phones to know another.
+    pub(crate) fn arrive(&mut self, asked: &Asked) -> Option<Arrival> {
+        let phone = key(asked.text("Phone"));
+        self.counts.requests += 1;
+        let dice = Dice {
+            seed: self.seed,
+            phone,
+            nth: self.phones.nth_request(phone)?,
+        };
+        let fault = self.deck.next(dice);
+        self.counts.count_fault(&fault);
+        let (answer, code) = self.settle(&fault, asked, dice);
+        self.phones.record(phone, &fault, &answer, code);
+        Some(Arrival {
+            fault,
+            answer,
+            latency: self.latency(dice),
+        })
+    }
+
+    /// The answer, and the code when it is an acceptance.
+    fn settle(&mut self, fault: &Fault, asked: &Asked, dice: Dice<'_>) -> (Answer, Option<String>) {
+        match fault {
+            Fault::Code { code, message } => {
+                return (Answer::Refused(Refusal::new(code, message)), None);
+            }
+            Fault::EchoSecrets => return (Answer::Refused(asked.echoed()), None),
+            fault if !fault.accepts() => return (Answer::NotConsidered, None),
+            _ => {}
+        }
+        match self.consider(asked) {
+            Ok(wanted) => {
+                let code = format!("{:06}", dice.roll(Purpose::Code) % 1_000_000);
+                self.accept(dice.phone, &wanted, &code);
+                let sms_id = sms_id(dice);
+                (Answer::Accepted { sms_id }, Some(code))
+            }
+            Err(refusal) => (Answer::Refused(refusal), None),
+        }
+    }
+
+    fn consider(&self, asked: &Asked) -> Result<Wanted, Refusal> {
+        let wanted = asked.judge(&self.keys)?;
+        if let Some(forced) = &self.forced {
+            return Err(forced.clone());
+        }
+        if wanted.sent && self.balance < PRICE_VND {
+            return Err(Refusal::new("103", "Balance not enough to send message"));
+        }
+        Ok(wanted)
+    }
+
+    fn accept(&mut self, phone: &str, wanted: &Wanted, code: &str) {
+        self.counts.accepted += 1;
+        if wanted.sent {
+            self.balance -= PRICE_VND;
+        } else {
+            self.counts.generated += 1;
+        }
+        if self.phones.accept(phone, wanted, code) == 2 {
+            self.counts.duplicates += 1;
+        }
+    }
+
+    fn latency(&self, dice: Dice<'_>) -> Duration {
+        let jitter = self.jitter.mul_f64(dice.fraction(Purpose::Jitter));
+        self.latency.saturating_add(jitter)
+    }
+
+    pub(crate) fn stats(&self) -> Stats {
+        Stats {
+            phones: self.phones.len(),
+            balance: self.balance,
+            open_connections: self.connections.now,
+            in_progress: self.in_progress.now,
+            most_in_progress: self.in_progress.most,
+            held: self.held.now,
+            ..self.counts.clone()
+        }
+    }
+}
+
+/// As unlike a UUID as the provider's own.
+fn sms_id(dice: Dice<'_>) -> String {
+    format!(
+        "{:016x}{:016x}",
+        dice.roll(Purpose::SmsIdHigh),
+        dice.roll(Purpose::SmsIdLow)
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::{
+        super::phones::{PHONE_BYTES, STORY_LIMIT},
+        *,
+    };
+
+    const PHONE: &str = "0901888484";
+
+    fn records() -> Records {
+        Records::new(Settings::default())
+    }
+
+    fn asked(phone: &str) -> Asked {
+        let fields = json!({"ApiKey": "sandbox-key", "SecretKey": "sandbox-secret", "Phone": phone,
+            "MultiChannelTempId": "1234", "TypeId": "2", "TimeAlive": "3"});
+        Asked::read(fields.to_string().as_bytes()).unwrap()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_code_dies_when_its_time_is_up() {
+        let mut records = records();
+        records.arrive(&asked(PHONE));
+        let code = records.phones.count(PHONE).unwrap().code.unwrap();
+        tokio::time::advance(Duration::from_secs(179)).await;
+        assert_eq!(
+            records.phones.count(PHONE).unwrap().code.as_ref(),
+            Some(&code)
+        );
+        tokio::time::advance(Duration::from_secs(1)).await;
+        assert!(!records.phones.use_code(PHONE, &code));
+        assert_eq!(records.phones.count(PHONE).unwrap().code, None);
+    }
+
+    #[test]
+    fn counts_stay_exact_when_the_story_is_full() {
+        let mut records = records();
+        for _ in 0..STORY_LIMIT + 10 {
+            records.arrive(&asked(PHONE));
+        }
+        assert_eq!(records.phones.story(PHONE).len(), STORY_LIMIT);
+        assert_eq!(records.phones.accepted(PHONE) as usize, STORY_LIMIT + 10);
+        assert_eq!(records.stats().duplicates, 1);
+    }
+
+    #[test]
+    fn every_acceptance_has_its_own_smsid() {
+        let mut records = records();
+        for phone in ["0901888484", "0901888485"] {
+            records.arrive(&asked(phone));
+            records.arrive(&asked(phone));
+        }
+        let ids: std::collections::BTreeSet<_> = ["0901888484", "0901888485"]
+            .iter()
+            .flat_map(|phone| records.phones.story(phone))
+            .filter_map(|recorded| recorded.sms_id)
+            .collect();
+        assert_eq!(ids.len(), 4);
+        assert!(ids.iter().all(|id| id.len() == 32));
+    }
+
+    #[test]
+    fn a_nonsense_phone_takes_little_room() {
+        let mut records = records();
+        let long = "số".repeat(1000);
+        records.arrive(&asked(&long));
+        let phone = records.phones.count(&long).unwrap().phone;
+        assert!(phone.len() <= PHONE_BYTES && long.starts_with(&phone));
+    }
+}

@@ -1,0 +1,6 @@
+//! Tests from the outside: one program, one file a behaviour.
+
+// Clippy takes only the functions marked `#[test]` for tests, and not what they call.
+#![allow(clippy::expect_used, clippy::unwrap_used)]
+
+mod sandbox;
