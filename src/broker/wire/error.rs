@@ -1,6 +1,6 @@
 use lapin::{
     ErrorKind,
-    protocol::{AMQPErrorKind, AMQPHardError, AMQPSoftError},
+    protocol::{AMQPError, AMQPErrorKind, AMQPHardError, AMQPSoftError},
     uri::AMQPUri,
 };
 use std::{io, time::Duration};
@@ -95,12 +95,12 @@ pub(super) fn of_handshake(source: lapin::Error, uri: &AMQPUri, limit: Duration)
         ErrorKind::ProtocolError(error) => match error.kind() {
             AMQPErrorKind::Soft(AMQPSoftError::ACCESSREFUSED) => ConnectError::Credentials {
                 at,
-                reason: error.get_message().to_string(),
+                reason: said(error),
             },
             AMQPErrorKind::Hard(AMQPHardError::NOTALLOWED) => ConnectError::Vhost {
                 at,
                 vhost: uri.vhost.clone(),
-                reason: error.get_message().to_string(),
+                reason: said(error),
             },
             _ => ConnectError::Other { at, source },
         },
@@ -109,6 +109,15 @@ pub(super) fn of_handshake(source: lapin::Error, uri: &AMQPUri, limit: Duration)
         }
         _ => ConnectError::Other { at, source },
     }
+}
+
+/// The broker's words, without the full stop some end with, to be part of a sentence.
+fn said(error: &AMQPError) -> String {
+    error
+        .get_message()
+        .as_str()
+        .trim_end_matches('.')
+        .to_owned()
 }
 
 /// The broker did not open the connection in time.
