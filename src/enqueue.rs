@@ -127,7 +127,12 @@ async fn open(connection: &Connection) -> lapin::Result<Channel> {
     Ok(channel)
 }
 
-async fn send_only(channel: Channel, broker: &BrokerConfig, lines: Lines, expiration: Option<Duration>) -> Result<Summary, SendError> {
+async fn send_only(
+    channel: Channel,
+    broker: &BrokerConfig,
+    lines: Lines,
+    expiration: Option<Duration>,
+) -> Result<Summary, SendError> {
     let progress = bar("queued", lines.total);
     let (ids, mut printed) = mpsc::channel::<String>(UNCONFIRMED);
     let printing = tokio::spawn(async move {
@@ -175,9 +180,11 @@ struct Lines {
 impl Lines {
     async fn open(source: Source) -> Result<Self, SendError> {
         match source {
-            Source::One(body) => {
-                Ok(Self { name: "the job".into(), input: Box::new(std::io::Cursor::new(body.into_bytes())), total: Some(1) })
-            }
+            Source::One(body) => Ok(Self {
+                name: "the job".into(),
+                input: Box::new(std::io::Cursor::new(body.into_bytes())),
+                total: Some(1),
+            }),
             Source::StandardInput => {
                 Ok(Self { name: "standard input".into(), input: Box::new(BufReader::new(stdin())), total: None })
             }
@@ -239,7 +246,9 @@ impl Publishing {
         let mut confirming = JoinSet::new();
         let mut input = lines.input.split(b'\n');
         let mut number = 0;
-        while let Some(line) = input.next_segment().await.map_err(|error| SendError::Input(lines.name.clone(), error))? {
+        while let Some(line) =
+            input.next_segment().await.map_err(|error| SendError::Input(lines.name.clone(), error))?
+        {
             number += 1;
             let body = line.trim_ascii();
             if body.is_empty() {
@@ -263,7 +272,11 @@ impl Publishing {
         Ok(summary)
     }
 
-    async fn publish(&self, body: &[u8], confirming: &mut JoinSet<Result<Confirmation, SendError>>) -> Result<String, SendError> {
+    async fn publish(
+        &self,
+        body: &[u8],
+        confirming: &mut JoinSet<Result<Confirmation, SendError>>,
+    ) -> Result<String, SendError> {
         let place = Arc::clone(&self.window).acquire_owned().await;
         let id = Uuid::new_v4().to_string();
         let options = BasicPublishOptions { mandatory: true, ..Default::default() };

@@ -150,10 +150,7 @@ impl Sandbox {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, message));
         }
         let door = Arc::new(Door::bind(settings.addr)?);
-        let sandbox = Self {
-            shared: Shared::new(settings),
-            door,
-        };
+        let sandbox = Self { shared: Shared::new(settings), door };
         sandbox.listen_again().await?;
         Ok(sandbox)
     }
@@ -176,8 +173,7 @@ impl Sandbox {
     /// The next requests for this phone, or for anyone, meet these faults in this order, and
     /// then the mix again. A phone's own script comes first; scripts add up.
     pub fn script(&self, phone: Option<&str>, faults: Vec<Fault>) {
-        self.shared
-            .change(|records| records.deck.script(phone, faults));
+        self.shared.change(|records| records.deck.script(phone, faults));
     }
 
     /// What goes wrong from now on, and how often.
@@ -213,14 +209,12 @@ impl Sandbox {
 
     /// Every phone accepted, in order.
     pub fn accepted_phones(&self) -> Vec<PhoneCount> {
-        self.shared
-            .look(|records| records.phones.accepted_at_least(1))
+        self.shared.look(|records| records.phones.accepted_at_least(1))
     }
 
     /// The phones accepted more than once, in order.
     pub fn duplicates(&self) -> Vec<PhoneCount> {
-        self.shared
-            .look(|records| records.phones.accepted_at_least(2))
+        self.shared.look(|records| records.phones.accepted_at_least(2))
     }
 
     /// The requests for this phone in the order they came, the first [`STORY_LIMIT`] of them.
@@ -241,9 +235,7 @@ impl Sandbox {
     /// Returns as soon as at least `n` requests hang or are held ([`Fault::Hold`],
     /// [`Fault::HangBefore`], [`Fault::HangAfter`]). There is no time limit: put one around it.
     pub async fn wait_until_held(&self, n: u64) {
-        self.shared
-            .wait_until(|records| records.held.now >= n)
-            .await;
+        self.shared.wait_until(|records| records.held.now >= n).await;
     }
 
     /// Resets the connections of the requests that hang now.

@@ -1,5 +1,8 @@
 //! Which servers' certificates the worker trusts, for AMQP and HTTP alike.
 
+#[cfg(test)]
+pub(crate) mod loopback;
+
 use reqwest::Url;
 use rustls::{
     ClientConfig, RootCertStore,
@@ -91,5 +94,73 @@ fn why_no_verifier(error: rustls::Error) -> TlsError {
     match error {
         rustls::Error::InvalidCertificate(_) => TlsError::Certificate(error),
         error => TlsError::System(error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rustls::pki_types::ServerName;
+    use std::io;
+    use tokio::{io::AsyncReadExt, net::TcpStream};
+    use tokio_rustls::TlsConnector;
+
+    async fn visit(extra_ca: Option<&[u8]>, server: &loopback::Server) -> io::Result<String> {
+        let tcp = TcpStream::connect(server.address).await?;
+        let connector = TlsConnector::from(client_config(extra_ca).expect("a configuration"));
+        let name = ServerName::try_from("localhost").expect("a name");
+        let mut stream = connector.connect(name, tcp).await?;
+        let mut greeting = String::new();
+        stream.read_to_string(&mut greeting).await?;
+        Ok(greeting)
+    }
+
+    fn refusal(pem: &str) -> String {
+        client_config(Some(pem.as_bytes())).expect_err("refused").to_string()
+    }
+
+    #[tokio::test]
+    async fn a_server_of_the_extra_ca_is_trusted() {
+        let server = loopback::greeter().await;
+        let greeting = visit(Some(server.ca_pem.as_bytes()), &server).await;
+        assert_eq!(greeting.expect("a greeting"), loopback::GREETING);
+    }
+
+    #[tokio::test]
+    async fn a_server_of_an_unknown_ca_is_refused() {
+        let server = loopback::greeter().await;
+        let other_ca = loopback::greeter().await.ca_pem;
+        let error = visit(Some(other_ca.as_bytes()), &server).await.expect_err("refused");
+        let error = error.get_ref().and_then(|error| error.downcast_ref::<rustls::Error>());
+        assert!(matches!(error, Some(rustls::Error::InvalidCertificate(_))), "{error:?}");
+    }
+
+    #[test]
+    fn a_ca_file_without_a_certificate_is_refused() {
+        let nothing = "AMQP_CA_FILE holds no certificate; it must hold at least one, as PEM";
+        assert_eq!(refusal(""), nothing);
+        assert_eq!(refusal("not PEM at all"), nothing);
+        let key = rcgen::KeyPair::generate().expect("a key").serialize_pem();
+        assert_eq!(refusal(&key), nothing, "a key is no certificate");
+    }
+
+    #[test]
+    fn a_ca_file_cut_short_is_refused() {
+        let cut = refusal("-----BEGIN CERTIFICATE-----\nMIIB\n");
+        assert!(cut.starts_with("AMQP_CA_FILE is not well-formed PEM"), "{cut}");
+    }
+
+    #[test]
+    fn a_ca_file_with_another_thing_called_certificate_is_refused() {
+        let fake = refusal("-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n");
+        assert!(fake.starts_with("AMQP_CA_FILE holds a certificate that cannot be used"), "{fake}");
+    }
+
+    #[test]
+    fn the_http_client_takes_the_same_configuration() {
+        let pem = loopback::authority().0;
+        let config = client_config(Some(pem.as_bytes())).expect("a configuration");
+        let client = reqwest::Client::builder().tls_backend_preconfigured(ClientConfig::clone(&config));
+        assert!(client.build().is_ok());
     }
 }

@@ -9,8 +9,7 @@ use std::{
 
 use clap::{CommandFactory, Parser, error::ErrorKind};
 use esms_otp_worker::sandbox::{
-    DEFAULT_API_KEY, DEFAULT_BALANCE, DEFAULT_SECRET_KEY, DEFAULT_SEED, Mix, Sandbox, Settings,
-    Share,
+    DEFAULT_API_KEY, DEFAULT_BALANCE, DEFAULT_SECRET_KEY, DEFAULT_SEED, Mix, Sandbox, Settings, Share,
 };
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -90,23 +89,14 @@ struct Args {
     balance: u64,
 
     /// A fault and how often it comes; repeat it, or separate with commas
-    #[arg(
-        long = "fault",
-        env = "SANDBOX_FAULTS",
-        value_name = "FAULT=PROBABILITY",
-        value_delimiter = ','
-    )]
+    #[arg(long = "fault", env = "SANDBOX_FAULTS", value_name = "FAULT=PROBABILITY", value_delimiter = ',')]
     faults: Vec<Share>,
 }
 
 impl Args {
     fn settings(self) -> Result<Settings, clap::Error> {
-        let mix = Mix::new(
-            self.faults
-                .into_iter()
-                .map(|Share(fault, share)| (fault, share)),
-        )
-        .map_err(|error| Self::command().error(ErrorKind::ValueValidation, error))?;
+        let mix = Mix::new(self.faults.into_iter().map(|Share(fault, share)| (fault, share)))
+            .map_err(|error| Self::command().error(ErrorKind::ValueValidation, error))?;
         Ok(Settings {
             addr: self.addr,
             seed: self.seed,
@@ -121,14 +111,8 @@ impl Args {
 }
 
 fn loopback(text: &str) -> Result<SocketAddr, String> {
-    let addr: SocketAddr = text
-        .parse()
-        .map_err(|_| "write it as 127.0.0.1:8081".to_owned())?;
-    if addr.ip().is_loopback() {
-        Ok(addr)
-    } else {
-        Err("not a loopback address".to_owned())
-    }
+    let addr: SocketAddr = text.parse().map_err(|_| "write it as 127.0.0.1:8081".to_owned())?;
+    if addr.ip().is_loopback() { Ok(addr) } else { Err("not a loopback address".to_owned()) }
 }
 
 #[tokio::main]
@@ -141,10 +125,7 @@ async fn main() -> ExitCode {
     match run(settings).await {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            say(
-                &mut io::stderr(),
-                &format!("error: cannot listen on {addr}: {error}"),
-            );
+            say(&mut io::stderr(), &format!("error: cannot listen on {addr}: {error}"));
             ExitCode::FAILURE
         }
     }
@@ -168,10 +149,7 @@ async fn run(settings: Settings) -> io::Result<()> {
     let mut interrupt = signal(SignalKind::interrupt())?;
     let sandbox = Sandbox::start(settings).await?;
     let (send_url, url) = (sandbox.send_url(), sandbox.url());
-    say(
-        &mut io::stdout(),
-        &format!("eSMS is played at {send_url}; try: curl {url}/_sandbox/stats"),
-    );
+    say(&mut io::stdout(), &format!("eSMS is played at {send_url}; try: curl {url}/_sandbox/stats"));
     tokio::select! {
         _ = terminate.recv() => {}
         _ = interrupt.recv() => {}

@@ -37,7 +37,7 @@ const TLS_LIMIT: Duration = Duration::from_secs(5);
 /// From the protocol header to connection.open-ok: RabbitMQ's own `handshake_timeout`.
 const HANDSHAKE_LIMIT: Duration = Duration::from_secs(10);
 /// In seconds, where the URI does not say: a dead broker is noticed in twice this, instead of in the
-/// two minutes of RabbitMQ's default; RabbitMQ advises against less than 5.
+/// two minutes of RabbitMQ's default. RabbitMQ's documentation recommends 5 to 20.
 const HEARTBEAT: u16 = 10;
 /// How many heartbeats may be missing. lapin gives up after two, so this only acts when lapin's own
 /// check does not.
@@ -124,3 +124,6 @@ async fn handshake(stream: SievedStream, uri: AMQPUri, name: &str) -> lapin::Res
     };
     Connection::connector(uri, reactor::current(), hand_over, properties).await
 }
+
+#[cfg(test)]
+mod tests;

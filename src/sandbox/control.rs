@@ -77,12 +77,8 @@ struct PhoneStory {
     story: Vec<Recorded>,
 }
 
-async fn phone(
-    State(shared): Records,
-    Path(phone): Path<String>,
-) -> Result<Json<PhoneStory>, StatusCode> {
-    let (count, story) =
-        shared.look(|records| (records.phones.count(&phone), records.phones.story(&phone)));
+async fn phone(State(shared): Records, Path(phone): Path<String>) -> Result<Json<PhoneStory>, StatusCode> {
+    let (count, story) = shared.look(|records| (records.phones.count(&phone), records.phones.story(&phone)));
     let count = count.ok_or(StatusCode::NOT_FOUND)?;
     Ok(Json(PhoneStory { count, story }))
 }

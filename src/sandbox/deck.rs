@@ -14,20 +14,13 @@ pub(crate) struct Deck {
 
 impl Deck {
     pub(crate) fn new(mix: Mix) -> Self {
-        Self {
-            mix,
-            ..Self::default()
-        }
+        Self { mix, ..Self::default() }
     }
 
     /// Adds to what the next requests of this phone, or of anyone, will meet.
     pub(crate) fn script(&mut self, phone: Option<&str>, faults: Vec<Fault>) {
         match phone {
-            Some(phone) => self
-                .by_phone
-                .entry(phone.to_owned())
-                .or_default()
-                .extend(faults),
+            Some(phone) => self.by_phone.entry(phone.to_owned()).or_default().extend(faults),
             None => self.anyone.extend(faults),
         }
     }
@@ -40,9 +33,7 @@ impl Deck {
 
     /// The phone's own script, else the one for anyone, else the mix.
     pub(crate) fn next(&mut self, dice: Dice<'_>) -> Fault {
-        self.scripted_for(dice.phone)
-            .or_else(|| self.anyone.pop_front())
-            .unwrap_or_else(|| self.mix.draw(dice))
+        self.scripted_for(dice.phone).or_else(|| self.anyone.pop_front()).unwrap_or_else(|| self.mix.draw(dice))
     }
 
     fn scripted_for(&mut self, phone: &str) -> Option<Fault> {
@@ -64,11 +55,7 @@ mod tests {
         let mut deck = Deck::default();
         deck.script(None, vec![Fault::Html]);
         deck.script(Some("0901888484"), vec![Fault::CutJson]);
-        let dice = Dice {
-            seed: 1,
-            phone: "0901888484",
-            nth: 1,
-        };
+        let dice = Dice { seed: 1, phone: "0901888484", nth: 1 };
         let drawn: Vec<_> = (0..3).map(|_| deck.next(dice)).collect();
         assert_eq!(drawn, [Fault::CutJson, Fault::Html, Fault::None]);
     }

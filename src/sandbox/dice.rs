@@ -62,11 +62,7 @@ mod tests {
 
     #[test]
     fn a_roll_is_the_same_in_every_release() {
-        let dice = Dice {
-            seed: 1,
-            phone: "0901888484",
-            nth: 1,
-        };
+        let dice = Dice { seed: 1, phone: "0901888484", nth: 1 };
         assert_ne!(dice.roll(Purpose::Fault), dice.roll(Purpose::Code));
         assert_eq!(dice.roll(Purpose::Fault), 11_133_866_004_594_270_681);
     }
@@ -74,14 +70,7 @@ mod tests {
     #[test]
     fn fractions_fill_the_unit_interval_evenly() {
         let below_a_tenth = (1..=10_000)
-            .map(|nth| {
-                Dice {
-                    seed: 7,
-                    phone: "0901888484",
-                    nth,
-                }
-                .fraction(Purpose::Fault)
-            })
+            .map(|nth| Dice { seed: 7, phone: "0901888484", nth }.fraction(Purpose::Fault))
             .inspect(|fraction| assert!((0.0..1.0).contains(fraction)))
             .filter(|fraction| *fraction < 0.1)
             .count();

@@ -42,10 +42,7 @@ impl Door {
     /// Takes the port, and does not listen yet.
     pub(crate) fn bind(addr: SocketAddr) -> io::Result<Self> {
         let socket = bound(addr)?;
-        Ok(Self {
-            addr: socket.local_addr()?,
-            state: Mutex::new(State::Shut(socket)),
-        })
+        Ok(Self { addr: socket.local_addr()?, state: Mutex::new(State::Shut(socket)) })
     }
 
     /// Listens, if it does not yet.
@@ -65,16 +62,11 @@ impl Door {
 
     fn serve(self: &Arc<Self>, shared: &Arc<Shared>, listener: TcpListener) -> State {
         let (closing, closed) = oneshot::channel();
-        let doorway = Doorway {
-            listener,
-            shared: Arc::clone(shared),
-            _closed: closing,
-        };
-        let app = routes::router(Arc::clone(shared), Arc::clone(self))
-            .into_make_service_with_connect_info::<Connection>();
+        let doorway = Doorway { listener, shared: Arc::clone(shared), _closed: closing };
+        let app =
+            routes::router(Arc::clone(shared), Arc::clone(self)).into_make_service_with_connect_info::<Connection>();
         let close = shared.life.child_token();
-        let server =
-            axum::serve(doorway, app).with_graceful_shutdown(close.clone().cancelled_owned());
+        let server = axum::serve(doorway, app).with_graceful_shutdown(close.clone().cancelled_owned());
         shared.tasks.spawn(server.into_future());
         State::Open { close, closed }
     }
@@ -95,11 +87,7 @@ impl Door {
 }
 
 fn bound(addr: SocketAddr) -> io::Result<TcpSocket> {
-    let socket = if addr.is_ipv4() {
-        TcpSocket::new_v4()
-    } else {
-        TcpSocket::new_v6()
-    }?;
+    let socket = if addr.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
     // Closed connections linger on the port for a minute, and must not keep us from it.
     socket.set_reuseaddr(true)?;
     socket.bind(addr)?;

@@ -160,10 +160,7 @@ impl fmt::Display for Fault {
         f.write_str(self.name())?;
         match self {
             Self::Latency { ms } | Self::SlowBody { ms } => write!(f, ":{ms}ms"),
-            Self::Status {
-                code,
-                retry_after: Some(after),
-            } => write!(f, ":{code}:{after}"),
+            Self::Status { code, retry_after: Some(after) } => write!(f, ":{code}:{after}"),
             Self::Status { code, .. } | Self::StatusAfter { code } => write!(f, ":{code}"),
             Self::HugeBody { mib } => write!(f, ":{mib}"),
             Self::Code { code, message } if message.is_empty() => write!(f, ":{code}"),
@@ -206,16 +203,9 @@ impl FromStr for Fault {
             return Ok(fault);
         }
         match name {
-            "latency" => millis(rest)
-                .map(|ms| Self::Latency { ms })
-                .ok_or(form("latency", "latency:2s")),
-            "slow_body" => millis(rest)
-                .map(|ms| Self::SlowBody { ms })
-                .ok_or(form("slow_body", "slow_body:5s")),
-            "status" => status(rest).ok_or(form(
-                "status",
-                "status:503 or status:429:1, the last being Retry-After",
-            )),
+            "latency" => millis(rest).map(|ms| Self::Latency { ms }).ok_or(form("latency", "latency:2s")),
+            "slow_body" => millis(rest).map(|ms| Self::SlowBody { ms }).ok_or(form("slow_body", "slow_body:5s")),
+            "status" => status(rest).ok_or(form("status", "status:503 or status:429:1, the last being Retry-After")),
             "status_after" => rest
                 .and_then(status_code)
                 .map(|code| Self::StatusAfter { code })
@@ -277,10 +267,7 @@ fn status(rest: Option<&str>) -> Option<Fault> {
 
 fn code(rest: Option<&str>) -> Option<Fault> {
     let (code, message) = rest?.split_once(':').unwrap_or((rest?, ""));
-    (!code.is_empty()).then(|| Fault::Code {
-        code: code.to_owned(),
-        message: message.to_owned(),
-    })
+    (!code.is_empty()).then(|| Fault::Code { code: code.to_owned(), message: message.to_owned() })
 }
 
 #[cfg(test)]
@@ -303,13 +290,7 @@ mod tests {
     fn a_date_is_a_retry_after_too() {
         let fault: Fault = "status:503:Wed, 21 Oct 2026 07:28:00 GMT".parse().unwrap();
         let retry_after = Some("Wed, 21 Oct 2026 07:28:00 GMT".to_owned());
-        assert_eq!(
-            fault,
-            Fault::Status {
-                code: 503,
-                retry_after
-            }
-        );
+        assert_eq!(fault, Fault::Status { code: 503, retry_after });
     }
 
     #[test]
@@ -329,16 +310,6 @@ mod tests {
     fn json_is_snake_case() {
         let json = r#"["reset_after",{"status":{"code":503}},{"hold":null}]"#;
         let faults: Result<Vec<Fault>, _> = serde_json::from_str(json);
-        assert_eq!(
-            faults.unwrap(),
-            [
-                Fault::ResetAfter,
-                Fault::Status {
-                    code: 503,
-                    retry_after: None
-                },
-                Fault::Hold
-            ]
-        );
+        assert_eq!(faults.unwrap(), [Fault::ResetAfter, Fault::Status { code: 503, retry_after: None }, Fault::Hold]);
     }
 }

@@ -44,10 +44,7 @@ impl Mix {
     /// A probability outside 0 to 1, or a sum of more than 1.
     pub fn new(shares: impl IntoIterator<Item = (Fault, f64)>) -> Result<Self, MixError> {
         let shares: Vec<_> = shares.into_iter().collect();
-        if let Some((fault, _)) = shares
-            .iter()
-            .find(|(_, share)| !(0.0..=1.0).contains(share))
-        {
+        if let Some((fault, _)) = shares.iter().find(|(_, share)| !(0.0..=1.0).contains(share)) {
             return Err(MixError::Probability(fault.clone()));
         }
         let sum: f64 = shares.iter().map(|(_, share)| share).sum();
@@ -80,14 +77,9 @@ impl FromStr for Share {
 
     fn from_str(text: &str) -> Result<Self, MixError> {
         // From the right: a code's message may hold an equals sign.
-        let (fault, share) = text
-            .rsplit_once('=')
-            .ok_or_else(|| MixError::Form(text.to_owned()))?;
+        let (fault, share) = text.rsplit_once('=').ok_or_else(|| MixError::Form(text.to_owned()))?;
         let fault: Fault = fault.trim().parse()?;
-        let share = share
-            .trim()
-            .parse()
-            .map_err(|_| MixError::Probability(fault.clone()))?;
+        let share = share.trim().parse().map_err(|_| MixError::Probability(fault.clone()))?;
         Ok(Self(fault, share))
     }
 }
@@ -96,10 +88,8 @@ impl TryFrom<BTreeMap<String, f64>> for Mix {
     type Error = MixError;
 
     fn try_from(shares: BTreeMap<String, f64>) -> Result<Self, MixError> {
-        let shares: Result<Vec<_>, FaultError> = shares
-            .into_iter()
-            .map(|(fault, share)| Ok((fault.parse()?, share)))
-            .collect();
+        let shares: Result<Vec<_>, FaultError> =
+            shares.into_iter().map(|(fault, share)| Ok((fault.parse()?, share))).collect();
         Self::new(shares?)
     }
 }
@@ -109,15 +99,7 @@ mod tests {
     use super::*;
 
     fn drawn(mix: &Mix, seed: u64) -> Vec<Fault> {
-        (1..=2000)
-            .map(|nth| {
-                mix.draw(Dice {
-                    seed,
-                    phone: "0901888484",
-                    nth,
-                })
-            })
-            .collect()
+        (1..=2000).map(|nth| mix.draw(Dice { seed, phone: "0901888484", nth })).collect()
     }
 
     #[test]

@@ -27,8 +27,7 @@ pub(crate) async fn method_not_allowed() -> Response {
 }
 
 pub(crate) fn unreadable() -> Response {
-    let words =
-        "The server encountered an error processing the request. See server logs for more details.";
+    let words = "The server encountered an error processing the request. See server logs for more details.";
     html(StatusCode::BAD_REQUEST, words)
 }
 

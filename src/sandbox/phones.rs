@@ -84,10 +84,7 @@ struct Phone {
 
 impl Phone {
     fn live_code(&self) -> Option<&str> {
-        let live = self
-            .live
-            .as_ref()
-            .filter(|live| Instant::now() < live.until)?;
+        let live = self.live.as_ref().filter(|live| Instant::now() < live.until)?;
         Some(&live.code)
     }
 
@@ -131,21 +128,12 @@ impl Phones {
         known.accepted += 1;
         known.generated += u32::from(!wanted.sent);
         let until = Instant::now() + wanted.time_alive;
-        known.live = Some(LiveCode {
-            code: code.to_owned(),
-            until,
-        });
+        known.live = Some(LiveCode { code: code.to_owned(), until });
         known.accepted
     }
 
     /// Tells the request in full, while there is room.
-    pub(crate) fn record(
-        &mut self,
-        phone: &str,
-        fault: &Fault,
-        answer: &Answer,
-        code: Option<String>,
-    ) {
+    pub(crate) fn record(&mut self, phone: &str, fault: &Fault, answer: &Answer, code: Option<String>) {
         let Some(known) = self.phones.get_mut(phone) else {
             return;
         };
@@ -169,39 +157,26 @@ impl Phones {
     }
 
     pub(crate) fn accepted(&self, phone: &str) -> u32 {
-        self.phones
-            .get(key(phone))
-            .map_or(0, |known| known.accepted)
+        self.phones.get(key(phone)).map_or(0, |known| known.accepted)
     }
 
     pub(crate) fn story(&self, phone: &str) -> Vec<Recorded> {
-        self.phones
-            .get(key(phone))
-            .map(|known| known.story.clone())
-            .unwrap_or_default()
+        self.phones.get(key(phone)).map(|known| known.story.clone()).unwrap_or_default()
     }
 
     pub(crate) fn count(&self, phone: &str) -> Option<PhoneCount> {
-        self.phones
-            .get(key(phone))
-            .map(|known| known.count(key(phone)))
+        self.phones.get(key(phone)).map(|known| known.count(key(phone)))
     }
 
     /// The phones accepted at least so often, in order.
     pub(crate) fn accepted_at_least(&self, times: u32) -> Vec<PhoneCount> {
-        let often = self
-            .phones
-            .iter()
-            .filter(|(_, known)| known.accepted >= times);
+        let often = self.phones.iter().filter(|(_, known)| known.accepted >= times);
         often.map(|(phone, known)| known.count(phone)).collect()
     }
 }
 
 /// What a phone is known by: a nonsense phone must not take a megabyte.
 pub(crate) fn key(phone: &str) -> &str {
-    let end = (0..=PHONE_BYTES)
-        .rev()
-        .find(|&end| phone.is_char_boundary(end))
-        .unwrap_or(0);
+    let end = (0..=PHONE_BYTES).rev().find(|&end| phone.is_char_boundary(end)).unwrap_or(0);
     phone.get(..end).unwrap_or(phone)
 }

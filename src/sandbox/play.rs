@@ -69,11 +69,7 @@ fn response(fault: &Fault, mut answer: Map<String, Value>) -> Response {
             answer.insert("codeResult".into(), json!("999"));
             object(&answer)
         }
-        Fault::Raw {
-            status,
-            content_type,
-            body,
-        } => raw(*status, content_type, body),
+        Fault::Raw { status, content_type, body } => raw(*status, content_type, body),
         Fault::SlowBody { ms } => slow(text(&answer), Duration::from_millis(*ms)),
         Fault::None
         | Fault::Latency { .. }
@@ -131,10 +127,7 @@ fn raw(status: u16, content_type: &str, body: &str) -> Response {
 }
 
 fn with_code_number(mut answer: Map<String, Value>) -> Map<String, Value> {
-    let code = answer
-        .get("CodeResult")
-        .and_then(Value::as_str)
-        .and_then(|code| code.parse().ok());
+    let code = answer.get("CodeResult").and_then(Value::as_str).and_then(|code| code.parse().ok());
     if let Some(code) = code {
         answer.insert("CodeResult".into(), Value::Number(code));
     }
@@ -148,14 +141,9 @@ fn with_nulls(mut answer: Map<String, Value>) -> Map<String, Value> {
     answer
 }
 
-fn announced(
-    length: usize,
-    rest: impl Stream<Item = std::io::Result<Bytes>> + Send + 'static,
-) -> Response {
+fn announced(length: usize, rest: impl Stream<Item = std::io::Result<Bytes>> + Send + 'static) -> Response {
     let mut response = body(Body::from_stream(rest));
-    response
-        .headers_mut()
-        .insert(header::CONTENT_LENGTH, HeaderValue::from(length));
+    response.headers_mut().insert(header::CONTENT_LENGTH, HeaderValue::from(length));
     response
 }
 
@@ -190,17 +178,12 @@ fn slow(text: String, total: Duration) -> Response {
 }
 
 /// A valid answer with a field of so many MiB, made as it is sent.
-fn huge(
-    answer: &Map<String, Value>,
-    mib: u32,
-) -> impl Stream<Item = Result<Bytes, Infallible>> + use<> {
+fn huge(answer: &Map<String, Value>, mib: u32) -> impl Stream<Item = Result<Bytes, Infallible>> + use<> {
     let mut head = text(answer);
     head.pop();
     head.push_str(r#","Padding":""#);
     let padding = Bytes::from(vec![b'x'; MIB]);
     let padding = (0..mib.min(HUGE_LIMIT)).map(move |_| padding.clone());
-    let pieces = std::iter::once(Bytes::from(head))
-        .chain(padding)
-        .chain(std::iter::once(Bytes::from_static(br#""}"#)));
+    let pieces = std::iter::once(Bytes::from(head)).chain(padding).chain(std::iter::once(Bytes::from_static(br#""}"#)));
     stream::iter(pieces.map(Ok))
 }

@@ -47,10 +47,7 @@ impl Records {
             latency: settings.latency,
             jitter: settings.jitter,
             opening_balance: settings.balance,
-            keys: Keys {
-                api: settings.api_key,
-                secret: settings.secret_key,
-            },
+            keys: Keys { api: settings.api_key, secret: settings.secret_key },
             balance: settings.balance,
             forced: None,
             deck: Deck::new(settings.mix),
@@ -79,20 +76,12 @@ impl Records {
     pub(crate) fn arrive(&mut self, asked: &Asked) -> Option<Arrival> {
         let phone = key(asked.text("Phone"));
         self.counts.requests += 1;
-        let dice = Dice {
-            seed: self.seed,
-            phone,
-            nth: self.phones.nth_request(phone)?,
-        };
+        let dice = Dice { seed: self.seed, phone, nth: self.phones.nth_request(phone)? };
         let fault = self.deck.next(dice);
         self.counts.count_fault(&fault);
         let (answer, code) = self.settle(&fault, asked, dice);
         self.phones.record(phone, &fault, &answer, code);
-        Some(Arrival {
-            fault,
-            answer,
-            latency: self.latency(dice),
-        })
+        Some(Arrival { fault, answer, latency: self.latency(dice) })
     }
 
     /// The answer, and the code when it is an acceptance.
@@ -159,11 +148,7 @@ impl Records {
 
 /// As unlike a UUID as the provider's own.
 fn sms_id(dice: Dice<'_>) -> String {
-    format!(
-        "{:016x}{:016x}",
-        dice.roll(Purpose::SmsIdHigh),
-        dice.roll(Purpose::SmsIdLow)
-    )
+    format!("{:016x}{:016x}", dice.roll(Purpose::SmsIdHigh), dice.roll(Purpose::SmsIdLow))
 }
 
 #[cfg(test)]
@@ -193,10 +178,7 @@ mod tests {
         records.arrive(&asked(PHONE));
         let code = records.phones.count(PHONE).unwrap().code.unwrap();
         tokio::time::advance(Duration::from_secs(179)).await;
-        assert_eq!(
-            records.phones.count(PHONE).unwrap().code.as_ref(),
-            Some(&code)
-        );
+        assert_eq!(records.phones.count(PHONE).unwrap().code.as_ref(), Some(&code));
         tokio::time::advance(Duration::from_secs(1)).await;
         assert!(!records.phones.use_code(PHONE, &code));
         assert_eq!(records.phones.count(PHONE).unwrap().code, None);

@@ -55,9 +55,7 @@ pub(crate) fn router(shared: Arc<Shared>, door: Arc<Door>) -> Router {
 /// A cookie that a client need not return, as ASP.NET sets it.
 async fn with_cookie(mut response: Response) -> Response {
     let cookie = "ASP.NET_SessionId=0123456789abcdefghijklmn; path=/; HttpOnly; SameSite=Lax";
-    response
-        .headers_mut()
-        .insert(header::SET_COOKIE, HeaderValue::from_static(cookie));
+    response.headers_mut().insert(header::SET_COOKIE, HeaderValue::from_static(cookie));
     response
 }
 
@@ -80,9 +78,7 @@ async fn send(
     };
     match shared.change(|records| records.arrive(&asked)) {
         Some(arrival) => {
-            let answer = connection
-                .while_open(play(&shared, &connection, arrival))
-                .await;
+            let answer = connection.while_open(play(&shared, &connection, arrival)).await;
             // Of a connection that was reset, nobody will see the answer.
             answer.unwrap_or_default()
         }
@@ -91,19 +87,14 @@ async fn send(
 }
 
 async fn read(body: Body) -> Option<Bytes> {
-    tokio::time::timeout(BODY_TIME, to_bytes(body, BODY_LIMIT))
-        .await
-        .ok()?
-        .ok()
+    tokio::time::timeout(BODY_TIME, to_bytes(body, BODY_LIMIT)).await.ok()?.ok()
 }
 
 /// The JSON object that was posted as such.
 fn posted(headers: &HeaderMap, body: &[u8]) -> Option<Asked> {
     let content_type = headers.get(header::CONTENT_TYPE)?.to_str().ok()?;
     let essence = content_type.split(';').next()?.trim();
-    essence
-        .eq_ignore_ascii_case("application/json")
-        .then(|| Asked::read(body))?
+    essence.eq_ignore_ascii_case("application/json").then(|| Asked::read(body))?
 }
 
 #[derive(Default, Deserialize)]

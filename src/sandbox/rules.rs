@@ -6,14 +6,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
 /// The fields the V5 call knows.
-const FIELDS: [&str; 6] = [
-    "ApiKey",
-    "SecretKey",
-    "Phone",
-    "MultiChannelTempId",
-    "TypeId",
-    "TimeAlive",
-];
+const FIELDS: [&str; 6] = ["ApiKey", "SecretKey", "Phone", "MultiChannelTempId", "TypeId", "TimeAlive"];
 
 /// How long a code lives when the request does not say.
 const TIME_ALIVE: Duration = Duration::from_secs(5 * 60);
@@ -31,10 +24,7 @@ pub struct Refusal {
 
 impl Refusal {
     pub(crate) fn new(code: &str, message: impl Into<String>) -> Self {
-        Self {
-            code: code.to_owned(),
-            message: message.into(),
-        }
+        Self { code: code.to_owned(), message: message.into() }
     }
 
     /// What a wrong key is told, word for word.
@@ -83,10 +73,7 @@ impl Asked {
     /// A refusal that repeats what nobody should ever print.
     pub(crate) fn echoed(&self) -> Refusal {
         let [api, secret, phone] = ["ApiKey", "SecretKey", "Phone"].map(|name| self.text(name));
-        Refusal::new(
-            "110",
-            format!("Wrong request: Phone={phone} ApiKey={api} SecretKey={secret}"),
-        )
+        Refusal::new("110", format!("Wrong request: Phone={phone} ApiKey={api} SecretKey={secret}"))
     }
 
     /// What is wanted, when the provider would accept it.
@@ -100,10 +87,7 @@ impl Asked {
         if self.text("MultiChannelTempId").is_empty() {
             return Err(Refusal::new("110", "MultiChannelTempId is missing"));
         }
-        Ok(Wanted {
-            sent: self.type_id()?,
-            time_alive: self.time_alive()?,
-        })
+        Ok(Wanted { sent: self.type_id()?, time_alive: self.time_alive()? })
     }
 
     fn only_strings(&self) -> Result<(), Refusal> {
@@ -123,11 +107,7 @@ impl Asked {
     fn well_formed_phone(&self) -> Result<(), Refusal> {
         let phone = self.text("Phone");
         let digits = phone.bytes().all(|byte| byte.is_ascii_digit());
-        if digits && (8..=15).contains(&phone.len()) {
-            Ok(())
-        } else {
-            Err(Refusal::new("108", "Phone is not valid"))
-        }
+        if digits && (8..=15).contains(&phone.len()) { Ok(()) } else { Err(Refusal::new("108", "Phone is not valid")) }
     }
 
     fn type_id(&self) -> Result<bool, Refusal> {
@@ -170,9 +150,7 @@ impl Answer {
     /// The answer's fields, as the provider writes them.
     pub(crate) fn json(&self) -> Map<String, Value> {
         match self {
-            Self::Accepted { sms_id } => {
-                fields(json!({"CodeResult": "100", "CountRegenerate": 0, "SMSID": sms_id}))
-            }
+            Self::Accepted { sms_id } => fields(json!({"CodeResult": "100", "CountRegenerate": 0, "SMSID": sms_id})),
             Self::Refused(refusal) => refusal.json(),
             Self::NotConsidered => Map::new(),
         }
@@ -207,10 +185,7 @@ mod tests {
     use super::*;
 
     fn keys() -> Keys {
-        Keys {
-            api: "key".into(),
-            secret: "secret".into(),
-        }
+        Keys { api: "key".into(), secret: "secret".into() }
     }
 
     /// The code a good request gets once `change` has been made to it.
@@ -220,17 +195,11 @@ mod tests {
         for (name, value) in change.as_object().unwrap() {
             match value {
                 Value::Null => fields.as_object_mut().unwrap().remove(name),
-                value => fields
-                    .as_object_mut()
-                    .unwrap()
-                    .insert(name.clone(), value.clone()),
+                value => fields.as_object_mut().unwrap().insert(name.clone(), value.clone()),
             };
         }
         let asked = Asked::read(fields.to_string().as_bytes()).unwrap();
-        asked
-            .judge(&keys())
-            .err()
-            .map_or("100".into(), |refusal| refusal.code)
+        asked.judge(&keys()).err().map_or("100".into(), |refusal| refusal.code)
     }
 
     #[test]
@@ -265,8 +234,7 @@ mod tests {
     #[test]
     fn a_wrong_key_is_told_the_providers_words_and_no_smsid() {
         let answer = Answer::Refused(Refusal::authorize_failed()).json();
-        let expected =
-            json!({"CodeResult": "101", "CountRegenerate": 0, "ErrorMessage": "Authorize Failed"});
+        let expected = json!({"CodeResult": "101", "CountRegenerate": 0, "ErrorMessage": "Authorize Failed"});
         assert_eq!(Value::Object(answer), expected);
     }
 }

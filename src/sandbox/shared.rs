@@ -57,10 +57,7 @@ impl Shared {
     /// Counts one in the gauge for as long as the returned value lives.
     pub(crate) fn enter(self: &Arc<Self>, gauge: fn(&mut Records) -> &mut Gauge) -> Entered {
         self.change(|records| gauge(records).enter());
-        Entered {
-            shared: Arc::clone(self),
-            gauge,
-        }
+        Entered { shared: Arc::clone(self), gauge }
     }
 }
 

@@ -22,9 +22,7 @@ const PHONE: &str = "0901888484";
 const LIMIT: Duration = Duration::from_secs(30);
 
 async fn within<T>(future: impl Future<Output = T>) -> T {
-    tokio::time::timeout(LIMIT, future)
-        .await
-        .expect("this takes too long")
+    tokio::time::timeout(LIMIT, future).await.expect("this takes too long")
 }
 
 /// A sandbox, and a client that behaves.
@@ -39,10 +37,7 @@ impl Playing {
     }
 
     async fn with(settings: Settings) -> Self {
-        Self {
-            sandbox: Sandbox::start(settings).await.unwrap(),
-            client: client(Policy::none()),
-        }
+        Self { sandbox: Sandbox::start(settings).await.unwrap(), client: client(Policy::none()) }
     }
 
     /// A sandbox whose next request meets this fault.
@@ -75,10 +70,7 @@ impl Playing {
 
     async fn check_code(&self, phone: &str, code: &str) -> Value {
         let keys = "ApiKey=sandbox-key&SecretKey=sandbox-secret";
-        self.get(&format!(
-            "{CHECK_CODE_PATH}?{keys}&Phone={phone}&Code={code}"
-        ))
-        .await
+        self.get(&format!("{CHECK_CODE_PATH}?{keys}&Phone={phone}&Code={code}")).await
     }
 
     fn accepted(&self) -> u32 {
@@ -94,16 +86,12 @@ fn client(redirects: Policy) -> Client {
         .unwrap()
         .with_root_certificates(rustls::RootCertStore::empty())
         .with_no_client_auth();
-    let client = Client::builder()
-        .tls_backend_preconfigured(tls)
-        .redirect(redirects);
+    let client = Client::builder().tls_backend_preconfigured(tls).redirect(redirects);
     client.build().unwrap()
 }
 
 async fn post(client: &Client, url: &str, fields: &Value) -> reqwest::Result<Response> {
-    let json = client
-        .post(url)
-        .header(header::CONTENT_TYPE, "application/json");
+    let json = client.post(url).header(header::CONTENT_TYPE, "application/json");
     json.body(fields.to_string()).send().await
 }
 
@@ -143,11 +131,6 @@ async fn raw(addr: std::net::SocketAddr) -> std::io::Result<Vec<u8>> {
 
 async fn assert_html(response: Response, status: StatusCode) {
     assert_eq!(response.status(), status);
-    assert!(
-        response.headers()[header::CONTENT_TYPE]
-            .to_str()
-            .unwrap()
-            .starts_with("text/html")
-    );
+    assert!(response.headers()[header::CONTENT_TYPE].to_str().unwrap().starts_with("text/html"));
     assert!(within(response.text()).await.unwrap().contains("<html>"));
 }

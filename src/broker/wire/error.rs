@@ -1,6 +1,6 @@
 use lapin::{
     ErrorKind,
-    protocol::{AMQPErrorKind, AMQPHardError, AMQPSoftError},
+    protocol::{AMQPError, AMQPErrorKind, AMQPHardError, AMQPSoftError},
     uri::AMQPUri,
 };
 use std::{io, time::Duration};
@@ -89,17 +89,20 @@ pub(super) fn of_handshake(source: lapin::Error, uri: &AMQPUri, limit: Duration)
     let at = endpoint(uri);
     match source.kind() {
         ErrorKind::ProtocolError(error) => match error.kind() {
-            AMQPErrorKind::Soft(AMQPSoftError::ACCESSREFUSED) => {
-                ConnectError::Credentials { at, reason: error.get_message().to_string() }
-            }
+            AMQPErrorKind::Soft(AMQPSoftError::ACCESSREFUSED) => ConnectError::Credentials { at, reason: said(error) },
             AMQPErrorKind::Hard(AMQPHardError::NOTALLOWED) => {
-                ConnectError::Vhost { at, vhost: uri.vhost.clone(), reason: error.get_message().to_string() }
+                ConnectError::Vhost { at, vhost: uri.vhost.clone(), reason: said(error) }
             }
             _ => ConnectError::Other { at, source },
         },
         ErrorKind::IOError(error) if error.kind() == io::ErrorKind::TimedOut => slow_handshake(uri, limit),
         _ => ConnectError::Other { at, source },
     }
+}
+
+/// The broker's words, without the full stop some end with, to be part of a sentence.
+fn said(error: &AMQPError) -> String {
+    error.get_message().as_str().trim_end_matches('.').to_owned()
 }
 
 /// The broker did not open the connection in time.

@@ -91,3 +91,25 @@ async fn secure(
 async fn within<T>(limit: Duration, work: impl Future<Output = io::Result<T>>) -> io::Result<T> {
     timeout(limit, work).await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::{super::tests::bound_only, *};
+    use tokio::net::TcpListener;
+
+    #[tokio::test]
+    async fn every_address_of_a_name_is_tried() {
+        let (_bound, gone) = bound_only();
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let there = listener.local_addr().expect("an address");
+        let deadline = Instant::now() + Duration::from_secs(5);
+        let tcp = connect_any(&[gone, there], deadline).await.expect("a connection");
+        assert_eq!(tcp.peer_addr().expect("an address"), there);
+    }
+
+    #[tokio::test]
+    async fn a_name_without_addresses_is_an_error() {
+        let error = connect_any(&[], Instant::now()).await.expect_err("nothing to try");
+        assert_eq!(error.kind(), io::ErrorKind::NotFound);
+    }
+}

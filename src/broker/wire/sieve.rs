@@ -80,8 +80,8 @@ impl Sieve {
         self.repaired
     }
 
-    /// Moves as many bytes as possible from `input` to `output`. Unless `output` is full afterwards,
-    /// all of `input` has been taken.
+    /// Moves as many bytes as possible from `input` to `output`. If none were given although there
+    /// was room, all of `input` has been taken.
     ///
     /// # Errors
     /// `InvalidData` when the broker does not speak AMQP 0-9-1, once everything before it is out.
@@ -223,3 +223,6 @@ fn at_most(limit: u64, count: usize) -> usize {
 fn not_amqp(what: &str) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, format!("what came was {what}, which is not AMQP 0-9-1"))
 }
+
+#[cfg(test)]
+mod tests;

@@ -28,28 +28,13 @@ async fn an_accepted_request_gets_an_smsid_is_charged_and_counted() {
 #[tokio::test]
 async fn refusals_come_with_status_200_and_count_nothing() {
     let playing = Playing::start().await;
-    let response = playing
-        .post(&changed("SecretKey", json!("wrong")))
-        .await
-        .unwrap();
+    let response = playing.post(&changed("SecretKey", json!("wrong"))).await.unwrap();
     assert_eq!(response.status(), StatusCode::OK);
-    let expected =
-        json!({"CodeResult": "101", "CountRegenerate": 0, "ErrorMessage": "Authorize Failed"});
+    let expected = json!({"CodeResult": "101", "CountRegenerate": 0, "ErrorMessage": "Authorize Failed"});
     assert_eq!(json_of(response).await, expected);
-    assert_eq!(
-        playing
-            .code_result(&changed("Phone", json!("+84901888484")))
-            .await,
-        "108"
-    );
-    assert_eq!(
-        playing.code_result(&changed("TypeId", json!(2))).await,
-        "110"
-    );
-    assert_eq!(
-        playing.code_result(&changed("RequestId", json!("7"))).await,
-        "110"
-    );
+    assert_eq!(playing.code_result(&changed("Phone", json!("+84901888484"))).await, "108");
+    assert_eq!(playing.code_result(&changed("TypeId", json!(2))).await, "110");
+    assert_eq!(playing.code_result(&changed("RequestId", json!("7"))).await, "110");
     assert_eq!(playing.sandbox.accepted_total(), 0);
     assert_eq!(playing.sandbox.stats().requests, 4);
 }
@@ -57,10 +42,7 @@ async fn refusals_come_with_status_200_and_count_nothing() {
 #[tokio::test]
 async fn type_1_generates_without_sending() {
     let playing = Playing::start().await;
-    assert_eq!(
-        playing.code_result(&changed("TypeId", json!("1"))).await,
-        "100"
-    );
+    assert_eq!(playing.code_result(&changed("TypeId", json!("1"))).await, "100");
     let stats = playing.sandbox.stats();
     assert_eq!((stats.accepted, stats.generated), (1, 1));
     assert_eq!(stats.balance, Settings::default().balance);
@@ -69,10 +51,7 @@ async fn type_1_generates_without_sending() {
 
 #[tokio::test]
 async fn an_empty_account_is_refused_with_103() {
-    let settings = Settings {
-        balance: PRICE_VND,
-        ..Settings::default()
-    };
+    let settings = Settings { balance: PRICE_VND, ..Settings::default() };
     let playing = Playing::with(settings).await;
     assert_eq!(playing.answer().await["CodeResult"], "100");
     assert_eq!(playing.answer().await["CodeResult"], "103");
@@ -86,17 +65,12 @@ async fn the_code_that_was_sent_is_good_once_and_for_its_phone() {
     let playing = Playing::start().await;
     playing.answer().await;
     let code = playing.sandbox.requests(PHONE)[0].code.clone().unwrap();
-    assert_eq!(
-        playing.check_code("0901888485", &code).await["CodeResult"],
-        "171"
-    );
+    assert_eq!(playing.check_code("0901888485", &code).await["CodeResult"], "171");
     let good = playing.check_code(PHONE, &code).await;
     assert_eq!(good["CodeResult"], "100");
     assert_eq!(good["ErrorMessage"], "0901888484, Content: Success!");
     assert_eq!(playing.check_code(PHONE, &code).await["CodeResult"], "171");
-    let keyless = playing
-        .get(&format!("{CHECK_CODE_PATH}?Phone={PHONE}&Code={code}"))
-        .await;
+    let keyless = playing.get(&format!("{CHECK_CODE_PATH}?Phone={PHONE}&Code={code}")).await;
     assert_eq!(keyless["CodeResult"], "101");
     assert_eq!(playing.sandbox.stats().check_code_calls, 4);
 }
@@ -109,8 +83,7 @@ async fn the_balance_is_told_to_who_has_the_keys() {
         let keys = json!({"ApiKey": "sandbox-key", "SecretKey": secret});
         json_of(within(post(&playing.client, &url, &keys)).await.unwrap()).await
     };
-    let told =
-        json!({"Balance": Settings::default().balance, "CodeResponse": "100", "UserID": 9999});
+    let told = json!({"Balance": Settings::default().balance, "CodeResponse": "100", "UserID": 9999});
     assert_eq!(ask("sandbox-secret").await, told);
     let refused = json!({"Balance": 0, "CodeResponse": "101", "ErrorMessage": "Authorize Failed"});
     assert_eq!(ask("wrong").await, refused);
@@ -124,21 +97,9 @@ async fn what_is_not_a_call_gets_an_html_page() {
     let send_url = playing.sandbox.send_url();
     let pages = [
         (client.get(&send_url), StatusCode::METHOD_NOT_ALLOWED),
-        (
-            client.post(url.clone() + "/MainService.svc/json/Nothing"),
-            StatusCode::NOT_FOUND,
-        ),
-        (
-            client.post(&send_url).body(request(PHONE).to_string()),
-            StatusCode::BAD_REQUEST,
-        ),
-        (
-            client
-                .post(&send_url)
-                .header(header::CONTENT_TYPE, "application/json")
-                .body("[1]"),
-            StatusCode::BAD_REQUEST,
-        ),
+        (client.post(url.clone() + "/MainService.svc/json/Nothing"), StatusCode::NOT_FOUND),
+        (client.post(&send_url).body(request(PHONE).to_string()), StatusCode::BAD_REQUEST),
+        (client.post(&send_url).header(header::CONTENT_TYPE, "application/json").body("[1]"), StatusCode::BAD_REQUEST),
     ];
     for (request, status) in pages {
         assert_html(within(request.send()).await.unwrap(), status).await;

@@ -23,19 +23,9 @@ async fn latency_delays_the_answer_of_an_accepted_request() {
 #[tokio::test]
 async fn every_answer_takes_the_base_latency() {
     let latency = Duration::from_millis(60);
-    let playing = Playing::with(Settings {
-        latency,
-        jitter: latency,
-        ..Settings::default()
-    })
-    .await;
+    let playing = Playing::with(Settings { latency, jitter: latency, ..Settings::default() }).await;
     let start = Instant::now();
-    assert_eq!(
-        playing
-            .code_result(&changed("ApiKey", json!("wrong")))
-            .await,
-        "101"
-    );
+    assert_eq!(playing.code_result(&changed("ApiKey", json!("wrong"))).await, "101");
     assert!(start.elapsed() >= latency);
 }
 
@@ -78,9 +68,7 @@ async fn a_hang_ends_when_the_client_gives_up() {
     let playing = Playing::meeting(Fault::HangAfter).await;
     let impatient = playing.client.post(playing.sandbox.send_url());
     let impatient = impatient.header(header::CONTENT_TYPE, "application/json");
-    let impatient = impatient
-        .timeout(Duration::from_millis(100))
-        .body(request(PHONE).to_string());
+    let impatient = impatient.timeout(Duration::from_millis(100)).body(request(PHONE).to_string());
     assert!(impatient.send().await.unwrap_err().is_timeout());
     within(playing.sandbox.wait_until(|stats| stats.in_progress == 0)).await;
     let stats = playing.sandbox.stats();
@@ -99,21 +87,14 @@ async fn a_held_request_is_accepted_and_answered_when_released() {
         playing.sandbox.release_held();
     };
     let (one, other, ()) = tokio::join!(playing.answer(), playing.answer(), release);
-    assert_eq!(
-        (&one["CodeResult"], &other["CodeResult"]),
-        (&json!("100"), &json!("100"))
-    );
+    assert_eq!((&one["CodeResult"], &other["CodeResult"]), (&json!("100"), &json!("100")));
     assert_eq!(playing.sandbox.stats().held, 0);
 }
 
 #[tokio::test]
 async fn a_status_comes_with_html_and_counts_nothing() {
     for code in [500, 501, 502, 503, 504, 400, 401, 403, 404, 429] {
-        let playing = Playing::meeting(Fault::Status {
-            code,
-            retry_after: None,
-        })
-        .await;
+        let playing = Playing::meeting(Fault::Status { code, retry_after: None }).await;
         let response = playing.send().await.unwrap();
         assert!(!response.headers().contains_key(header::RETRY_AFTER));
         assert_html(response, StatusCode::from_u16(code).unwrap()).await;
@@ -124,10 +105,7 @@ async fn a_status_comes_with_html_and_counts_nothing() {
 #[tokio::test]
 async fn retry_after_is_sent_word_for_word() {
     for after in ["1", "Wed, 21 Oct 2026 07:28:00 GMT", "soon"] {
-        let fault = Fault::Status {
-            code: 429,
-            retry_after: Some(after.into()),
-        };
+        let fault = Fault::Status { code: 429, retry_after: Some(after.into()) };
         let response = Playing::meeting(fault).await.send().await.unwrap();
         assert_eq!(response.status(), StatusCode::TOO_MANY_REQUESTS);
         assert_eq!(response.headers()[header::RETRY_AFTER], after);
@@ -137,31 +115,15 @@ async fn retry_after_is_sent_word_for_word() {
 #[tokio::test]
 async fn whoever_follows_a_redirect_is_counted() {
     for code in [302, 307] {
-        let playing = Playing::meeting(Fault::Status {
-            code,
-            retry_after: None,
-        })
-        .await;
+        let playing = Playing::meeting(Fault::Status { code, retry_after: None }).await;
         let response = playing.send().await.unwrap();
         assert_eq!(response.status(), code);
         assert!(response.headers().contains_key(header::LOCATION));
         assert_eq!(playing.sandbox.stats().redirects_followed, 0);
 
-        playing.sandbox.script(
-            None,
-            vec![Fault::Status {
-                code,
-                retry_after: None,
-            }],
-        );
+        playing.sandbox.script(None, vec![Fault::Status { code, retry_after: None }]);
         let careless = client(Policy::default());
-        within(post(
-            &careless,
-            &playing.sandbox.send_url(),
-            &request(PHONE),
-        ))
-        .await
-        .unwrap();
+        within(post(&careless, &playing.sandbox.send_url(), &request(PHONE))).await.unwrap();
         assert_eq!(playing.sandbox.stats().redirects_followed, 1);
         assert_eq!(playing.accepted(), 0);
     }
@@ -218,9 +180,7 @@ type Fits = fn(&Value) -> bool;
 async fn odd_json_is_accepted_all_the_same() {
     let shapes: [(Fault, Fits); 6] = [
         (Fault::JsonArray, |answer| answer[0]["CodeResult"] == "100"),
-        (Fault::NoCodeResult, |answer| {
-            answer["SMSID"].is_string() && answer.get("CodeResult").is_none()
-        }),
+        (Fault::NoCodeResult, |answer| answer["SMSID"].is_string() && answer.get("CodeResult").is_none()),
         (Fault::CodeNumber, |answer| answer["CodeResult"] == 100),
         (Fault::NullFields, |answer| {
             answer["CodeResult"] == "100"
@@ -228,12 +188,8 @@ async fn odd_json_is_accepted_all_the_same() {
                     .iter()
                     .all(|field| answer.get(field) == Some(&Value::Null))
         }),
-        (Fault::MissingFields, |answer| {
-            *answer == json!({"CodeResult": "100"})
-        }),
-        (Fault::ExtraFields, |answer| {
-            answer["CodeResult"] == "100" && answer["Campaign"].is_object()
-        }),
+        (Fault::MissingFields, |answer| *answer == json!({"CodeResult": "100"})),
+        (Fault::ExtraFields, |answer| answer["CodeResult"] == "100" && answer["Campaign"].is_object()),
     ];
     for (fault, fits) in shapes {
         let playing = Playing::meeting(fault.clone()).await;
@@ -251,10 +207,7 @@ async fn a_huge_body_is_valid_and_of_unannounced_length() {
     assert_eq!(response.content_length(), None);
     let body = within(response.bytes()).await.unwrap();
     assert!(body.len() > 3 * 1024 * 1024);
-    assert_eq!(
-        serde_json::from_slice::<Value>(&body).unwrap()["CodeResult"],
-        "100"
-    );
+    assert_eq!(serde_json::from_slice::<Value>(&body).unwrap()["CodeResult"], "100");
     assert_eq!(playing.accepted(), 1);
 }
 
@@ -264,20 +217,12 @@ async fn a_client_may_leave_in_the_middle_of_a_huge_body() {
     let mut response = playing.send().await.unwrap();
     within(response.chunk()).await.unwrap().unwrap();
     drop(response);
-    within(
-        playing
-            .sandbox
-            .wait_until(|stats| stats.open_connections == 0),
-    )
-    .await;
+    within(playing.sandbox.wait_until(|stats| stats.open_connections == 0)).await;
 }
 
 #[tokio::test]
 async fn a_code_is_refused_word_for_word() {
-    let fault = Fault::Code {
-        code: "0160".into(),
-        message: "quá nhanh".into(),
-    };
+    let fault = Fault::Code { code: "0160".into(), message: "quá nhanh".into() };
     let playing = Playing::meeting(fault).await;
     let expected = json!({"CodeResult": "0160", "CountRegenerate": 0, "ErrorMessage": "quá nhanh"});
     assert_eq!(playing.answer().await, expected);
@@ -297,11 +242,7 @@ async fn echoed_secrets_are_those_that_were_sent() {
 
 #[tokio::test]
 async fn a_raw_response_is_sent_as_it_is() {
-    let fault = Fault::Raw {
-        status: 203,
-        content_type: "text/x".into(),
-        body: "hello".into(),
-    };
+    let fault = Fault::Raw { status: 203, content_type: "text/x".into(), body: "hello".into() };
     let playing = Playing::meeting(fault).await;
     let response = playing.send().await.unwrap();
     assert_eq!(response.status(), 203);
@@ -331,22 +272,14 @@ async fn a_slow_body_comes_in_pieces_after_its_headers() {
 #[tokio::test]
 async fn a_fault_after_accepting_does_not_make_a_bad_request_good() {
     let playing = Playing::meeting(Fault::CodeNumber).await;
-    assert_eq!(
-        playing
-            .code_result(&changed("ApiKey", json!("wrong")))
-            .await,
-        101
-    );
+    assert_eq!(playing.code_result(&changed("ApiKey", json!("wrong"))).await, 101);
     assert_eq!(playing.sandbox.accepted_total(), 0);
 }
 
 #[tokio::test]
 async fn a_forced_refusal_lasts_until_it_is_lifted() {
     let playing = Playing::start().await;
-    playing.sandbox.force(Some(Refusal {
-        code: "143".into(),
-        message: "locked".into(),
-    }));
+    playing.sandbox.force(Some(Refusal { code: "143".into(), message: "locked".into() }));
     assert_eq!(playing.answer().await["CodeResult"], "143");
     assert_eq!(playing.answer().await["ErrorMessage"], "locked");
     playing.sandbox.force(None);

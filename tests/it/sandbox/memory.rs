@@ -10,59 +10,30 @@ use super::{PHONE, Playing, request};
 #[tokio::test]
 async fn scripts_are_played_in_order_and_then_the_mix_again() {
     let playing = Playing::start().await;
-    playing
-        .sandbox
-        .set_mix(Mix::new([(Fault::EmptyBody, 1.0)]).unwrap());
-    playing
-        .sandbox
-        .script(Some(PHONE), vec![Fault::None, Fault::Html]);
-    playing
-        .sandbox
-        .script(Some("0901888485"), vec![Fault::CutJson]);
+    playing.sandbox.set_mix(Mix::new([(Fault::EmptyBody, 1.0)]).unwrap());
+    playing.sandbox.script(Some(PHONE), vec![Fault::None, Fault::Html]);
+    playing.sandbox.script(Some("0901888485"), vec![Fault::CutJson]);
     for _ in 0..3 {
         playing.send().await.unwrap();
     }
-    let faults: Vec<_> = playing
-        .sandbox
-        .requests(PHONE)
-        .into_iter()
-        .map(|told| told.fault)
-        .collect();
+    let faults: Vec<_> = playing.sandbox.requests(PHONE).into_iter().map(|told| told.fault).collect();
     assert_eq!(faults, ["none", "html", "empty_body"]);
     assert_eq!(playing.sandbox.stats().faults["html"], 1);
 }
 
 /// The faults each phone met when all sent so many requests, in waves of so many phones at once.
 async fn run(seed: u64, phones: &[String], at_once: usize) -> BTreeMap<String, Vec<String>> {
-    let mix = [
-        (Fault::EmptyBody, 0.2),
-        (Fault::Html, 0.2),
-        (Fault::CodeNumber, 0.2),
-    ];
+    let mix = [(Fault::EmptyBody, 0.2), (Fault::Html, 0.2), (Fault::CodeNumber, 0.2)];
     let mix = Mix::new(mix).unwrap();
-    let playing = Playing::with(Settings {
-        seed,
-        mix,
-        ..Settings::default()
-    })
-    .await;
+    let playing = Playing::with(Settings { seed, mix, ..Settings::default() }).await;
     for _ in 0..4 {
         for wave in phones.chunks(at_once) {
             let requests: Vec<_> = wave.iter().map(|phone| request(phone)).collect();
             join_all(requests.iter().map(|request| playing.post(request))).await;
         }
     }
-    let told = |phone: &String| {
-        playing
-            .sandbox
-            .requests(phone)
-            .into_iter()
-            .map(|told| told.fault)
-    };
-    phones
-        .iter()
-        .map(|phone| (phone.clone(), told(phone).collect()))
-        .collect()
+    let told = |phone: &String| playing.sandbox.requests(phone).into_iter().map(|told| told.fault);
+    phones.iter().map(|phone| (phone.clone(), told(phone).collect())).collect()
 }
 
 #[tokio::test]
@@ -80,18 +51,13 @@ async fn the_mix_depends_on_the_seed_and_not_on_order_or_concurrency() {
 async fn duplicates_are_the_phones_accepted_more_than_once() {
     let playing = Playing::start().await;
     playing.sandbox.script(Some(PHONE), vec![Fault::ResetAfter]);
-    playing
-        .sandbox
-        .script(Some("0901888485"), vec![Fault::Html]);
+    playing.sandbox.script(Some("0901888485"), vec![Fault::Html]);
     for phone in [PHONE, PHONE, "0901888485", "0901888485", "0901888486"] {
         let _ = playing.post(&request(phone)).await;
     }
     let duplicates = playing.sandbox.duplicates();
     assert_eq!(duplicates.len(), 1);
-    assert_eq!(
-        (duplicates[0].phone.as_str(), duplicates[0].accepted),
-        (PHONE, 2)
-    );
+    assert_eq!((duplicates[0].phone.as_str(), duplicates[0].accepted), (PHONE, 2));
     assert_eq!(playing.sandbox.stats().duplicates, 1);
     assert_eq!(playing.sandbox.accepted_phones().len(), 3);
 }

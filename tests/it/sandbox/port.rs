@@ -12,15 +12,8 @@ async fn connections_are_refused_while_it_does_not_listen() {
     let playing = Playing::start().await;
     playing.answer().await;
     playing.sandbox.stop_listening().await.unwrap();
-    within(
-        playing
-            .sandbox
-            .wait_until(|stats| stats.open_connections == 0),
-    )
-    .await;
-    let error = TcpStream::connect(playing.sandbox.addr())
-        .await
-        .unwrap_err();
+    within(playing.sandbox.wait_until(|stats| stats.open_connections == 0)).await;
+    let error = TcpStream::connect(playing.sandbox.addr()).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::ConnectionRefused);
     assert!(playing.send().await.unwrap_err().is_connect());
     playing.sandbox.stop_listening().await.unwrap();
@@ -61,18 +54,12 @@ async fn dropping_it_resets_what_is_open() {
     let held = tokio::spawn(raw(playing.sandbox.addr()));
     within(playing.sandbox.wait_until_held(1)).await;
     drop(playing);
-    assert_eq!(
-        within(held).await.unwrap().unwrap_err().kind(),
-        ErrorKind::ConnectionReset
-    );
+    assert_eq!(within(held).await.unwrap().unwrap_err().kind(), ErrorKind::ConnectionReset);
 }
 
 #[tokio::test]
 async fn it_listens_on_loopback_only() {
-    let settings = Settings {
-        addr: ([0, 0, 0, 0], 0).into(),
-        ..Settings::default()
-    };
+    let settings = Settings { addr: ([0, 0, 0, 0], 0).into(), ..Settings::default() };
     let error = Sandbox::start(settings).await.err().unwrap();
     assert_eq!(error.kind(), ErrorKind::InvalidInput);
 }

@@ -30,33 +30,18 @@ fn command() -> Command {
 impl Program {
     async fn start(args: &[&str]) -> Self {
         let mut command = command();
-        command
-            .args(["--addr", "127.0.0.1:0"])
-            .args(args)
-            .stdout(Stdio::piped());
+        command.args(["--addr", "127.0.0.1:0"]).args(args).stdout(Stdio::piped());
         let mut child = command.spawn().unwrap();
         let mut line = String::new();
         let mut stdout = BufReader::new(child.stdout.take().unwrap());
         within(stdout.read_line(&mut line)).await.unwrap();
-        let send_url = line
-            .split([' ', ';'])
-            .find(|word| word.ends_with(SEND_PATH))
-            .unwrap();
+        let send_url = line.split([' ', ';']).find(|word| word.ends_with(SEND_PATH)).unwrap();
         let url = send_url.strip_suffix(SEND_PATH).unwrap().to_owned();
-        Self {
-            child,
-            url,
-            client: client(Policy::none()),
-        }
+        Self { child, url, client: client(Policy::none()) }
     }
 
     async fn send(&self, phone: &str) -> reqwest::Result<Response> {
-        within(post(
-            &self.client,
-            &(self.url.clone() + SEND_PATH),
-            &request(phone),
-        ))
-        .await
+        within(post(&self.client, &(self.url.clone() + SEND_PATH), &request(phone))).await
     }
 
     async fn get(&self, path: &str) -> Value {
@@ -65,14 +50,9 @@ impl Program {
     }
 
     async fn tell(&self, method: reqwest::Method, path: &str, body: &Value) -> StatusCode {
-        let request = self
-            .client
-            .request(method, format!("{}/_sandbox/{path}", self.url));
+        let request = self.client.request(method, format!("{}/_sandbox/{path}", self.url));
         let request = request.header(header::CONTENT_TYPE, "application/json");
-        within(request.body(body.to_string()).send())
-            .await
-            .unwrap()
-            .status()
+        within(request.body(body.to_string()).send()).await.unwrap().status()
     }
 
     /// Polls the stats until they are so.
@@ -87,13 +67,7 @@ impl Program {
 
     async fn signal(&mut self, signal: &str) -> Option<i32> {
         let kill = format!("kill -{signal} {}", self.child.id().unwrap());
-        assert!(
-            std::process::Command::new("sh")
-                .args(["-c", &kill])
-                .status()
-                .unwrap()
-                .success()
-        );
+        assert!(std::process::Command::new("sh").args(["-c", &kill]).status().unwrap().success());
         within(self.child.wait()).await.unwrap().code()
     }
 }
@@ -102,63 +76,27 @@ impl Program {
 async fn the_control_plane_scripts_mixes_forces_and_tells() {
     let program = Program::start(&[]).await;
     let script = json!({"phone": PHONE, "faults": ["html", {"status": {"code": 503}}]});
-    assert_eq!(
-        program.tell(Method::POST, "script", &script).await,
-        StatusCode::NO_CONTENT
-    );
+    assert_eq!(program.tell(Method::POST, "script", &script).await, StatusCode::NO_CONTENT);
     assert_eq!(program.send(PHONE).await.unwrap().status(), StatusCode::OK);
-    assert_eq!(
-        program.send(PHONE).await.unwrap().status(),
-        StatusCode::SERVICE_UNAVAILABLE
-    );
+    assert_eq!(program.send(PHONE).await.unwrap().status(), StatusCode::SERVICE_UNAVAILABLE);
 
     let mix = json!({"status_after:502": 1.0});
-    assert_eq!(
-        program.tell(Method::PUT, "mix", &mix).await,
-        StatusCode::NO_CONTENT
-    );
-    assert_eq!(
-        program.send(PHONE).await.unwrap().status(),
-        StatusCode::BAD_GATEWAY
-    );
-    assert_eq!(
-        program.tell(Method::PUT, "mix", &json!({})).await,
-        StatusCode::NO_CONTENT
-    );
+    assert_eq!(program.tell(Method::PUT, "mix", &mix).await, StatusCode::NO_CONTENT);
+    assert_eq!(program.send(PHONE).await.unwrap().status(), StatusCode::BAD_GATEWAY);
+    assert_eq!(program.tell(Method::PUT, "mix", &json!({})).await, StatusCode::NO_CONTENT);
 
     let forced = json!({"code": "102"});
-    assert_eq!(
-        program.tell(Method::PUT, "forced", &forced).await,
-        StatusCode::NO_CONTENT
-    );
-    assert_eq!(
-        json_of(program.send(PHONE).await.unwrap()).await["CodeResult"],
-        "102"
-    );
-    assert_eq!(
-        program.tell(Method::DELETE, "forced", &Value::Null).await,
-        StatusCode::NO_CONTENT
-    );
-    assert_eq!(
-        json_of(program.send(PHONE).await.unwrap()).await["CodeResult"],
-        "100"
-    );
+    assert_eq!(program.tell(Method::PUT, "forced", &forced).await, StatusCode::NO_CONTENT);
+    assert_eq!(json_of(program.send(PHONE).await.unwrap()).await["CodeResult"], "102");
+    assert_eq!(program.tell(Method::DELETE, "forced", &Value::Null).await, StatusCode::NO_CONTENT);
+    assert_eq!(json_of(program.send(PHONE).await.unwrap()).await["CodeResult"], "100");
 
     let broke = json!({"balance": 0});
-    assert_eq!(
-        program.tell(Method::PUT, "balance", &broke).await,
-        StatusCode::NO_CONTENT
-    );
-    assert_eq!(
-        json_of(program.send("0901888485").await.unwrap()).await["CodeResult"],
-        "103"
-    );
+    assert_eq!(program.tell(Method::PUT, "balance", &broke).await, StatusCode::NO_CONTENT);
+    assert_eq!(json_of(program.send("0901888485").await.unwrap()).await["CodeResult"], "103");
 
     let stats = program.get("stats").await;
-    assert_eq!(
-        (&stats["requests"], &stats["accepted"]),
-        (&json!(6), &json!(2))
-    );
+    assert_eq!((&stats["requests"], &stats["accepted"]), (&json!(6), &json!(2)));
     assert_eq!(stats["faults"]["status_after"], 1);
     assert_eq!(program.get("accepted").await[0]["accepted"], 2);
     assert_eq!(program.get("duplicates").await[0]["phone"], PHONE);
@@ -166,18 +104,10 @@ async fn the_control_plane_scripts_mixes_forces_and_tells() {
     assert_eq!(told["requests"], 5);
     assert_eq!(told["story"][0]["fault"], "html");
     assert_eq!(told["story"][4]["code"], told["code"]);
-    let unknown = program
-        .client
-        .get(format!("{}/_sandbox/phones/1", program.url));
-    assert_eq!(
-        within(unknown.send()).await.unwrap().status(),
-        StatusCode::NOT_FOUND
-    );
+    let unknown = program.client.get(format!("{}/_sandbox/phones/1", program.url));
+    assert_eq!(within(unknown.send()).await.unwrap().status(), StatusCode::NOT_FOUND);
 
-    assert_eq!(
-        program.tell(Method::POST, "reset", &Value::Null).await,
-        StatusCode::NO_CONTENT
-    );
+    assert_eq!(program.tell(Method::POST, "reset", &Value::Null).await, StatusCode::NO_CONTENT);
     assert_eq!(program.get("stats").await["requests"], 0);
 }
 
@@ -206,12 +136,8 @@ async fn the_program_releases_what_hangs_and_what_is_held() {
         program.wait_until(|stats| stats["held"] == 1).await;
         let release = async {
             program.wait_until(|stats| stats["held"] == 2).await;
-            program
-                .tell(Method::POST, "release-hangs", &Value::Null)
-                .await;
-            program
-                .tell(Method::POST, "release-held", &Value::Null)
-                .await;
+            program.tell(Method::POST, "release-hangs", &Value::Null).await;
+            program.tell(Method::POST, "release-held", &Value::Null).await;
         };
         tokio::join!(program.send(PHONE), release).0
     };
@@ -224,10 +150,7 @@ async fn the_program_releases_what_hangs_and_what_is_held() {
 async fn the_program_refuses_connections_for_a_while() {
     let program = Program::start(&[]).await;
     let refuse = json!({"ms": 2000});
-    assert_eq!(
-        program.tell(Method::POST, "refuse", &refuse).await,
-        StatusCode::ACCEPTED
-    );
+    assert_eq!(program.tell(Method::POST, "refuse", &refuse).await, StatusCode::ACCEPTED);
     let addr = program.url.strip_prefix("http://").unwrap();
     within(async {
         while TcpStream::connect(addr).await.is_ok() {
@@ -247,35 +170,21 @@ async fn it_serves_512_requests_at_once() {
     let phones: Vec<_> = (0..512).map(|n| format!("0901888{n:03}")).collect();
     let release = async {
         program.wait_until(|stats| stats["held"] == 512).await;
-        program
-            .tell(Method::POST, "release-held", &Value::Null)
-            .await;
+        program.tell(Method::POST, "release-held", &Value::Null).await;
     };
     let sent = join_all(phones.iter().map(|phone| program.send(phone)));
     let (answers, ()) = tokio::join!(sent, release);
-    assert!(
-        answers
-            .into_iter()
-            .all(|answer| answer.unwrap().status() == StatusCode::OK)
-    );
+    assert!(answers.into_iter().all(|answer| answer.unwrap().status() == StatusCode::OK));
     let stats = program.get("stats").await;
     assert_eq!(stats["most_in_progress"], 512);
-    assert_eq!(
-        (&stats["accepted"], &stats["duplicates"]),
-        (&json!(512), &json!(0))
-    );
+    assert_eq!((&stats["accepted"], &stats["duplicates"]), (&json!(512), &json!(0)));
 }
 
 #[tokio::test]
 async fn either_signal_ends_the_program_at_once_with_exit_code_0() {
     for signal in ["TERM", "INT"] {
         let mut program = Program::start(&["--fault", "hang_after=1"]).await;
-        let addr: SocketAddr = program
-            .url
-            .strip_prefix("http://")
-            .unwrap()
-            .parse()
-            .unwrap();
+        let addr: SocketAddr = program.url.strip_prefix("http://").unwrap().parse().unwrap();
         let hanging = tokio::spawn(raw(addr));
         program.wait_until(|stats| stats["held"] == 1).await;
         assert_eq!(program.signal(signal).await, Some(0));
@@ -286,16 +195,10 @@ async fn either_signal_ends_the_program_at_once_with_exit_code_0() {
 #[tokio::test]
 async fn settings_come_from_the_environment_too() {
     let mut command = command();
-    command
-        .env("SANDBOX_ADDR", "127.0.0.1:0")
-        .env("SANDBOX_FAULTS", "html=0.5,cut_json=0.6");
+    command.env("SANDBOX_ADDR", "127.0.0.1:0").env("SANDBOX_FAULTS", "html=0.5,cut_json=0.6");
     let output = within(command.output()).await.unwrap();
     assert_eq!(output.status.code(), Some(2));
-    assert!(
-        String::from_utf8(output.stderr)
-            .unwrap()
-            .contains("more than 1")
-    );
+    assert!(String::from_utf8(output.stderr).unwrap().contains("more than 1"));
 }
 
 #[tokio::test]
@@ -321,27 +224,19 @@ async fn a_bad_setting_is_one_clear_line_and_exit_code_2() {
 #[tokio::test]
 async fn the_help_fits_80_columns_and_shows_no_key_from_the_environment() {
     let mut command = command();
-    command
-        .arg("--help")
-        .env("SANDBOX_SECRET_KEY", "canary")
-        .env("COLUMNS", "200");
+    command.arg("--help").env("SANDBOX_SECRET_KEY", "canary").env("COLUMNS", "200");
     let output = within(command.output()).await.unwrap();
     assert_eq!(output.status.code(), Some(0));
     let help = String::from_utf8(output.stdout).unwrap();
     assert!(help.contains("Example:") && !help.contains("canary"));
-    assert!(
-        help.lines().all(|line| line.chars().count() <= 80),
-        "{help}"
-    );
+    assert!(help.lines().all(|line| line.chars().count() <= 80), "{help}");
 }
 
 #[tokio::test]
 async fn a_taken_port_is_one_clear_line_and_exit_code_1() {
     let playing = Playing::start().await;
     let taken = playing.sandbox.addr().to_string();
-    let output = within(command().args(["--addr", &taken]).output())
-        .await
-        .unwrap();
+    let output = within(command().args(["--addr", &taken]).output()).await.unwrap();
     assert_eq!(output.status.code(), Some(1));
     let stderr = String::from_utf8(output.stderr).unwrap();
     assert_eq!(stderr.lines().count(), 1);

@@ -1,0 +1,48 @@
+//! TLS servers on loopback with a certificate authority of their own, for tests.
+
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
+use rustls::{ServerConfig, crypto::ring, pki_types::PrivateKeyDer};
+use std::{net::SocketAddr, sync::Arc};
+use tokio::{io::AsyncWriteExt, net::TcpListener};
+use tokio_rustls::TlsAcceptor;
+
+/// What a [`greeter`] says to whoever trusts it.
+pub(crate) const GREETING: &str = "hello";
+
+/// A server that goes on until the test's runtime ends.
+pub(crate) struct Server {
+    pub(crate) address: SocketAddr,
+    pub(crate) ca_pem: String,
+}
+
+/// A new authority, as PEM, and the configuration of a server it vouches for as `localhost`.
+pub(crate) fn authority() -> (String, Arc<ServerConfig>) {
+    let mut ca = CertificateParams::default();
+    ca.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    let ca = CertifiedIssuer::self_signed(ca, KeyPair::generate().expect("a key")).expect("a CA");
+    let key = KeyPair::generate().expect("a key");
+    let leaf = CertificateParams::new(vec!["localhost".to_owned()]).expect("a name");
+    let leaf = leaf.signed_by(&key, &ca).expect("a certificate");
+    let config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
+        .with_safe_default_protocol_versions()
+        .expect("versions")
+        .with_no_client_auth()
+        .with_single_cert(vec![leaf.der().clone()], PrivateKeyDer::try_from(key.serialize_der()).expect("a key"))
+        .expect("a configuration");
+    (ca.as_ref().pem(), Arc::new(config))
+}
+
+pub(crate) async fn greeter() -> Server {
+    let (ca_pem, config) = authority();
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let address = listener.local_addr().expect("an address");
+    tokio::spawn(async move {
+        while let Ok((tcp, _)) = listener.accept().await {
+            if let Ok(mut stream) = TlsAcceptor::from(Arc::clone(&config)).accept(tcp).await {
+                let _ = stream.write_all(GREETING.as_bytes()).await;
+                let _ = stream.shutdown().await;
+            }
+        }
+    });
+    Server { address, ca_pem }
+}
