@@ -328,9 +328,9 @@ impl BrokerConfig {
     ///
     /// # Errors
     /// Every mistake in these settings, together.
-    pub fn read(source: &Source<'_>) -> Result<(Self, LogConfig), ConfigError> {
+    pub fn read(source: &Source<'_>) -> Result<Self, ConfigError> {
         let mut reader = Reader::new(source);
-        let config = (Self::from_reader(&mut reader), LogConfig::from_reader(&mut reader));
+        let config = Self::from_reader(&mut reader);
         reader.finish(config)
     }
 
@@ -360,14 +360,21 @@ fn amqp_uri(reader: &mut Reader<'_>) -> AMQPUri {
     let text = reader
         .secret(&settings::AMQP_URL, &settings::AMQP_URL_FILE)
         .unwrap_or_else(|| settings::AMQP_URL.default.unwrap_or_default().to_owned());
-    AMQPUri::from_str(text.trim()).unwrap_or_else(|_| {
+    amqp_address(text.trim()).unwrap_or_else(|| {
         // Neither the text nor the parser's words: they may hold the password.
         reader.mistake(
             &settings::AMQP_URL,
-            "must be an address such as amqps://user:password@host:5671/vhost (special characters percent-encoded)",
+            "must be an address such as amqps://user:password@host:5671/vhost (special characters percent-encoded, a name or IPv4 as host)",
         );
         AMQPUri::default()
     })
+}
+
+/// Stricter than the client's own parser, which takes `amqp:/host` and an IPv6 literal for `localhost`.
+fn amqp_address(text: &str) -> Option<AMQPUri> {
+    let url = Url::parse(text).ok()?;
+    let host = url.host_str().filter(|host| !host.is_empty() && !host.starts_with('['));
+    host.and_then(|_| AMQPUri::from_str(text).ok())
 }
 
 /// Builds the trust only for `amqps://`: a machine without any CA must still do plain AMQP.

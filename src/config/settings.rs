@@ -145,7 +145,7 @@ pub fn add_flags(command: Command, groups: &[Group]) -> Command {
 }
 
 fn flag(setting: &Setting) -> Arg {
-    let mut help = format!("{} [env: {}]", setting.help, setting.env);
+    let mut help = format!("{}\n[env: {}]", setting.help, setting.env);
     if let Some(default) = setting.default {
         help.push_str(&format!(" [default: {default}]"));
     }
