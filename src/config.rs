@@ -238,16 +238,17 @@ impl<'a> Reader<'a> {
         }
     }
 
+    /// The path is not repeated in a mistake: people put the secret itself there.
     fn secret_file(&mut self, file: &Setting, path: &str) -> Option<String> {
         match std::fs::read_to_string(path) {
             // Files made by `echo` and by editors end in a newline that is no part of the secret.
             Ok(text) if !text.trim().is_empty() => Some(text.trim().to_owned()),
             Ok(_) => {
-                self.mistake(file, format!("the file {path} is empty"));
+                self.mistake(file, "names a file that is empty");
                 None
             }
             Err(error) => {
-                self.mistake(file, format!("cannot read {path}: {error}"));
+                self.mistake(file, format!("names a file that cannot be read: {error}"));
                 None
             }
         }
