@@ -346,11 +346,13 @@ impl BrokerConfig {
             dead_letter: object_name(reader, &settings::OTP_DEAD_LETTER_EXCHANGE),
             topology: topology_mode(reader),
         };
-        let names = [&config.queue, &config.reply_exchange, &config.dropped, &config.dead_letter];
+        // Results that nobody bound a queue for would come back as jobs, or be taken for dead letters.
+        let unrouted = format!("{}.unrouted", config.reply_exchange);
+        let names = [&config.queue, &config.reply_exchange, &config.dropped, &config.dead_letter, &unrouted];
         if BTreeSet::from(names).len() < names.len() {
             reader.mistake(
                 &settings::OTP_QUEUE,
-                "OTP_QUEUE, OTP_REPLY_EXCHANGE, OTP_DROPPED_EXCHANGE and OTP_DEAD_LETTER_EXCHANGE must be four different names",
+                "OTP_QUEUE, OTP_REPLY_EXCHANGE, OTP_DROPPED_EXCHANGE and OTP_DEAD_LETTER_EXCHANGE must be four different names, and none OTP_REPLY_EXCHANGE with .unrouted added",
             );
         }
         config
