@@ -12,6 +12,7 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use bytes::Bytes;
+use serde_json::value::RawValue;
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
@@ -132,12 +133,15 @@ impl Sender {
         class
     }
 
-    /// eSMS repeats numbers in its messages; a result event must not.
+    /// eSMS repeats numbers in its messages; a result event must not, in no field.
     fn mask(&self, answer: &mut Answer, phone: &Phone) {
         let masked = |text: String| phone.masked_in(&self.esms.without_credentials(text));
         answer.error_message = answer.error_message.take().map(&masked);
         answer.code = masked(std::mem::take(&mut answer.code));
-        answer.sms_id = answer.sms_id.take().map(|id| self.esms.without_credentials(id));
+        answer.sms_id = answer.sms_id.take().map(&masked);
+        let json = answer.count_regenerate.take().map(|json| masked(json.get().to_owned()));
+        // What is no JSON once masked was no count.
+        answer.count_regenerate = json.and_then(|json| RawValue::from_string(json).ok());
     }
 
     /// Waits for the next attempt's time, or until the worker is told to stop.
@@ -182,3 +186,6 @@ fn stopped(progress: Progress) -> Sent {
     }
     Sent::LeftToAnother(progress)
 }
+
+#[cfg(test)]
+mod tests;
