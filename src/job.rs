@@ -359,3 +359,6 @@ fn time_alive(raw: &RawValue) -> Result<u32, BodyError> {
         .filter(|minutes| *minutes > 0)
         .ok_or(BodyError::Field { field: "TimeAlive", rule: "a positive whole number of minutes" })
 }
+
+#[cfg(test)]
+mod tests;
