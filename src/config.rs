@@ -530,3 +530,6 @@ impl LogConfig {
         Self { format: format.unwrap_or(LogFormat::Json), filter: filter.unwrap_or_default() }
     }
 }
+
+#[cfg(test)]
+mod tests;
