@@ -93,7 +93,10 @@ pub async fn run(config: Config, stop: CancellationToken, abort: CancellationTok
 
     let ended = tokio::select! {
         ended = consuming.run() => ended.map_err(RunError::from),
-        unfinished = out_of_time(&stop, &abort, grace, &health, &worker) => Err(RunError::Unfinished(unfinished)),
+        unfinished = out_of_time(&stop, &abort, grace, &health, &worker) => match unfinished {
+            0 => Ok(()),
+            unfinished => Err(RunError::Unfinished(unfinished)),
+        },
     };
     abort.cancel();
     services.end().await;
