@@ -3,4 +3,9 @@
 // Clippy takes only the functions marked `#[test]` for tests, and not what they call.
 #![allow(clippy::expect_used, clippy::unwrap_used)]
 
+#[path = "../support/mod.rs"]
+mod support;
+
+mod attempts;
 mod sandbox;
+mod stage;
