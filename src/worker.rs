@@ -82,8 +82,9 @@ impl Taker for Worker {
     fn take(self: &Arc<Self>, delivery: Delivery, origin: Origin) {
         let arrival = Arrival::now();
         let envelope = Envelope::read(&delivery.properties, arrival, self.config.job_ttl);
-        if let Some(age) = envelope.made.and_then(|made| arrival.wall.duration_since(made).ok()) {
-            self.parts.metrics.delivered_after(age);
+        if origin == Origin::Jobs && !delivery.redelivered {
+            let age = envelope.made.and_then(|made| arrival.wall.duration_since(made).ok());
+            age.inspect(|age| self.parts.metrics.delivered_after(*age));
         }
         let receipt = Receipt::new(delivery.acker, delivery.redelivered, &envelope, arrival);
         let death = (origin == Origin::Dropped).then(|| Death::read(&delivery.properties));
@@ -173,6 +174,7 @@ impl Worker {
     }
 
     async fn work(&self, job: Job) {
+        let _in_flight = self.parts.metrics.in_flight();
         match self.settle(&job).await {
             Settled::Ended(event) => self.answer(&job.id, &event).await,
             Settled::GoesBack => self.give_back(&job.id).await,
@@ -190,7 +192,6 @@ impl Worker {
 
     async fn settle_by_sending(&self, job: &Job) -> Settled {
         let Some(_place) = self.place().await else { return Settled::GoesBack };
-        let _in_flight = self.parts.metrics.in_flight();
         let progress = match self.known(job) {
             Known::Done(event) => return Settled::Ended(event),
             Known::AnotherJob => return Settled::AnotherJob,
