@@ -99,7 +99,10 @@ running() {
 
 start_node() {
     if ! running; then
-        "${node_env[@]}" "$server" </dev/null >"$log" 2>&1 &
+        # Here and not by the background job, which may be late: the line
+        # that is waited for stands in the log of the last start, too.
+        : >"$log"
+        "${node_env[@]}" "$server" </dev/null >>"$log" 2>&1 &
         node=$!
     fi
     # In the background, so that the end of our input is noticed meanwhile.
