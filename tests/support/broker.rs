@@ -25,8 +25,9 @@ pub(crate) struct Broker {
 }
 
 impl Broker {
-    /// Starts a node: 5 s on an idle machine, 15 s on a busy one. For tests
-    /// that stop it or need it empty; all others take [`Broker::shared`].
+    /// Starts a node: 7 to 15 s on two busy cores, most of it processor time.
+    /// For tests that stop it or need it empty; all others take
+    /// [`Broker::shared`].
     ///
     /// # Panics
     ///

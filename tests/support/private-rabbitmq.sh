@@ -32,7 +32,7 @@ set -u
 # its children too.
 set -m
 
-readonly START_LIMIT=120 STOP_LIMIT=30 # seconds; a start takes 5 to 15
+readonly START_LIMIT=120 STOP_LIMIT=30 # seconds; a start takes 7 to 15 on two busy cores
 
 # Not the wrapper that Debian has in /usr/sbin: it switches to the user
 # `rabbitmq`, and refuses everybody else but root.
