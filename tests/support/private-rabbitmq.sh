@@ -32,7 +32,7 @@ set -u
 # its children too.
 set -m
 
-readonly START_LIMIT=120 STOP_LIMIT=30 # seconds; a start takes 5 to 15
+readonly START_LIMIT=120 STOP_LIMIT=30 # seconds; a start takes 7 to 15 on two busy cores
 
 # Not the wrapper that Debian has in /usr/sbin: it switches to the user
 # `rabbitmq`, and refuses everybody else but root.
@@ -99,7 +99,10 @@ running() {
 
 start_node() {
     if ! running; then
-        "${node_env[@]}" "$server" </dev/null >"$log" 2>&1 &
+        # Here and not by the background job, which may be late: the line
+        # that is waited for stands in the log of the last start, too.
+        : >"$log"
+        "${node_env[@]}" "$server" </dev/null >>"$log" 2>&1 &
         node=$!
     fi
     # In the background, so that the end of our input is noticed meanwhile.

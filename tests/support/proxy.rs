@@ -48,9 +48,11 @@ struct Controls {
 #[derive(Clone)]
 struct Stall {
     direction: Direction,
-    /// Holds back every connection when empty.
-    pattern: Vec<u8>,
+    concerns: Arc<Concerns>,
 }
+
+/// Whether a stall is about the connection whose client began with these bytes.
+type Concerns = dyn Fn(&[u8]) -> bool + Send + Sync;
 
 impl Proxy {
     /// Starts to forward to `target`, a port of 127.0.0.1.
@@ -66,7 +68,11 @@ impl Proxy {
             open: watch::Sender::new(0),
         });
         let accepting = tokio::spawn(accept(listener, target, Arc::clone(&controls)));
-        Self { port, controls, accepting }
+        Self {
+            port,
+            controls,
+            accepting,
+        }
     }
 
     /// The port of 127.0.0.1 to connect to instead of the target's.
@@ -78,7 +84,10 @@ impl Proxy {
     /// when that is done. New ones are let through.
     pub(crate) async fn cut(&self) {
         self.controls.cuts.send_modify(|cuts| *cuts += 1);
-        until("cut connections are gone", LIMIT, async || *self.controls.open.borrow() == 0).await;
+        until("cut connections are gone", LIMIT, async || {
+            *self.controls.open.borrow() == 0
+        })
+        .await;
     }
 
     /// From now on the operating system refuses new connections; open ones
@@ -105,14 +114,38 @@ impl Proxy {
     /// Forwards nothing more in `direction`, on every connection, open and
     /// new, until [`resume`](Self::resume). No byte is lost.
     pub(crate) fn stall(&self, direction: Direction) {
-        self.stall_matching(b"", direction);
+        self.add_stall(direction, |_| true);
+    }
+
+    /// The same for AMQP connections with `name` in the name that the client
+    /// gave them.
+    pub(crate) fn stall_named(&self, name: &str, direction: Direction) {
+        let name = name.as_bytes().to_vec();
+        self.add_stall(direction, move |head| {
+            connection_name(head).is_some_and(|given| contains(given, &name))
+        });
     }
 
     /// The same for connections whose client has said `pattern` in its first
-    /// 4 KiB, such as the name that an AMQP client gives its connection.
+    /// 4 KiB. Every AMQP client says `publisher_confirms`, and other names of
+    /// what it can do: for its own name, take [`stall_named`](Self::stall_named).
     pub(crate) fn stall_matching(&self, pattern: &[u8], direction: Direction) {
         let pattern = pattern.to_vec();
-        self.controls.stalls.send_modify(|stalls| stalls.push(Stall { direction, pattern }));
+        self.add_stall(direction, move |head| contains(head, &pattern));
+    }
+
+    fn add_stall(
+        &self,
+        direction: Direction,
+        concerns: impl Fn(&[u8]) -> bool + Send + Sync + 'static,
+    ) {
+        let concerns = Arc::new(concerns);
+        self.controls.stalls.send_modify(|stalls| {
+            stalls.push(Stall {
+                direction,
+                concerns,
+            });
+        });
     }
 
     /// Ends every stall; what was held back goes through.
@@ -177,7 +210,9 @@ async fn accept(listener: TcpListener, target: u16, controls: Arc<Controls>) {
     }
 }
 
-async fn next_client(listener: Option<&TcpListener>) -> std::io::Result<(TcpStream, std::net::SocketAddr)> {
+async fn next_client(
+    listener: Option<&TcpListener>,
+) -> std::io::Result<(TcpStream, std::net::SocketAddr)> {
     match listener {
         Some(listener) => listener.accept().await,
         None => std::future::pending().await,
@@ -191,7 +226,12 @@ async fn serve(client: TcpStream, target: u16, controls: Arc<Controls>) {
 }
 
 /// Both sockets are closed when this returns.
-async fn relay(mut client: TcpStream, target: u16, controls: &Controls, mut cuts: watch::Receiver<u64>) {
+async fn relay(
+    mut client: TcpStream,
+    target: u16,
+    controls: &Controls,
+    mut cuts: watch::Receiver<u64>,
+) {
     let Ok(mut server) = TcpStream::connect((Ipv4Addr::LOCALHOST, target)).await else {
         // As far as a proxy can say that nobody is there.
         client.set_zero_linger().ok();
@@ -266,10 +306,27 @@ fn remember(bytes: &[u8], head: &Mutex<Vec<u8>>) {
 fn stalled(stalls: &[Stall], direction: Direction, head: &Mutex<Vec<u8>>) -> bool {
     let head = head.lock().expect("an unpoisoned lock");
     stalls.iter().any(|stall| {
-        (stall.direction == Direction::Both || stall.direction == direction) && contains(&head, &stall.pattern)
+        (stall.direction == Direction::Both || stall.direction == direction)
+            && (stall.concerns)(&head)
     })
 }
 
+/// The entry of that name in the table of client properties: a length of one
+/// byte and the key, `S` for a string, a length of four bytes and the value.
+fn connection_name(head: &[u8]) -> Option<&[u8]> {
+    const KEY: &[u8] = b"\x0fconnection_nameS";
+    let start = find(head, KEY)? + KEY.len();
+    let (length, rest) = head.get(start..)?.split_first_chunk()?;
+    rest.get(..usize::try_from(u32::from_be_bytes(*length)).ok()?)
+}
+
 fn contains(bytes: &[u8], pattern: &[u8]) -> bool {
-    pattern.is_empty() || bytes.windows(pattern.len()).any(|part| part == pattern)
+    find(bytes, pattern).is_some()
+}
+
+/// `pattern` is not empty.
+fn find(bytes: &[u8], pattern: &[u8]) -> Option<usize> {
+    bytes
+        .windows(pattern.len())
+        .position(|part| part == pattern)
 }
