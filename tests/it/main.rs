@@ -1,6 +1,12 @@
-//! Tests from outside: against a real RabbitMQ, over real sockets.
+//! Tests from the outside: one program, one file a behaviour.
+
+// Clippy takes only the functions marked `#[test]` for tests, and not what they call.
+#![allow(clippy::expect_used, clippy::unwrap_used)]
 
 #[path = "../support/mod.rs"]
 mod support;
 
+mod attempts;
+mod sandbox;
+mod stage;
 mod support_works;

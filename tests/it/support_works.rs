@@ -30,46 +30,26 @@ async fn a_quorum_queues_message_outlives_a_stopped_and_a_killed_node() {
     client.publish("kept", Job::new(json!({}))).await;
 
     broker.stop().await;
-    assert!(
-        TcpStream::connect(("127.0.0.1", broker.port()))
-            .await
-            .is_err()
-    );
+    assert!(TcpStream::connect(("127.0.0.1", broker.port())).await.is_err());
     broker.start_again().await;
-    until("the message is there after a stop", SOON, async || {
-        broker.queue_depth("kept").await == Some(1)
-    })
-    .await;
+    until("the message is there after a stop", SOON, async || broker.queue_depth("kept").await == Some(1)).await;
 
     broker.kill().await;
     broker.start_again().await;
-    until("the message is there after a kill", SOON, async || {
-        broker.queue_depth("kept").await == Some(1)
-    })
-    .await;
+    until("the message is there after a kill", SOON, async || broker.queue_depth("kept").await == Some(1)).await;
 }
 
 #[tokio::test]
 async fn nothing_is_left_of_a_node_when_its_owner_is_gone() {
     let port = ports::free_block(3);
-    let script = concat!(
-        env!("CARGO_MANIFEST_DIR"),
-        "/tests/support/private-rabbitmq.sh"
-    );
-    let mut supervisor = Command::new(script)
-        .arg(port.to_string())
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .spawn()
-        .unwrap();
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/private-rabbitmq.sh");
+    let mut supervisor =
+        Command::new(script).arg(port.to_string()).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
     let mut commands = supervisor.stdin.take().unwrap();
     let mut answers = BufReader::new(supervisor.stdout.take().unwrap()).lines();
     writeln!(commands, "start").unwrap();
     assert_eq!(answers.next().unwrap().unwrap(), format!("ready {port}"));
-    let asked = Command::new(script)
-        .args([&port.to_string(), "eval", "os:getpid()."])
-        .output()
-        .unwrap();
+    let asked = Command::new(script).args([&port.to_string(), "eval", "os:getpid()."]).output().unwrap();
     let answer = String::from_utf8(asked.stdout).unwrap();
     let node: String = answer.chars().filter(char::is_ascii_digit).collect();
     assert!(alive(&node), "{answer}");
@@ -105,19 +85,13 @@ async fn a_stalled_proxy_holds_back_the_confirm_of_a_message_that_has_arrived() 
     let publishing = tokio::spawn(async move {
         client.publish("stalled", Job::new(json!({}))).await;
     });
-    until("the message has arrived", SOON, async || {
-        broker.queue_depth("stalled").await == Some(1)
-    })
-    .await;
+    until("the message has arrived", SOON, async || broker.queue_depth("stalled").await == Some(1)).await;
     // The confirm of a later message, on another connection, has overtaken it.
     bystander.publish("stalled", Job::new(json!({}))).await;
     assert!(!publishing.is_finished());
 
     proxy.resume();
-    tokio::time::timeout(SOON, publishing)
-        .await
-        .unwrap()
-        .unwrap();
+    tokio::time::timeout(SOON, publishing).await.unwrap().unwrap();
 }
 
 #[tokio::test]
@@ -136,9 +110,7 @@ async fn a_stall_can_be_for_what_a_client_has_said() {
     let target = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let proxy = Proxy::start(target.local_addr().unwrap().port()).await;
     proxy.stall_matching(b"secret", Direction::Both);
-    let mut client = TcpStream::connect(("127.0.0.1", proxy.port()))
-        .await
-        .unwrap();
+    let mut client = TcpStream::connect(("127.0.0.1", proxy.port())).await.unwrap();
     let (mut server, _) = target.accept().await.unwrap();
     client.write_all(b"one sec").await.unwrap();
     server.read_exact(&mut [0; 7]).await.unwrap();
@@ -183,10 +155,8 @@ async fn raw_bytes_arrive_as_they_were_written() {
     let broker = Broker::shared().await;
     let client = Client::connect(&broker.url()).await;
     declare_quorum(&client, "raw").await;
-    let headers = raw::table(&[
-        (b"bytes", b'S', raw::long_string(b"\xff\xfe")),
-        (b"nested", b'F', raw::nested_table(3)),
-    ]);
+    let headers =
+        raw::table(&[(b"bytes", b'S', raw::long_string(b"\xff\xfe")), (b"nested", b'F', raw::nested_table(3))]);
     let body = vec![b'x'; 300_000];
     RawMessage::new(body.clone())
         .with(property::MESSAGE_ID, raw::short_string("id"))
@@ -197,15 +167,9 @@ async fn raw_bytes_arrive_as_they_were_written() {
 
     let message = client.consume("raw").await.next(SOON).await;
     assert_eq!(message.body, body);
-    assert_eq!(
-        message.properties.message_id().as_ref().unwrap().as_str(),
-        "id"
-    );
+    assert_eq!(message.properties.message_id().as_ref().unwrap().as_str(), "id");
     let headers = message.properties.headers().as_ref().unwrap().inner();
-    assert_eq!(
-        headers["bytes"],
-        AMQPValue::LongString(b"\xff\xfe".as_slice().into())
-    );
+    assert_eq!(headers["bytes"], AMQPValue::LongString(b"\xff\xfe".as_slice().into()));
     assert_eq!(depth(&headers["nested"]), 3);
 }
 
@@ -233,10 +197,7 @@ async fn the_broker_takes_what_a_proper_client_cannot_send() {
 async fn a_raw_publish_that_the_broker_refuses_says_why() {
     let broker = Broker::shared().await;
     let unknown_type = raw::table(&[(b"key", b'?', vec![])]);
-    let refused = RawMessage::new("x")
-        .with(property::HEADERS, unknown_type)
-        .publish(broker.port(), "nowhere")
-        .await;
+    let refused = RawMessage::new("x").with(property::HEADERS, unknown_type).publish(broker.port(), "nowhere").await;
     assert!(refused.is_err(), "{refused:?}");
 }
 
@@ -263,16 +224,11 @@ async fn a_taken_and_unanswered_message_counts_as_unacked_and_not_as_ready() {
 #[tokio::test]
 async fn a_client_receives_what_is_routed_and_what_is_replied_to_it() {
     let broker = Broker::shared().await;
-    let [asking, answering] = [
-        Client::connect(&broker.url()).await,
-        Client::connect(&broker.url()).await,
-    ];
+    let [asking, answering] = [Client::connect(&broker.url()).await, Client::connect(&broker.url()).await];
     let mut questions = answering.results("amq.topic", "question.*").await;
     let mut replies = asking.direct_replies().await;
     let question = Job::for_phone("0901888484", "q1").reply_to(DIRECT_REPLY_TO);
-    asking
-        .publish_to("amq.topic", "question.one", question)
-        .await;
+    asking.publish_to("amq.topic", "question.one", question).await;
 
     let question = questions.next(SOON).await;
     assert_eq!(question.routing_key, "question.one");
@@ -284,10 +240,7 @@ async fn a_client_receives_what_is_routed_and_what_is_replied_to_it() {
     let answer = replies.next(SOON).await;
     assert_eq!(answer.json(), json!("yes"));
     let headers = answer.properties.headers().clone().unwrap();
-    assert_eq!(
-        headers.inner()["traceparent"],
-        AMQPValue::LongString("00-1-2-01".into())
-    );
+    assert_eq!(headers.inner()["traceparent"], AMQPValue::LongString("00-1-2-01".into()));
 }
 
 #[tokio::test]
@@ -297,10 +250,7 @@ async fn a_sample_is_read_by_its_name_and_labels() {
                 jobs_total{outcome=\"failed\",scope=\"a\"} 4\n\
                 jobs 1\n";
     let scrape = Scrape::parse(text);
-    assert_eq!(
-        scrape.value("jobs_total", &[("outcome", "failed")]),
-        Some(4.0)
-    );
+    assert_eq!(scrape.value("jobs_total", &[("outcome", "failed")]), Some(4.0));
     assert_eq!(scrape.value("jobs_total", &[("scope", "a")]), Some(7.0));
     assert_eq!(scrape.value("jobs_total", &[("outcome", "x")]), None);
     assert_eq!(scrape.value("jobs", &[]), Some(1.0));
@@ -355,9 +305,6 @@ async fn declare_quorum(client: &Client, queue: &str) {
 
 async fn declare(client: &Client, queue: &str, arguments: FieldTable) {
     let options = QueueDeclareOptions::durable();
-    let declared = client
-        .channel()
-        .queue_declare(queue.into(), options, arguments)
-        .await;
+    let declared = client.channel().queue_declare(queue.into(), options, arguments).await;
     assert!(declared.is_ok(), "{declared:?}");
 }

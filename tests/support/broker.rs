@@ -12,10 +12,7 @@ use tokio::task::spawn_blocking;
 
 use super::ports;
 
-const SCRIPT: &str = concat!(
-    env!("CARGO_MANIFEST_DIR"),
-    "/tests/support/private-rabbitmq.sh"
-);
+const SCRIPT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/private-rabbitmq.sh");
 
 /// A node on loopback. It, its data and its processes are gone when this is
 /// dropped, and also when this process ends in any way, SIGKILL included.
@@ -94,9 +91,7 @@ impl Broker {
         let answer = self.script(&["eval", code]).await;
         let answer = answer.trim();
         assert!(!answer.starts_with("{error"), "{code}\n{answer}");
-        let value = answer
-            .strip_prefix("{ok, ")
-            .and_then(|rest| rest.strip_suffix('}'));
+        let value = answer.strip_prefix("{ok, ").and_then(|rest| rest.strip_suffix('}'));
         value.unwrap_or(answer).to_owned()
     }
 
@@ -108,9 +103,7 @@ impl Broker {
             .expect("connection to the private RabbitMQ");
         let channel = connection.create_channel().await.expect("channel");
         let passive = QueueDeclareOptions::default().passive();
-        let declared = channel
-            .queue_declare(queue.into(), passive, FieldTable::default())
-            .await;
+        let declared = channel.queue_declare(queue.into(), passive, FieldTable::default()).await;
         let depth = match declared {
             Ok(queue) => Some(queue.message_count()),
             Err(error) if error.to_string().contains("NOT_FOUND") => None,
@@ -136,18 +129,13 @@ impl Broker {
              end."
         );
         let answer = self.eval(&code).await;
-        answer
-            .parse()
-            .unwrap_or_else(|_| panic!("unacked({queue}): {answer}"))
+        answer.parse().unwrap_or_else(|_| panic!("unacked({queue}): {answer}"))
     }
 
     async fn command(&self, command: &'static str) {
         let supervisor = Arc::clone(&self.supervisor);
         blocking(move || {
-            let answer = supervisor
-                .lock()
-                .expect("a working supervisor")
-                .ask(command);
+            let answer = supervisor.lock().expect("a working supervisor").ask(command);
             answer.unwrap_or_else(|why| panic!("{command} RabbitMQ: {why}"));
         })
         .await;
@@ -202,11 +190,7 @@ impl Supervisor {
             .expect(SCRIPT);
         let commands = script.stdin.take();
         let answers = BufReader::new(script.stdout.take().expect("a piped output"));
-        Self {
-            script,
-            commands,
-            answers,
-        }
+        Self { script, commands, answers }
     }
 
     /// The script bounds every answer in time, so this ends too.

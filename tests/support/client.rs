@@ -5,8 +5,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use futures_util::StreamExt;
 use lapin::options::{
-    BasicConsumeOptions, BasicPublishOptions, ConfirmSelectOptions, QueueBindOptions,
-    QueueDeclareOptions,
+    BasicConsumeOptions, BasicPublishOptions, ConfirmSelectOptions, QueueBindOptions, QueueDeclareOptions,
 };
 use lapin::types::{AMQPValue, FieldTable, LongString};
 use lapin::{BasicProperties, Channel, Confirmation, Connection, ConnectionProperties, Consumer};
@@ -25,20 +24,12 @@ pub(crate) struct Client {
 impl Client {
     /// Connects as `test-client`.
     pub(crate) async fn connect(url: &str) -> Self {
-        let properties =
-            ConnectionProperties::default().with_connection_name(LongString::from("test-client"));
-        let connection = Connection::connect(url, properties)
-            .await
-            .unwrap_or_else(|error| panic!("connection to {url}: {error}"));
+        let properties = ConnectionProperties::default().with_connection_name(LongString::from("test-client"));
+        let connection =
+            Connection::connect(url, properties).await.unwrap_or_else(|error| panic!("connection to {url}: {error}"));
         let channel = connection.create_channel().await.expect("channel");
-        channel
-            .confirm_select(ConfirmSelectOptions::default())
-            .await
-            .expect("confirm mode");
-        Self {
-            connection,
-            channel,
-        }
+        channel.confirm_select(ConfirmSelectOptions::default()).await.expect("confirm mode");
+        Self { connection, channel }
     }
 
     /// The channel, for what this client has no method for.
@@ -68,39 +59,24 @@ impl Client {
     }
 
     async fn send(&self, exchange: &str, routing_key: &str, job: Job, mandatory: bool) {
-        let options = BasicPublishOptions {
-            mandatory,
-            ..BasicPublishOptions::default()
-        };
+        let options = BasicPublishOptions { mandatory, ..BasicPublishOptions::default() };
         let confirm = self
             .channel
-            .basic_publish(
-                exchange.into(),
-                routing_key.into(),
-                options,
-                &job.body,
-                job.properties,
-            )
+            .basic_publish(exchange.into(), routing_key.into(), options, &job.body, job.properties)
             .await
             .expect("publish")
             .await
             .expect("confirm");
         let taken = matches!(confirm, Confirmation::Ack(None));
-        assert!(
-            taken,
-            "publish to {exchange:?} {routing_key:?}: {confirm:?}"
-        );
+        assert!(taken, "publish to {exchange:?} {routing_key:?}: {confirm:?}");
     }
 
     /// Results from now on whose routing key matches `pattern` (`otp.*` is
     /// all of them). The exchange must exist: start a worker first.
     pub(crate) async fn results(&self, exchange: &str, pattern: &str) -> Results {
         let options = QueueDeclareOptions::exclusive().auto_delete();
-        let queue = self
-            .channel
-            .queue_declare("".into(), options, FieldTable::default())
-            .await
-            .expect("a temporary queue");
+        let queue =
+            self.channel.queue_declare("".into(), options, FieldTable::default()).await.expect("a temporary queue");
         self.channel
             .queue_bind(
                 queue.name().clone(),
@@ -122,10 +98,7 @@ impl Client {
 
     /// Everything in `queue`, acknowledged as it comes.
     pub(crate) async fn consume(&self, queue: &str) -> Results {
-        let options = BasicConsumeOptions {
-            no_ack: true,
-            ..BasicConsumeOptions::default()
-        };
+        let options = BasicConsumeOptions { no_ack: true, ..BasicConsumeOptions::default() };
         let consumer = self
             .channel
             .basic_consume(queue.into(), "".into(), options, FieldTable::default())
@@ -156,10 +129,7 @@ impl Job {
     /// The same with any body, JSON or not.
     pub(crate) fn bytes(body: impl Into<Vec<u8>>) -> Self {
         let persistent = 2;
-        Self {
-            body: body.into(),
-            properties: BasicProperties::default().with_delivery_mode(persistent),
-        }
+        Self { body: body.into(), properties: BasicProperties::default().with_delivery_mode(persistent) }
     }
 
     /// A job for `phone` that the contract accepts, with an id.
@@ -254,9 +224,7 @@ impl Results {
             let Ok(next) = timeout_at(deadline, self.consumer.next()).await else {
                 break;
             };
-            let delivery = next
-                .expect("the consumer was cancelled")
-                .expect("the client's connection is up");
+            let delivery = next.expect("the consumer was cancelled").expect("the client's connection is up");
             received.push(Received {
                 routing_key: delivery.routing_key.to_string(),
                 properties: delivery.properties,

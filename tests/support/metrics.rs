@@ -108,17 +108,11 @@ impl<'a> Sample<'a> {
         let (series, value) = line.rsplit_once(' ')?;
         let (name, labels) = series.split_once('{').unwrap_or((series, "}"));
         let labels = labels.strip_suffix('}')?;
-        Some(Self {
-            name,
-            labels: labels.split(',').filter_map(parse_label).collect(),
-            value: value.parse().ok()?,
-        })
+        Some(Self { name, labels: labels.split(',').filter_map(parse_label).collect(), value: value.parse().ok()? })
     }
 
     fn has(&self, labels: &[(&str, &str)]) -> bool {
-        labels
-            .iter()
-            .all(|(name, value)| self.labels.get(name) == Some(value))
+        labels.iter().all(|(name, value)| self.labels.get(name) == Some(value))
     }
 }
 

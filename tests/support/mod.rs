@@ -5,15 +5,8 @@
 //! Everything here panics with a sentence when it cannot do its work: a test
 //! that cannot run has failed.
 
-#![allow(
-    dead_code,
-    reason = "each program that includes this module uses a part of it"
-)]
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    reason = "a broken expectation here is a failed test"
-)]
+#![allow(dead_code, reason = "each program that includes this module uses a part of it")]
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a broken expectation here is a failed test")]
 
 pub(crate) mod broker;
 pub(crate) mod client;

@@ -68,11 +68,7 @@ impl Proxy {
             open: watch::Sender::new(0),
         });
         let accepting = tokio::spawn(accept(listener, target, Arc::clone(&controls)));
-        Self {
-            port,
-            controls,
-            accepting,
-        }
+        Self { port, controls, accepting }
     }
 
     /// The port of 127.0.0.1 to connect to instead of the target's.
@@ -84,10 +80,7 @@ impl Proxy {
     /// when that is done. New ones are let through.
     pub(crate) async fn cut(&self) {
         self.controls.cuts.send_modify(|cuts| *cuts += 1);
-        until("cut connections are gone", LIMIT, async || {
-            *self.controls.open.borrow() == 0
-        })
-        .await;
+        until("cut connections are gone", LIMIT, async || *self.controls.open.borrow() == 0).await;
     }
 
     /// From now on the operating system refuses new connections; open ones
@@ -121,9 +114,7 @@ impl Proxy {
     /// gave them.
     pub(crate) fn stall_named(&self, name: &str, direction: Direction) {
         let name = name.as_bytes().to_vec();
-        self.add_stall(direction, move |head| {
-            connection_name(head).is_some_and(|given| contains(given, &name))
-        });
+        self.add_stall(direction, move |head| connection_name(head).is_some_and(|given| contains(given, &name)));
     }
 
     /// The same for connections whose client has said `pattern` in its first
@@ -134,17 +125,10 @@ impl Proxy {
         self.add_stall(direction, move |head| contains(head, &pattern));
     }
 
-    fn add_stall(
-        &self,
-        direction: Direction,
-        concerns: impl Fn(&[u8]) -> bool + Send + Sync + 'static,
-    ) {
+    fn add_stall(&self, direction: Direction, concerns: impl Fn(&[u8]) -> bool + Send + Sync + 'static) {
         let concerns = Arc::new(concerns);
         self.controls.stalls.send_modify(|stalls| {
-            stalls.push(Stall {
-                direction,
-                concerns,
-            });
+            stalls.push(Stall { direction, concerns });
         });
     }
 
@@ -210,9 +194,7 @@ async fn accept(listener: TcpListener, target: u16, controls: Arc<Controls>) {
     }
 }
 
-async fn next_client(
-    listener: Option<&TcpListener>,
-) -> std::io::Result<(TcpStream, std::net::SocketAddr)> {
+async fn next_client(listener: Option<&TcpListener>) -> std::io::Result<(TcpStream, std::net::SocketAddr)> {
     match listener {
         Some(listener) => listener.accept().await,
         None => std::future::pending().await,
@@ -226,12 +208,7 @@ async fn serve(client: TcpStream, target: u16, controls: Arc<Controls>) {
 }
 
 /// Both sockets are closed when this returns.
-async fn relay(
-    mut client: TcpStream,
-    target: u16,
-    controls: &Controls,
-    mut cuts: watch::Receiver<u64>,
-) {
+async fn relay(mut client: TcpStream, target: u16, controls: &Controls, mut cuts: watch::Receiver<u64>) {
     let Ok(mut server) = TcpStream::connect((Ipv4Addr::LOCALHOST, target)).await else {
         // As far as a proxy can say that nobody is there.
         client.set_zero_linger().ok();
@@ -305,10 +282,9 @@ fn remember(bytes: &[u8], head: &Mutex<Vec<u8>>) {
 
 fn stalled(stalls: &[Stall], direction: Direction, head: &Mutex<Vec<u8>>) -> bool {
     let head = head.lock().expect("an unpoisoned lock");
-    stalls.iter().any(|stall| {
-        (stall.direction == Direction::Both || stall.direction == direction)
-            && (stall.concerns)(&head)
-    })
+    stalls
+        .iter()
+        .any(|stall| (stall.direction == Direction::Both || stall.direction == direction) && (stall.concerns)(&head))
 }
 
 /// The entry of that name in the table of client properties: a length of one
@@ -326,7 +302,5 @@ fn contains(bytes: &[u8], pattern: &[u8]) -> bool {
 
 /// `pattern` is not empty.
 fn find(bytes: &[u8], pattern: &[u8]) -> Option<usize> {
-    bytes
-        .windows(pattern.len())
-        .position(|part| part == pattern)
+    bytes.windows(pattern.len()).position(|part| part == pattern)
 }

@@ -39,10 +39,7 @@ pub(crate) struct RawMessage {
 impl RawMessage {
     pub(crate) fn new(body: impl Into<Vec<u8>>) -> Self {
         let body = body.into();
-        Self {
-            body,
-            ..Self::default()
-        }
+        Self { body, ..Self::default() }
     }
 
     /// Sets the property with this bit of [`property`] to an encoded value,
@@ -104,9 +101,7 @@ pub(crate) fn long_string(bytes: impl AsRef<[u8]>) -> Vec<u8> {
 
 /// A table of entries, each a key, a type letter, and a value already encoded.
 pub(crate) fn table(entries: &[(&[u8], u8, Vec<u8>)]) -> Vec<u8> {
-    let encode = |(key, kind, value): &(&[u8], u8, Vec<u8>)| {
-        [short_string(key), vec![*kind], value.clone()].concat()
-    };
+    let encode = |(key, kind, value): &(&[u8], u8, Vec<u8>)| [short_string(key), vec![*kind], value.clone()].concat();
     long_string(entries.iter().flat_map(encode).collect::<Vec<_>>())
 }
 
@@ -151,10 +146,7 @@ struct Session {
 impl Session {
     async fn open(port: u16) -> io::Result<Self> {
         let stream = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).await?;
-        let mut session = Self {
-            stream,
-            frame_max: 0,
-        };
+        let mut session = Self { stream, frame_max: 0 };
         session.log_in().await?;
         session.send(1, CHANNEL_OPEN, &short_string("")).await?;
         session.expect(CHANNEL_OPEN_OK).await?;

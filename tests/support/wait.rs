@@ -10,11 +10,7 @@ const PAUSE: Duration = Duration::from_millis(10);
 /// # Panics
 ///
 /// With `what` in the message, when `within` has passed before.
-pub(crate) async fn eventually<T>(
-    what: &str,
-    within: Duration,
-    look: impl AsyncFnMut() -> Option<T>,
-) -> T {
+pub(crate) async fn eventually<T>(what: &str, within: Duration, look: impl AsyncFnMut() -> Option<T>) -> T {
     let found = found(within, look).await;
     found.unwrap_or_else(|| panic!("not within {within:?}: {what}"))
 }
@@ -25,10 +21,7 @@ pub(crate) async fn until(what: &str, within: Duration, mut look: impl AsyncFnMu
 }
 
 /// Calls `look` until it gives a value; `None` when `within` has passed before.
-pub(crate) async fn found<T>(
-    within: Duration,
-    mut look: impl AsyncFnMut() -> Option<T>,
-) -> Option<T> {
+pub(crate) async fn found<T>(within: Duration, mut look: impl AsyncFnMut() -> Option<T>) -> Option<T> {
     let looking = async {
         loop {
             if let Some(value) = look().await {

@@ -32,11 +32,7 @@ impl Worker {
     }
 
     /// The same with any arguments.
-    pub(crate) fn spawn_command(
-        program: impl AsRef<Path>,
-        args: &[&str],
-        env: &[(&str, &str)],
-    ) -> Self {
+    pub(crate) fn spawn_command(program: impl AsRef<Path>, args: &[&str], env: &[(&str, &str)]) -> Self {
         let program = program.as_ref();
         let mut child = Command::new(program)
             .args(args)
@@ -94,16 +90,12 @@ impl Worker {
     /// The address of `/metrics`, `/livez` and `/readyz`, from the JSON log
     /// line whose message is `http listening`.
     pub(crate) async fn http_addr(&self, within: Duration) -> SocketAddr {
-        self.wait_for_line("the log line `http listening`", within, listening)
-            .await
+        self.wait_for_line("the log line `http listening`", within, listening).await
     }
 
     /// Sends `TERM`, `INT` or `KILL`.
     pub(crate) fn signal(&self, name: &str) {
-        let status = Command::new("kill")
-            .args(["-s", name, &self.pid().to_string()])
-            .status()
-            .expect("kill");
+        let status = Command::new("kill").args(["-s", name, &self.pid().to_string()]).status().expect("kill");
         assert!(status.success(), "kill -s {name}: {status}");
     }
 
@@ -118,12 +110,7 @@ impl Worker {
         status.code().or(status.signal().map(|signal| 128 + signal))
     }
 
-    async fn wait_for_line<T>(
-        &self,
-        what: &str,
-        within: Duration,
-        find: impl Fn(&str) -> Option<T>,
-    ) -> T {
+    async fn wait_for_line<T>(&self, what: &str, within: Duration, find: impl Fn(&str) -> Option<T>) -> T {
         let look = async || {
             // Asked before the look: then nothing can have come after it.
             let ended = self.reader.is_finished();
