@@ -17,6 +17,7 @@ use crate::send::Sender;
 use crate::send::esms::{BuildError, Esms};
 use crate::telemetry::http::{self, Health};
 use crate::telemetry::metrics::Metrics;
+use crate::worker::answers::Answers;
 use crate::worker::{Parts, Worker};
 
 /// What the parts that serve the jobs may take to end, once no job needs them.
@@ -76,8 +77,7 @@ pub async fn run(config: Config, stop: CancellationToken, abort: CancellationTok
     let parts = Parts {
         sender: Sender::new(esms, config.retry.clone(), Arc::clone(&metrics)),
         ledger: Ledger::in_memory(config.ledger_ttl),
-        results,
-        replies,
+        answers: Answers::new(results, replies, &config.broker, Arc::clone(&metrics)),
         metrics: Arc::clone(&metrics),
     };
     let (broker, prefetch, grace) = (config.broker.clone(), config.concurrency, config.shutdown_grace);
@@ -93,7 +93,10 @@ pub async fn run(config: Config, stop: CancellationToken, abort: CancellationTok
 
     let ended = tokio::select! {
         ended = consuming.run() => ended.map_err(RunError::from),
-        unfinished = out_of_time(&stop, &abort, grace, &health, &worker) => Err(RunError::Unfinished(unfinished)),
+        unfinished = out_of_time(&stop, &abort, grace, &health, &worker) => match unfinished {
+            0 => Ok(()),
+            unfinished => Err(RunError::Unfinished(unfinished)),
+        },
     };
     abort.cancel();
     services.end().await;

@@ -14,6 +14,10 @@ use tokio::time::timeout;
 /// connection is taken for lost.
 pub const REPLY_WITHIN: Duration = Duration::from_secs(10);
 
+/// A session that lived this long was a good one: after its loss the next is tried soon. One that was
+/// lost at once would be lost again, so the waits go on growing.
+const GOOD_SESSION: Duration = Duration::from_secs(10);
+
 /// Closes a connection without waiting long for the broker to say goodbye.
 pub(crate) async fn close(connection: &Connection) {
     let goodbye = connection.close(200, "done".into());

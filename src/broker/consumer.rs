@@ -1,7 +1,6 @@
 //! Consuming: an outer loop that reconnects, and one session inside it.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use futures_util::StreamExt as _;
 use lapin::message::Delivery;
@@ -13,14 +12,11 @@ use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
 use super::topology::{self, TopologyError};
-use super::{REPLY_WITHIN, close, wire};
+use super::{GOOD_SESSION, REPLY_WITHIN, close, wire};
 use crate::backoff::Policy;
 use crate::config::BrokerConfig;
 use crate::telemetry::http::Health;
 use crate::telemetry::metrics::Metrics;
-
-/// A session that lived this long was a good one: the next one is tried again soon.
-const GOOD_SESSION: Duration = Duration::from_secs(10);
 
 /// Jobs the broker gave up are only answered, not sent: a few at a time do.
 const DROPPED_PREFETCH: u16 = 16;

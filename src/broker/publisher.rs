@@ -5,7 +5,6 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use futures_util::{Stream, StreamExt as _};
-use lapin::message::BasicReturnMessage;
 use lapin::options::{BasicPublishOptions, ConfirmSelectOptions};
 use lapin::types::ShortString;
 use lapin::{BasicProperties, Channel, Confirmation, Connection, Event};
@@ -14,7 +13,7 @@ use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use super::{REPLY_WITHIN, close, wire};
+use super::{GOOD_SESSION, REPLY_WITHIN, close, wire};
 use crate::backoff::Policy;
 use crate::config::BrokerConfig;
 use crate::telemetry::metrics::Metrics;
@@ -23,8 +22,11 @@ use crate::telemetry::metrics::Metrics;
 /// quorum queue confirms in milliseconds, in a second or two while it elects a leader.
 const CONFIRM_WITHIN: Duration = Duration::from_secs(15);
 
-/// A session that lived this long was a good one: the next one is tried again soon.
-const GOOD_SESSION: Duration = Duration::from_secs(10);
+const STOPPING: &str = "stopping";
+
+/// How the names begin that bring a reply straight to a waiting channel
+/// (<https://www.rabbitmq.com/docs/direct-reply-to>).
+const DIRECT_REPLY: &str = "amq.rabbitmq.reply-to.";
 
 /// One message to publish.
 #[derive(Clone, Debug)]
@@ -117,8 +119,10 @@ impl Publisher {
 
 impl Session {
     async fn publish(&self, message: Message<'_>) -> Result<Routed, PublishError> {
-        // Mandatory, or the broker would drop what no queue takes without a word.
-        let options = BasicPublishOptions { mandatory: true, ..Default::default() };
+        // Mandatory, or the broker would drop what no queue takes without a word. Direct reply-to is
+        // no queue to it: it would return the message although it delivers it.
+        let mandatory = !message.routing_key.starts_with(DIRECT_REPLY);
+        let options = BasicPublishOptions { mandatory, ..Default::default() };
         let publish = async {
             let exchange = ShortString::from(message.exchange);
             let routing_key = ShortString::from(message.routing_key);
@@ -147,10 +151,7 @@ impl Session {
 fn routed(confirmation: Confirmation) -> Result<Routed, PublishError> {
     match confirmation {
         Confirmation::Ack(None) => Ok(Routed::ToAQueue),
-        Confirmation::Ack(Some(returned)) => {
-            let _: Box<BasicReturnMessage> = Box::new(returned);
-            Ok(Routed::Nowhere)
-        }
+        Confirmation::Ack(Some(_)) => Ok(Routed::Nowhere),
         Confirmation::Nack(_) | Confirmation::NotRequested => Err(PublishError::Refused),
     }
 }
@@ -161,12 +162,12 @@ impl Keeper {
         let mut waits = Policy::RECONNECT.waits();
         while !stop.is_cancelled() {
             let began = Instant::now();
-            let ended = tokio::select! {
-                ended = self.keep_one(&on_change, &stop) => ended,
-                () = stop.cancelled() => break,
-            };
+            let ended = self.keep_one(&on_change, &stop).await;
             self.session.send_replace(None);
             on_change(false);
+            if stop.is_cancelled() {
+                break;
+            }
             if began.elapsed() >= GOOD_SESSION {
                 waits.reset();
             }
@@ -177,14 +178,15 @@ impl Keeper {
                 () = stop.cancelled() => {}
             }
         }
-        self.session.send_replace(None);
     }
 
     /// One session from its start to its loss; says why it ended.
     async fn keep_one(&self, on_change: &impl Fn(bool), stop: &CancellationToken) -> String {
-        let connection = match wire::connect(&self.broker.uri, &self.broker.tls, self.name).await {
-            Ok(connection) => connection,
-            Err(error) => return error.to_string(),
+        let connecting = wire::connect(&self.broker.uri, &self.broker.tls, self.name);
+        let connection = match stop.run_until_cancelled(connecting).await {
+            Some(Ok(connection)) => connection,
+            Some(Err(error)) => return error.to_string(),
+            None => return STOPPING.into(),
         };
         self.metrics.connection_made();
         let events = connection.events_listener();
@@ -226,7 +228,7 @@ async fn watch_over(
         let event = tokio::select! {
             event = events.next() => event,
             () = session.lost.cancelled() => return "a publish failed; the connection is made anew".into(),
-            () = stop.cancelled() => return "stopping".into(),
+            () = stop.cancelled() => return STOPPING.into(),
         };
         match event {
             Some(Event::ConnectionBlocked(reason)) => {

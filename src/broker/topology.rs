@@ -1,6 +1,7 @@
 //! The objects on the broker: what they are and why, and how they are declared.
 
 use lapin::options::{ExchangeDeclareOptions, QueueBindOptions, QueueDeclareOptions};
+use lapin::protocol::{AMQPErrorKind, AMQPSoftError};
 use lapin::types::{AMQPValue, FieldTable};
 use lapin::{Channel, Connection, ErrorKind, ExchangeKind};
 use tokio::time::timeout;
@@ -132,7 +133,7 @@ pub async fn prepare(connection: &Connection, broker: &BrokerConfig) -> Result<(
         let declared = timeout(REPLY_WITHIN, declare(&channel, &object, passive)).await;
         match declared.map_err(|_| TopologyError::Silent)? {
             Ok(()) => {}
-            Err(error) if error.is_amqp_soft_error() => {
+            Err(error) if is_difference(&error, passive) => {
                 differences.push(format!("{}: {}", object.describe(), words(&error)));
                 // A refused declaration closes its channel.
                 channel = connection.create_channel().await?;
@@ -160,6 +161,17 @@ async fn declare(channel: &Channel, object: &Object, passive: bool) -> lapin::Re
             let options = QueueBindOptions::default();
             channel.queue_bind(name.as_str().into(), name.into(), "".into(), options, FieldTable::default()).await
         }
+    }
+}
+
+/// Whether the object is not as it must be, rather than away for a moment: a queue whose node is down
+/// is "not found" too, but only to one who would create it.
+fn is_difference(error: &lapin::Error, passive: bool) -> bool {
+    let ErrorKind::ProtocolError(error) = error.kind() else { return false };
+    match error.kind() {
+        AMQPErrorKind::Soft(AMQPSoftError::PRECONDITIONFAILED | AMQPSoftError::ACCESSREFUSED) => true,
+        AMQPErrorKind::Soft(AMQPSoftError::NOTFOUND) => passive,
+        AMQPErrorKind::Soft(_) | AMQPErrorKind::Hard(_) => false,
     }
 }
 

@@ -3,5 +3,11 @@
 // Clippy takes only the functions marked `#[test]` for tests, and not what they call.
 #![allow(clippy::expect_used, clippy::unwrap_used)]
 
+#[path = "../support/mod.rs"]
+mod support;
+
+mod attempts;
 mod sandbox;
 mod settings;
+mod stage;
+mod support_works;

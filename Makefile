@@ -1,0 +1,26 @@
+.DEFAULT_GOAL := help
+.PHONY: help build run demo test lint broker
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+build: ## release build
+	cargo build --release --locked
+
+run: ## the worker against the real endpoint, with the settings in the environment
+	cargo run --release --locked --bin esms-otp-worker -- run
+
+# `make demo KEEP=1` leaves it running until it is interrupted; make puts KEEP in the environment.
+demo: broker build ## the worker against a private RabbitMQ and a pretended eSMS
+	cargo run --release --locked --example demo
+
+test: broker ## all tests, against a private RabbitMQ
+	cargo test --locked
+
+lint: ## formatting, clippy and documentation; warnings are errors
+	cargo fmt --check
+	cargo clippy --all-targets --locked -- -D warnings
+	RUSTDOCFLAGS="-D warnings" cargo doc --no-deps --locked --document-private-items
+
+broker: ## installs RabbitMQ where it is missing
+	@tests/support/install-broker.sh

@@ -1,0 +1,18 @@
+//! What the tests and the demonstration stand on: a real RabbitMQ of their
+//! own, the network between it and the worker, the worker as a process, and
+//! plain clients to look from outside.
+//!
+//! Everything here panics with a sentence when it cannot do its work: a test
+//! that cannot run has failed.
+
+#![allow(dead_code, reason = "each program that includes this module uses a part of it")]
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a broken expectation here is a failed test")]
+
+pub(crate) mod broker;
+pub(crate) mod client;
+pub(crate) mod metrics;
+pub(crate) mod ports;
+pub(crate) mod proxy;
+pub(crate) mod raw;
+pub(crate) mod wait;
+pub(crate) mod worker;

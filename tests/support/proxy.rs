@@ -1,0 +1,306 @@
+//! The network between two programs, broken on demand: a TCP proxy.
+
+use std::net::Ipv4Addr;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::tcp::{ReadHalf, WriteHalf};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
+use tokio::task::{JoinHandle, JoinSet};
+
+use super::ports;
+use super::wait::until;
+
+/// Bytes from the client that a pattern is looked for in: room for what an
+/// AMQP client says of itself before it opens a channel.
+const HEAD: usize = 4096;
+
+/// Which way the bytes of a stalled connection do not go any more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Direction {
+    ToServer,
+    ToClient,
+    Both,
+}
+
+/// Listens on 127.0.0.1 and forwards to one target. Ends, with all its
+/// connections, when dropped. Needs the runtime it was started on.
+pub(crate) struct Proxy {
+    port: u16,
+    controls: Arc<Controls>,
+    accepting: JoinHandle<()>,
+}
+
+struct Controls {
+    /// Whether new connections are refused.
+    refusing: watch::Sender<bool>,
+    /// Whether the listener is closed, which follows `refusing`.
+    closed: watch::Sender<bool>,
+    /// Counts the calls of `cut`.
+    cuts: watch::Sender<u64>,
+    stalls: watch::Sender<Vec<Stall>>,
+    accepted: watch::Sender<usize>,
+    open: watch::Sender<usize>,
+}
+
+#[derive(Clone)]
+struct Stall {
+    direction: Direction,
+    concerns: Arc<Concerns>,
+}
+
+/// Whether a stall is about the connection whose client began with these bytes.
+type Concerns = dyn Fn(&[u8]) -> bool + Send + Sync;
+
+impl Proxy {
+    /// Starts to forward to `target`, a port of 127.0.0.1.
+    pub(crate) async fn start(target: u16) -> Self {
+        let listener = listen_somewhere().await;
+        let port = listener.local_addr().expect("own address").port();
+        let controls = Arc::new(Controls {
+            refusing: watch::Sender::new(false),
+            closed: watch::Sender::new(false),
+            cuts: watch::Sender::new(0),
+            stalls: watch::Sender::new(Vec::new()),
+            accepted: watch::Sender::new(0),
+            open: watch::Sender::new(0),
+        });
+        let accepting = tokio::spawn(accept(listener, target, Arc::clone(&controls)));
+        Self { port, controls, accepting }
+    }
+
+    /// The port of 127.0.0.1 to connect to instead of the target's.
+    pub(crate) fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// Resets (TCP RST) every open connection, on both sides, and returns
+    /// when that is done. New ones are let through.
+    pub(crate) async fn cut(&self) {
+        self.controls.cuts.send_modify(|cuts| *cuts += 1);
+        until("cut connections are gone", LIMIT, async || *self.controls.open.borrow() == 0).await;
+    }
+
+    /// From now on the operating system refuses new connections; open ones
+    /// stay.
+    pub(crate) async fn refuse(&self) {
+        self.set_refusing(true).await;
+    }
+
+    /// Lets new connections in again.
+    pub(crate) async fn accept_again(&self) {
+        self.set_refusing(false).await;
+    }
+
+    async fn set_refusing(&self, refusing: bool) {
+        self.controls.refusing.send_replace(refusing);
+        let mut closed = self.controls.closed.subscribe();
+        let settled = closed.wait_for(|closed| *closed == refusing);
+        tokio::time::timeout(LIMIT, settled)
+            .await
+            .expect("listener opened or closed in time")
+            .expect("a running proxy");
+    }
+
+    /// Forwards nothing more in `direction`, on every connection, open and
+    /// new, until [`resume`](Self::resume). No byte is lost.
+    pub(crate) fn stall(&self, direction: Direction) {
+        self.add_stall(direction, |_| true);
+    }
+
+    /// The same for AMQP connections with `name` in the name that the client
+    /// gave them.
+    pub(crate) fn stall_named(&self, name: &str, direction: Direction) {
+        let name = name.as_bytes().to_vec();
+        self.add_stall(direction, move |head| connection_name(head).is_some_and(|given| contains(given, &name)));
+    }
+
+    /// The same for connections whose client has said `pattern` in its first
+    /// 4 KiB. Every AMQP client says `publisher_confirms`, and other names of
+    /// what it can do: for its own name, take [`stall_named`](Self::stall_named).
+    pub(crate) fn stall_matching(&self, pattern: &[u8], direction: Direction) {
+        let pattern = pattern.to_vec();
+        self.add_stall(direction, move |head| contains(head, &pattern));
+    }
+
+    fn add_stall(&self, direction: Direction, concerns: impl Fn(&[u8]) -> bool + Send + Sync + 'static) {
+        let concerns = Arc::new(concerns);
+        self.controls.stalls.send_modify(|stalls| {
+            stalls.push(Stall { direction, concerns });
+        });
+    }
+
+    /// Ends every stall; what was held back goes through.
+    pub(crate) fn resume(&self) {
+        self.controls.stalls.send_modify(Vec::clear);
+    }
+
+    /// Connections accepted since the start.
+    pub(crate) fn accepted(&self) -> usize {
+        *self.controls.accepted.borrow()
+    }
+
+    /// Connections open now.
+    pub(crate) fn open(&self) -> usize {
+        *self.controls.open.borrow()
+    }
+}
+
+impl Drop for Proxy {
+    fn drop(&mut self) {
+        self.accepting.abort();
+    }
+}
+
+/// For what happens inside this process only.
+const LIMIT: Duration = Duration::from_secs(10);
+
+async fn listen_somewhere() -> TcpListener {
+    loop {
+        // Taken between the look and the bind: look again.
+        if let Ok(listener) = listen(ports::free_block(1)).await {
+            return listener;
+        }
+    }
+}
+
+async fn listen(port: u16) -> std::io::Result<TcpListener> {
+    TcpListener::bind((Ipv4Addr::LOCALHOST, port)).await
+}
+
+async fn accept(listener: TcpListener, target: u16, controls: Arc<Controls>) {
+    let port = listener.local_addr().expect("own address").port();
+    let mut refusing = controls.refusing.subscribe();
+    let mut listener = Some(listener);
+    // Aborts its tasks when this one is aborted.
+    let mut connections = JoinSet::new();
+    loop {
+        controls.closed.send_replace(listener.is_none());
+        tokio::select! {
+            Ok((client, _)) = next_client(listener.as_ref()) => {
+                controls.accepted.send_modify(|count| *count += 1);
+                connections.spawn(serve(client, target, Arc::clone(&controls)));
+            }
+            Ok(()) = refusing.changed() => {
+                listener = None;
+                if !*refusing.borrow_and_update() {
+                    listener = Some(listen(port).await.expect("the proxy's own port"));
+                }
+            }
+            Some(_) = connections.join_next() => {}
+        }
+    }
+}
+
+async fn next_client(listener: Option<&TcpListener>) -> std::io::Result<(TcpStream, std::net::SocketAddr)> {
+    match listener {
+        Some(listener) => listener.accept().await,
+        None => std::future::pending().await,
+    }
+}
+
+async fn serve(client: TcpStream, target: u16, controls: Arc<Controls>) {
+    let _open = Open::new(&controls);
+    let cuts = controls.cuts.subscribe();
+    relay(client, target, &controls, cuts).await;
+}
+
+/// Both sockets are closed when this returns.
+async fn relay(mut client: TcpStream, target: u16, controls: &Controls, mut cuts: watch::Receiver<u64>) {
+    let Ok(mut server) = TcpStream::connect((Ipv4Addr::LOCALHOST, target)).await else {
+        // As far as a proxy can say that nobody is there.
+        client.set_zero_linger().ok();
+        return;
+    };
+    let was_cut = tokio::select! {
+        () = forward_both(&mut client, &mut server, controls) => false,
+        _ = cuts.changed() => true,
+    };
+    if was_cut {
+        client.set_zero_linger().ok();
+        server.set_zero_linger().ok();
+    }
+}
+
+/// Counts a connection while it lives.
+struct Open<'a>(&'a Controls);
+
+impl<'a> Open<'a> {
+    fn new(controls: &'a Controls) -> Self {
+        controls.open.send_modify(|count| *count += 1);
+        Self(controls)
+    }
+}
+
+impl Drop for Open<'_> {
+    fn drop(&mut self) {
+        self.0.open.send_modify(|count| *count -= 1);
+    }
+}
+
+async fn forward_both(client: &mut TcpStream, server: &mut TcpStream, controls: &Controls) {
+    let head = Mutex::new(Vec::new());
+    let (from_client, to_client) = client.split();
+    let (from_server, to_server) = server.split();
+    let to_server = forward(Direction::ToServer, from_client, to_server, controls, &head);
+    let to_client = forward(Direction::ToClient, from_server, to_client, controls, &head);
+    tokio::join!(to_server, to_client);
+}
+
+/// Until the end of `from`, or an error of either side; then ends `to`.
+async fn forward(
+    direction: Direction,
+    mut from: ReadHalf<'_>,
+    mut to: WriteHalf<'_>,
+    controls: &Controls,
+    head: &Mutex<Vec<u8>>,
+) {
+    let mut stalls = controls.stalls.subscribe();
+    let mut buffer = vec![0; 16 * 1024];
+    while let Ok(count @ 1..) = from.read(&mut buffer).await {
+        let bytes = &buffer[..count];
+        if direction == Direction::ToServer {
+            remember(bytes, head);
+        }
+        // Looked at after the read, so that a stall holds from the moment it
+        // is asked for, and not from the next read on.
+        let free = stalls.wait_for(|stalls| !stalled(stalls, direction, head));
+        if free.await.is_err() || to.write_all(bytes).await.is_err() {
+            break;
+        }
+    }
+    to.shutdown().await.ok();
+}
+
+fn remember(bytes: &[u8], head: &Mutex<Vec<u8>>) {
+    let mut head = head.lock().expect("an unpoisoned lock");
+    let room = HEAD - head.len();
+    head.extend(bytes.iter().take(room));
+}
+
+fn stalled(stalls: &[Stall], direction: Direction, head: &Mutex<Vec<u8>>) -> bool {
+    let head = head.lock().expect("an unpoisoned lock");
+    stalls
+        .iter()
+        .any(|stall| (stall.direction == Direction::Both || stall.direction == direction) && (stall.concerns)(&head))
+}
+
+/// The entry of that name in the table of client properties: a length of one
+/// byte and the key, `S` for a string, a length of four bytes and the value.
+fn connection_name(head: &[u8]) -> Option<&[u8]> {
+    const KEY: &[u8] = b"\x0fconnection_nameS";
+    let start = find(head, KEY)? + KEY.len();
+    let (length, rest) = head.get(start..)?.split_first_chunk()?;
+    rest.get(..usize::try_from(u32::from_be_bytes(*length)).ok()?)
+}
+
+fn contains(bytes: &[u8], pattern: &[u8]) -> bool {
+    find(bytes, pattern).is_some()
+}
+
+/// `pattern` is not empty.
+fn find(bytes: &[u8], pattern: &[u8]) -> Option<usize> {
+    bytes.windows(pattern.len()).position(|part| part == pattern)
+}
