@@ -56,6 +56,8 @@ set_node_env() {
     node_env=(env -i "PATH=$PATH" "HOME=$dir" LC_ALL=C.UTF-8
         ERL_EPMD_ADDRESS=127.0.0.1
         "ERL_EPMD_PORT=$((port + 2))"
+        # Erlang would start an epmd of its own, as a daemon, which outlives us.
+        'ERL_AFLAGS=-start_epmd false'
         "RABBITMQ_NODENAME=$node_name"
         RABBITMQ_NODE_IP_ADDRESS=127.0.0.1
         "RABBITMQ_NODE_PORT=$port"
@@ -176,7 +178,6 @@ claim() {
     echo '[].' | tee "$dir/advanced.config" >"$dir/enabled_plugins"
 }
 
-# The node would start an epmd of its own, but as a daemon, which outlives it.
 start_epmd() {
     "${node_env[@]}" epmd -port $((port + 2)) -address 127.0.0.1 </dev/null >/dev/null 2>&1 &
     epmd=$!
