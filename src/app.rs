@@ -75,7 +75,7 @@ pub async fn run(config: Config, stop: CancellationToken, abort: CancellationTok
     let replies = services.publisher(&config, "esms-otp-worker replies", &metrics, |_| {});
 
     let parts = Parts {
-        sender: Sender::new(esms, config.retry.clone(), Arc::clone(&metrics)),
+        sender: Sender::new(esms, config.pace, config.retry.clone(), Arc::clone(&metrics)),
         ledger: Ledger::in_memory(config.ledger_ttl),
         answers: Answers::new(results, replies, &config.broker, Arc::clone(&metrics)),
         metrics: Arc::clone(&metrics),

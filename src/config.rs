@@ -12,6 +12,7 @@ use std::collections::BTreeSet;
 use std::fmt;
 use std::io::IsTerminal;
 use std::net::SocketAddr;
+use std::num::NonZeroU32;
 use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,6 +22,7 @@ use reqwest::Url;
 use secrecy::{ExposeSecret, SecretString};
 use tracing_subscriber::EnvFilter;
 
+use crate::send::circuit;
 use crate::{backoff, tls};
 use reader::Reader;
 use settings::Setting;
@@ -36,6 +38,8 @@ pub struct Config {
     pub job_ttl: Duration,
     /// How attempts are repeated.
     pub retry: RetryConfig,
+    /// When calls are held back.
+    pub pace: PaceConfig,
     /// The provider.
     pub esms: EsmsConfig,
     /// How long a job done is remembered.
@@ -111,6 +115,15 @@ pub struct RetryConfig {
     pub codes: BTreeSet<String>,
 }
 
+/// When calls are held back.
+#[derive(Clone, Copy, Debug)]
+pub struct PaceConfig {
+    /// The circuit.
+    pub circuit: circuit::Policy,
+    /// The time between two calls, if their rate is limited.
+    pub interval: Option<Duration>,
+}
+
 /// The provider and the account there.
 #[derive(Clone, Debug)]
 pub struct EsmsConfig {
@@ -158,6 +171,7 @@ impl Config {
             concurrency: concurrency(&mut reader),
             job_ttl: reader.duration(&settings::OTP_JOB_TTL, Duration::from_secs(1)),
             retry: RetryConfig::from_reader(&mut reader),
+            pace: PaceConfig::from_reader(&mut reader),
             esms: EsmsConfig::from_reader(&mut reader),
             ledger_ttl: ledger_ttl(&mut reader),
             shutdown_grace: reader.duration(&settings::OTP_SHUTDOWN_GRACE, Duration::from_millis(1)),
@@ -312,6 +326,26 @@ impl RetryConfig {
             codes: retry_codes(reader),
         }
     }
+}
+
+impl PaceConfig {
+    fn from_reader(reader: &mut Reader<'_>) -> Self {
+        let failures = reader.parsed(&settings::OTP_BREAKER_FAILURES, |text| {
+            text.parse().map_err(|_| "must be a whole number of at least 1".to_owned())
+        });
+        let cooldown = reader.duration(&settings::OTP_BREAKER_COOLDOWN, Duration::from_millis(1));
+        let circuit = circuit::Policy { failures: failures.unwrap_or(NonZeroU32::MIN), cooldown };
+        Self { circuit, interval: reader.given(&settings::OTP_RATE_LIMIT).and_then(|_| interval(reader)) }
+    }
+}
+
+/// The time between two calls of so many a second.
+fn interval(reader: &mut Reader<'_>) -> Option<Duration> {
+    reader.parsed(&settings::OTP_RATE_LIMIT, |text| {
+        let rate = text.parse::<f64>().ok().filter(|rate| (0.001..=100_000.0).contains(rate));
+        rate.map(|rate| Duration::from_secs_f64(rate.recip()))
+            .ok_or_else(|| "must be a number of calls a second, from 0.001 to 100000".to_owned())
+    })
 }
 
 fn on_ambiguous(reader: &mut Reader<'_>) -> OnAmbiguous {

@@ -1,11 +1,13 @@
 //! From a job to its ending: attempts, what each means, and when to try again.
 //!
-//! Four pieces that never mix: what was seen ([`esms`]), what it means ([`classify`]), what follows
-//! ([`retry`]), and, here, the loop.
+//! Pieces that never mix: what was seen ([`esms`]), what it means ([`classify`]), what follows
+//! ([`retry`]), when to hold back ([`circuit`], [`rate`]), and, here, the loop.
 
+pub mod circuit;
 pub mod classify;
 pub mod codes;
 pub mod esms;
+pub mod rate;
 pub mod retry;
 
 use std::sync::Arc;
@@ -17,19 +19,23 @@ use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
-use crate::config::{OnAmbiguous, RetryConfig};
+use crate::config::{OnAmbiguous, PaceConfig, RetryConfig};
 use crate::job::OtpRequest;
 use crate::phone::Phone;
 use crate::result::{Answer, Ending, Outcome};
 use crate::telemetry::metrics::Metrics;
-use classify::{Class, classify};
+use circuit::{Circuit, Pass};
+use classify::{Class, ClassName, classify};
 use esms::Esms;
+use rate::Rate;
 use retry::{Limits, Next, Progress};
 
 /// Sends jobs to eSMS.
 #[derive(Debug)]
 pub struct Sender {
     esms: Esms,
+    circuit: Circuit,
+    rate: Rate,
     retry: RetryConfig,
     metrics: Arc<Metrics>,
 }
@@ -76,8 +82,10 @@ pub enum Sent {
 
 impl Sender {
     /// A sender of these parts.
-    pub fn new(esms: Esms, retry: RetryConfig, metrics: Arc<Metrics>) -> Self {
-        Self { esms, retry, metrics }
+    pub fn new(esms: Esms, pace: PaceConfig, retry: RetryConfig, metrics: Arc<Metrics>) -> Self {
+        let circuit = Circuit::new(pace.circuit, Arc::clone(&metrics));
+        let rate = Rate::new(pace.interval, Arc::clone(&metrics));
+        Self { esms, circuit, rate, retry, metrics }
     }
 
     /// Attempts a job until it has ended or must be left. `progress` is what happened before.
@@ -90,6 +98,8 @@ impl Sender {
             on_ambiguous: self.retry.on_ambiguous,
         };
         loop {
+            // Everything else is asked after the waiting, just before the call.
+            let turn = self.turn(errand.deadline, holder.stopping).await;
             if Instant::now() >= errand.deadline {
                 return Sent::Ended(progress.end_unsettled(Outcome::Expired, "the deadline passed"));
             }
@@ -106,8 +116,11 @@ impl Sender {
                     progress.end_unsettled(Outcome::Unknown, "not sent, because OTP_ON_AMBIGUOUS=give-up"),
                 );
             }
+            // Without a turn the deadline has passed or the worker stops: seen above.
+            let Some(turn) = turn else { continue };
             progress.begin_attempt();
             let class = self.attempt(&errand, body.clone()).await;
+            turn.report(class.name() == ClassName::Answered);
             self.log_failure(&errand, &class, progress.attempts);
             let at = match retry::after(class, progress, limits, Instant::now(), waits.next_wait()) {
                 Next::End(ending) => return Sent::Ended(ending),
@@ -117,6 +130,28 @@ impl Sender {
                 }
             };
             self.wait(at, holder.stopping).await;
+        }
+    }
+
+    /// Waits until the circuit and the rate limit let a call through; none if it may not be made any
+    /// more.
+    async fn turn(&self, deadline: Instant, stopping: &CancellationToken) -> Option<Pass<'_>> {
+        tokio::select! {
+            biased;
+            () = stopping.cancelled() => None,
+            () = sleep_until(deadline) => None,
+            pass = self.pass() => Some(pass),
+        }
+    }
+
+    async fn pass(&self) -> Pass<'_> {
+        loop {
+            let pass = self.circuit.pass().await;
+            self.rate.turn().await;
+            // The circuit may have opened meanwhile.
+            if pass.still_holds() {
+                return pass;
+            }
         }
     }
 

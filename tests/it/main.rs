@@ -7,6 +7,7 @@
 mod support;
 
 mod attempts;
+mod pace;
 mod sandbox;
 mod settings;
 mod stage;
