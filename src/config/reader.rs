@@ -84,7 +84,10 @@ impl<'a> Reader<'a> {
     pub(super) fn duration(&mut self, setting: &Setting, least: Duration) -> Duration {
         self.parsed(setting, |text| {
             humantime::parse_duration(text).ok().filter(|d| (least..=LONGEST).contains(d)).ok_or_else(|| {
-                format!("must be a duration of at least {}, such as 250ms, 5s or 2m", humantime::format_duration(least))
+                format!(
+                    "must be a duration of at least {} and at most a year, such as 250ms, 5s or 2m",
+                    humantime::format_duration(least)
+                )
             })
         })
         .unwrap_or_default()
@@ -95,6 +98,11 @@ impl<'a> Reader<'a> {
         match (self.given(direct), self.given(file)) {
             (Some(_), Some(_)) => {
                 self.mistake(direct, format!("is set, and so is {}: set only one", file.env));
+                None
+            }
+            // What the environment held was no text.
+            (Some(value), None) if value.contains(char::REPLACEMENT_CHARACTER) => {
+                self.mistake(direct, "is not UTF-8 text");
                 None
             }
             (Some(value), None) => Some(value),

@@ -13,7 +13,7 @@ fn sender() -> Sender {
     };
     let config = Config::read(&source).unwrap();
     let esms = Esms::new(&config.esms, 1).unwrap();
-    Sender::new(esms, config.retry, Arc::new(Metrics::new().unwrap()))
+    Sender::new(esms, config.pace, config.retry, Arc::new(Metrics::new().unwrap()))
 }
 
 fn masked(mut answer: Answer) -> Answer {

@@ -19,6 +19,8 @@ const DEFAULTS: &[(&str, &str)] = &[
     ("OTP_RETRY_INITIAL", "200ms"),
     ("OTP_RETRY_MAX_INTERVAL", "5s"),
     ("OTP_RETRY_MAX_ELAPSED", "30s"),
+    ("OTP_BREAKER_FAILURES", "20"),
+    ("OTP_BREAKER_COOLDOWN", "5s"),
     ("OTP_LEDGER_URL", "memory:"),
     ("OTP_LEDGER_TTL", "24h"),
     ("OTP_SHUTDOWN_GRACE", "25s"),
@@ -39,6 +41,7 @@ const WITHOUT_DEFAULT: &[&str] = &[
     "ESMS_SECRET_KEY",
     "ESMS_SECRET_KEY_FILE",
     "ESMS_TEMPLATE_ID",
+    "OTP_RATE_LIMIT",
     "LOG_FORMAT",
 ];
 
@@ -52,6 +55,8 @@ fn is_the_default(config: &Config) {
     assert_eq!((config.concurrency, config.job_ttl), (64, S(300)));
     assert_eq!(retry.backoff, backoff::Policy::new(MS(200), S(5)).unwrap());
     assert_eq!((retry.max_elapsed, retry.on_ambiguous), (S(30), OnAmbiguous::Resend));
+    assert_eq!((config.pace.circuit.failures.get(), config.pace.circuit.cooldown), (20, S(5)));
+    assert_eq!(config.pace.interval, None);
     assert_eq!(retry.codes, BTreeSet::from(["160".to_owned()]));
     assert_eq!(esms.url.as_str(), "https://rest.esms.vn/MainService.svc/json/SendMessageAutoGenCode_V5");
     assert_eq!((esms.connect_timeout, esms.timeout, esms.template_id.as_deref()), (S(3), S(10), None));

@@ -4,6 +4,9 @@ use super::*;
 
 /// Wrong values of each setting.
 const WRONG: &[(&str, &[&str])] = &[
+    ("OTP_RATE_LIMIT", &["0", "-1", "many", "inf", "NaN", "1000000", "10/s"]),
+    ("OTP_BREAKER_FAILURES", &["0", "-1", "1.5", "many"]),
+    ("OTP_BREAKER_COOLDOWN", &["5", "0s", "soon"]),
     ("OTP_TOPOLOGY", &["yes", "Declare", "declare,check"]),
     ("OTP_CONCURRENCY", &["0", "-1", "65536", "1.5", "many", "64k"]),
     ("OTP_JOB_TTL", &["5", "0s", "999ms", "-5s", "5 parsecs", "2years", "99999999999999999999s"]),
@@ -81,6 +84,12 @@ fn every_setting_that_can_be_wrong_is_tried() {
 }
 
 #[test]
+fn a_secret_that_is_no_text_is_refused_without_showing_it() {
+    let told = told(&[("AMQP_URL", "amqp://u:canary\u{fffd}@h")]);
+    assert!(told.contains("AMQP_URL: is not UTF-8 text") && !told.contains("canary"), "{told}");
+}
+
+#[test]
 fn a_mistake_says_the_rule_and_shows_the_value() {
     let concurrency = told(&[("OTP_CONCURRENCY", "lots")]);
     assert_eq!(
@@ -88,7 +97,10 @@ fn a_mistake_says_the_rule_and_shows_the_value() {
         "a setting is wrong:\n  OTP_CONCURRENCY: must be a whole number from 1 to 65535, not \"lots\""
     );
     let ttl = told(&[("OTP_JOB_TTL", "5")]);
-    assert!(ttl.ends_with("must be a duration of at least 1s, such as 250ms, 5s or 2m, not \"5\""), "{ttl}");
+    assert!(
+        ttl.ends_with("must be a duration of at least 1s and at most a year, such as 250ms, 5s or 2m, not \"5\""),
+        "{ttl}"
+    );
     let long = told(&[("HTTP_ADDR", &"x".repeat(10_000))]);
     assert!(long.len() < 300, "a file pasted by mistake is not shown whole");
 }
