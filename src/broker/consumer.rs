@@ -158,6 +158,8 @@ impl<T: Taker> ConsumerLoop<T> {
         }
         // The channel stays open until every job is settled, or the acknowledgements would be lost.
         self.taker.finished().await;
+        // Closed here, because the connection cannot say goodbye while a channel is half closed.
+        let _ = timeout(REPLY_WITHIN, channel.close(200, "done".into())).await;
         Err(Ended::Stopped)
     }
 
