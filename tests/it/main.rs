@@ -7,5 +7,8 @@
 mod support;
 
 mod attempts;
+mod broker_failures;
+mod dropped;
 mod sandbox;
 mod stage;
+mod topology;
