@@ -16,7 +16,7 @@ use tokio::fs::File;
 use tokio::io::{AsyncBufRead, AsyncBufReadExt as _, AsyncWriteExt as _, BufReader, stdin, stdout};
 use tokio::sync::{Semaphore, mpsc};
 use tokio::task::JoinSet;
-use tokio::time::{Instant, timeout, timeout_at};
+use tokio::time::{Instant, sleep_until, timeout};
 use uuid::Uuid;
 
 use crate::broker::{REPLY_WITHIN, close, wire};
@@ -165,9 +165,11 @@ async fn send_and_wait(
     let publishing = Publishing::new(channel, broker, expiration, Some(DIRECT_REPLY), ids);
     let hidden = ProgressBar::hidden();
     let collecting = collect(replies, queued, &progress, patience);
-    let (summary, outcomes) = tokio::join!(publishing.run(lines, &hidden), collecting);
+    // Where queueing fails there is nothing more to wait for.
+    let ended = tokio::try_join!(publishing.run(lines, &hidden), collecting);
     progress.finish_and_clear();
-    Ok(Summary { outcomes: outcomes?, waited: true, ..summary? })
+    let (summary, outcomes) = ended?;
+    Ok(Summary { outcomes, waited: true, ..summary })
 }
 
 /// JSON lines, one job each.
@@ -346,7 +348,7 @@ async fn collect(
     let mut out = stdout();
     while !(all_queued && waiting.is_empty()) {
         let reply = tokio::select! {
-            id = queued.recv() => {
+            id = queued.recv(), if !all_queued => {
                 last = Instant::now();
                 match id {
                     Some(id) if early.remove(&id) => {}
@@ -355,10 +357,12 @@ async fn collect(
                 }
                 continue;
             }
-            reply = timeout_at(last + patience, replies.next()) => reply,
+            reply = replies.next() => reply,
+            // A result that is late is missing, and the summary says so. While none is awaited, a
+            // producer that pauses makes none late.
+            () = sleep_until(last + patience), if !waiting.is_empty() => break,
         };
-        // A reply that is late is missing, and the summary says so.
-        let Ok(Some(reply)) = reply else { break };
+        let Some(reply) = reply else { break };
         let reply: Delivery = reply?;
         last = Instant::now();
         let Ok(counted) = serde_json::from_slice::<Counted>(&reply.data) else { continue };
