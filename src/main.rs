@@ -59,9 +59,17 @@ fn send_command() -> Command {
         )
         .arg(Arg::new("file").value_name("FILE").help("JSON lines, one job each; - for standard input"))
         .arg(text("phone", "PHONE", "The receiver of one job"))
-        .arg(text("template", "ID", "Its MultiChannelTempId").requires("phone"))
-        .arg(text("type", "TYPE", "Its TypeId: 1 generates a code, 2 also sends it").requires("phone"))
-        .arg(text("time-alive", "MINUTES", "Its TimeAlive: the life of the code").requires("phone"))
+        .arg(text("template", "ID", "Its MultiChannelTempId").requires("phone").conflicts_with("file"))
+        .arg(
+            text("type", "TYPE", "Its TypeId: 1 generates a code, 2 also sends it")
+                .requires("phone")
+                .conflicts_with("file"),
+        )
+        .arg(
+            text("time-alive", "MINUTES", "Its TimeAlive: the life of the code")
+                .requires("phone")
+                .conflicts_with("file"),
+        )
         .group(ArgGroup::new("jobs").args(["file", "phone"]).required(true))
         .arg(
             text("expiration", "DURATION", "Give each job this long to be sent")
