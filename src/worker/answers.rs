@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::SystemTime;
 
+use tokio::sync::Mutex;
 use tokio::time::{sleep, timeout};
 use tracing::{debug, error, info, warn};
 
@@ -10,7 +11,7 @@ use super::dead_letter::Original;
 use super::receipt::Receipt;
 use crate::backoff::Policy;
 use crate::broker::REPLY_WITHIN;
-use crate::broker::publisher::{Message, Publisher, Routed};
+use crate::broker::publisher::{Message, PublishError, Publisher, Routed};
 use crate::config::BrokerConfig;
 use crate::result::{self, ResultEvent};
 use crate::telemetry::metrics::{Metrics, Published};
@@ -24,6 +25,8 @@ const REPLY_TRIES: u32 = 3;
 pub struct Answers {
     results: Publisher,
     replies: Publisher,
+    /// Held by the one reply that is tried again.
+    again: Mutex<()>,
     exchange: String,
     dead_letters_to: String,
     metrics: Arc<Metrics>,
@@ -35,7 +38,7 @@ impl Answers {
     /// closing the whole connection, and results must not suffer from them.
     pub fn new(results: Publisher, replies: Publisher, broker: &BrokerConfig, metrics: Arc<Metrics>) -> Self {
         let (exchange, dead_letters_to) = (broker.reply_exchange.clone(), broker.dead_letter.clone());
-        Self { results, replies, exchange, dead_letters_to, metrics }
+        Self { results, replies, again: Mutex::default(), exchange, dead_letters_to, metrics }
     }
 
     /// Publishes the result of `id` to all who want it, and then acknowledges the delivery.
@@ -103,8 +106,8 @@ impl Answers {
             body: &event.body,
             properties: result::properties(id, &receipt.correlation_id, &receipt.trace, SystemTime::now()),
         };
-        for _ in 0..REPLY_TRIES {
-            match timeout(REPLY_WITHIN, self.replies.publish(message.clone())).await {
+        for tried in 0..REPLY_TRIES {
+            match timeout(REPLY_WITHIN, self.try_reply(tried, message.clone())).await {
                 Ok(Ok(routed)) => {
                     self.count_published(routed);
                     if routed == Routed::Nowhere {
@@ -116,6 +119,13 @@ impl Answers {
             }
         }
         warn!(job_id = id, "no reply could be published; the result exchange has the result");
+    }
+
+    /// What was lost is tried again alone: a name that ends the connection would take the replies of
+    /// others with it each time.
+    async fn try_reply(&self, tried: u32, message: Message<'_>) -> Result<Routed, PublishError> {
+        let _alone = if tried > 0 { Some(self.again.lock().await) } else { None };
+        self.replies.publish(message).await
     }
 
     /// Keeps a copy of a job for people.
