@@ -173,7 +173,8 @@ async fn listen(port: u16) -> std::io::Result<TcpListener> {
 async fn accept(listener: TcpListener, target: u16, controls: Arc<Controls>) {
     let port = listener.local_addr().expect("own address").port();
     let mut refusing = controls.refusing.subscribe();
-    let mut listener = Some(listener);
+    // Told to refuse before this ran, it is not told again.
+    let mut listener = Some(listener).filter(|_| !*refusing.borrow());
     // Aborts its tasks when this one is aborted.
     let mut connections = JoinSet::new();
     loop {
