@@ -7,8 +7,17 @@
 mod support;
 
 mod attempts;
+mod command_line;
+mod decoding;
+mod hostile;
 mod pace;
+mod program;
+mod readme;
+mod results;
 mod sandbox;
+mod secrecy;
+mod sending;
 mod settings;
 mod stage;
+mod stopping;
 mod support_works;
