@@ -93,11 +93,13 @@ pub async fn run(config: Config, stop: CancellationToken, abort: CancellationTok
 
     let ended = tokio::select! {
         ended = consuming.run() => ended.map_err(RunError::from),
-        unfinished = out_of_time(&stop, &abort, grace, &health, &worker) => match unfinished {
-            0 => Ok(()),
-            unfinished => Err(RunError::Unfinished(unfinished)),
-        },
+        () = out_of_time(&stop, &abort, grace, &health, &worker) => Ok(()),
     };
+    // A second signal ends consuming too, so that only the count tells whether all was settled.
+    let ended = ended.and_then(|()| match worker.unfinished() {
+        0 => Ok(()),
+        unfinished => Err(RunError::Unfinished(unfinished)),
+    });
     abort.cancel();
     services.end().await;
     ended
@@ -113,15 +115,14 @@ fn warn_of_plain_http(config: &Config) {
     }
 }
 
-/// Ends only if the draining must: with the grace over or a second signal. Says how many jobs are
-/// left.
+/// Ends only if the draining must: with the grace over or a second signal.
 async fn out_of_time(
     stop: &CancellationToken,
     abort: &CancellationToken,
     grace: Duration,
     health: &Health,
     worker: &Worker,
-) -> usize {
+) {
     stop.cancelled().await;
     health.set_stopping();
     info!(in_flight = worker.unfinished(), grace = %humantime::format_duration(grace), "stopping");
@@ -129,7 +130,6 @@ async fn out_of_time(
         () = sleep(grace) => {}
         () = abort.cancelled() => {}
     }
-    worker.unfinished()
 }
 
 /// What serves the jobs and ends after the last of them.

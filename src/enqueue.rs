@@ -15,8 +15,8 @@ use serde::Deserialize;
 use tokio::fs::File;
 use tokio::io::{AsyncBufRead, AsyncBufReadExt as _, AsyncWriteExt as _, BufReader, stdin, stdout};
 use tokio::sync::{Semaphore, mpsc};
-use tokio::task::JoinSet;
-use tokio::time::{Instant, timeout, timeout_at};
+use tokio::task::{JoinError, JoinSet};
+use tokio::time::{Instant, sleep_until, timeout};
 use uuid::Uuid;
 
 use crate::broker::{REPLY_WITHIN, close, wire};
@@ -94,7 +94,7 @@ pub struct Summary {
 impl Summary {
     /// Jobs whose result did not come in time.
     pub fn missing(&self) -> usize {
-        if self.waited { self.queued - self.outcomes.values().sum::<usize>() } else { 0 }
+        if self.waited { self.queued.saturating_sub(self.outcomes.values().sum()) } else { 0 }
     }
 
     /// Whether every line was queued and, if waited for, accepted.
@@ -165,10 +165,11 @@ async fn send_and_wait(
     let publishing = Publishing::new(channel, broker, expiration, Some(DIRECT_REPLY), ids);
     let hidden = ProgressBar::hidden();
     let collecting = collect(replies, queued, &progress, patience);
-    // What could not be queued will have no result: a failure ends the waiting.
-    let sent = tokio::try_join!(publishing.run(lines, &hidden), collecting);
+    // Where queueing fails there is nothing more to wait for.
+    let ended = tokio::try_join!(publishing.run(lines, &hidden), collecting);
     progress.finish_and_clear();
-    sent.map(|(summary, outcomes)| Summary { outcomes, waited: true, ..summary })
+    let (summary, outcomes) = ended?;
+    Ok(Summary { outcomes, waited: true, ..summary })
 }
 
 /// JSON lines, one job each.
@@ -220,6 +221,9 @@ fn bar(what: &'static str, total: Option<u64>) -> ProgressBar {
     bar.with_message(what)
 }
 
+/// The id of a published job, and what the broker said to it.
+type Confirmed = Result<(String, Confirmation), SendError>;
+
 /// Publishes jobs, a window of them unconfirmed.
 struct Publishing {
     channel: Channel,
@@ -260,24 +264,18 @@ impl Publishing {
                 summary.refused.push(format!("line {number}: {error}"));
                 continue;
             }
-            let id = self.publish(body, &mut confirming).await?;
-            // Told before its confirmation, since its result may be faster.
-            let _ = self.ids.send(id).await;
+            self.publish(body, &mut confirming).await?;
             while let Some(confirmed) = confirming.try_join_next() {
-                summary.queued += self.confirmed(confirmed, progress)?;
+                self.tell(confirmed, &mut summary, progress).await?;
             }
         }
         while let Some(confirmed) = confirming.join_next().await {
-            summary.queued += self.confirmed(confirmed, progress)?;
+            self.tell(confirmed, &mut summary, progress).await?;
         }
         Ok(summary)
     }
 
-    async fn publish(
-        &self,
-        body: &[u8],
-        confirming: &mut JoinSet<Result<Confirmation, SendError>>,
-    ) -> Result<String, SendError> {
+    async fn publish(&self, body: &[u8], confirming: &mut JoinSet<Confirmed>) -> Result<(), SendError> {
         let place = Arc::clone(&self.window).acquire_owned().await;
         let id = Uuid::new_v4().to_string();
         let options = BasicPublishOptions { mandatory: true, ..Default::default() };
@@ -287,9 +285,9 @@ impl Publishing {
         confirming.spawn(async move {
             let confirmed = timeout(REPLY_WITHIN, confirm).await.map_err(|_| SendError::Silent)?;
             drop(place);
-            Ok(confirmed?)
+            Ok((id, confirmed?))
         });
-        Ok(id)
+        Ok(())
     }
 
     fn properties(&self, id: &str) -> BasicProperties {
@@ -308,19 +306,23 @@ impl Publishing {
         properties
     }
 
-    /// One job more on the queue, if the broker says so.
-    fn confirmed(
+    /// One job more is on the queue, if the broker says so.
+    async fn tell(
         &self,
-        confirmed: Result<Result<Confirmation, SendError>, tokio::task::JoinError>,
+        confirmed: Result<Confirmed, JoinError>,
+        summary: &mut Summary,
         progress: &ProgressBar,
-    ) -> Result<usize, SendError> {
+    ) -> Result<(), SendError> {
         match confirmed.map_err(|_| SendError::Silent)?? {
-            Confirmation::Ack(None) => {
+            (id, Confirmation::Ack(None)) => {
+                summary.queued += 1;
                 progress.inc(1);
-                Ok(1)
+                // Who prints or awaits it may have given up, and says so itself.
+                let _ = self.ids.send(id).await;
+                Ok(())
             }
-            Confirmation::Ack(Some(_)) => Err(SendError::NoQueue(self.queue.clone())),
-            Confirmation::Nack(_) | Confirmation::NotRequested => Err(SendError::Refused),
+            (_, Confirmation::Ack(Some(_))) => Err(SendError::NoQueue(self.queue.clone())),
+            (_, Confirmation::Nack(_) | Confirmation::NotRequested) => Err(SendError::Refused),
         }
     }
 }
@@ -341,7 +343,7 @@ async fn collect(
     patience: Duration,
 ) -> Result<BTreeMap<String, usize>, SendError> {
     let mut outcomes = BTreeMap::new();
-    let (mut waiting, mut early) = (HashSet::new(), HashSet::new());
+    let (mut waiting, mut seen) = (HashSet::new(), HashSet::new());
     let mut all_queued = false;
     let mut last = Instant::now();
     let mut out = stdout();
@@ -350,21 +352,26 @@ async fn collect(
             id = queued.recv(), if !all_queued => {
                 last = Instant::now();
                 match id {
-                    Some(id) if early.remove(&id) => {}
+                    // A result can be faster than the confirmation.
+                    Some(id) if seen.contains(&id) => {}
                     Some(id) => drop(waiting.insert(id)),
                     None => all_queued = true,
                 }
                 continue;
             }
-            reply = timeout_at(last + patience, replies.next()) => reply,
+            reply = replies.next() => reply,
+            // A result that is late is missing, and the summary says so. While none is awaited, a
+            // producer that pauses makes none late.
+            () = sleep_until(last + patience), if !waiting.is_empty() => break,
         };
-        // A reply that is late is missing, and the summary says so.
-        let Ok(Some(reply)) = reply else { break };
+        let Some(reply) = reply else { break };
         let reply: Delivery = reply?;
         last = Instant::now();
         let Ok(counted) = serde_json::from_slice::<Counted>(&reply.data) else { continue };
-        if !waiting.remove(&counted.job_id) {
-            early.insert(counted.job_id);
+        waiting.remove(&counted.job_id);
+        // A result comes at least once; it is shown once.
+        if !seen.insert(counted.job_id) {
+            continue;
         }
         *outcomes.entry(counted.outcome).or_default() += 1;
         progress.inc(1);

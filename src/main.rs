@@ -2,6 +2,7 @@
 //! setting or a flag is wrong, 3 the broker's objects differ, 4 stopped with work unfinished.
 
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::{Arg, ArgAction, ArgGroup, ArgMatches, Command};
 use esms_otp_worker::app::{self, RunError};
@@ -59,14 +60,19 @@ fn send_command() -> Command {
         )
         .arg(Arg::new("file").value_name("FILE").help("JSON lines, one job each; - for standard input"))
         .arg(text("phone", "PHONE", "The receiver of one job"))
-        .arg(text("template", "ID", "Its MultiChannelTempId").requires("phone"))
-        .arg(text("type", "TYPE", "Its TypeId: 1 generates a code, 2 also sends it").requires("phone"))
-        .arg(text("time-alive", "MINUTES", "Its TimeAlive: the life of the code").requires("phone"))
-        .group(ArgGroup::new("jobs").args(["file", "phone"]).required(true))
+        .arg(text("template", "ID", "Its MultiChannelTempId").requires("phone").conflicts_with("file"))
         .arg(
-            text("expiration", "DURATION", "Give each job this long to be sent")
-                .value_parser(humantime::parse_duration),
+            text("type", "TYPE", "Its TypeId: 1 generates a code, 2 also sends it")
+                .requires("phone")
+                .conflicts_with("file"),
         )
+        .arg(
+            text("time-alive", "MINUTES", "Its TimeAlive: the life of the code")
+                .requires("phone")
+                .conflicts_with("file"),
+        )
+        .group(ArgGroup::new("jobs").args(["file", "phone"]).required(true))
+        .arg(text("expiration", "DURATION", "Give each job this long to be sent").value_parser(expiration))
         .arg(Arg::new("wait").long("wait").action(ArgAction::SetTrue).help("Wait for the results and print them"))
         .arg(
             text("timeout", "DURATION", "Give up when no result has come for this long")
@@ -139,6 +145,13 @@ fn send_options(given: &ArgMatches) -> Options {
     };
     let wait = given.get_flag("wait").then(|| given.get_one("timeout").copied()).flatten();
     Options { source, expiration: given.get_one("expiration").copied(), wait }
+}
+
+/// AMQP's expiration is a number of milliseconds, which RabbitMQ keeps in 32 bits.
+fn expiration(text: &str) -> Result<Duration, String> {
+    let expiration = humantime::parse_duration(text).map_err(|error| error.to_string())?;
+    let fits = u32::try_from(expiration.as_millis()).is_ok();
+    if fits { Ok(expiration) } else { Err("must be at most 49 days".into()) }
 }
 
 fn job_from_flags(given: &ArgMatches, phone: &str) -> String {

@@ -7,6 +7,7 @@ pub mod in_flight;
 pub mod receipt;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::SystemTime;
 
 use lapin::message::Delivery;
@@ -49,6 +50,7 @@ pub struct Worker {
     in_flight: InFlight,
     permits: Semaphore,
     tasks: TaskTracker,
+    unfinished: Arc<AtomicUsize>,
     stopping: CancellationToken,
     abort: CancellationToken,
 }
@@ -132,14 +134,15 @@ impl Worker {
             permits: Semaphore::new(usize::from(config.concurrency)),
             config,
             tasks: TaskTracker::new(),
+            unfinished: Arc::default(),
             stopping,
             abort,
         }
     }
 
-    /// Deliveries being dealt with now.
+    /// Deliveries that are being dealt with, or were when `abort` was cancelled.
     pub fn unfinished(&self) -> usize {
-        self.tasks.len()
+        self.unfinished.load(Ordering::Relaxed)
     }
 
     fn decode(&self, envelope: &Envelope, original: &Original) -> Result<OtpRequest, String> {
@@ -190,9 +193,13 @@ impl Worker {
     /// acknowledged is delivered again.
     fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
         let abort = self.abort.clone();
+        let unfinished = Arc::clone(&self.unfinished);
+        unfinished.fetch_add(1, Ordering::Relaxed);
         self.tasks.spawn(async move {
             tokio::select! {
-                () = task => {}
+                () = task => {
+                    unfinished.fetch_sub(1, Ordering::Relaxed);
+                }
                 () = abort.cancelled() => {}
             }
         });

@@ -21,7 +21,8 @@ pub enum Group {
 }
 
 impl Group {
-    const fn heading(self) -> &'static str {
+    /// The heading in `--help` and in the README.
+    pub const fn heading(self) -> &'static str {
         match self {
             Group::Broker => "Broker",
             Group::Topology => "Broker objects",

@@ -1,5 +1,7 @@
 //! Log lines, to standard error.
 
+use std::io::IsTerminal as _;
+
 use tracing::Level;
 use tracing_appender::non_blocking::WorkerGuard;
 use tracing_subscriber::filter::filter_fn;
@@ -19,7 +21,8 @@ pub fn start(config: &LogConfig) -> Result<WorkerGuard, TryInitError> {
     let lines = fmt::layer().with_writer(writer);
     let lines = match config.format {
         LogFormat::Json => lines.json().flatten_event(true).with_current_span(false).with_span_list(false).boxed(),
-        LogFormat::Pretty => lines.with_target(false).boxed(),
+        // Colours are for eyes: in a file or a pipe they are noise.
+        LogFormat::Pretty => lines.with_target(false).with_ansi(std::io::stderr().is_terminal()).boxed(),
     };
     tracing_subscriber::registry()
         .with(EnvFilter::new(&config.filter))

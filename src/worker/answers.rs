@@ -1,16 +1,16 @@
 //! What leaves the worker: results, replies and dead letters; and the acknowledgement after them.
 
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
+use tokio::sync::Mutex;
 use tokio::time::{sleep, timeout};
 use tracing::{debug, error, info, warn};
 
 use super::dead_letter::Original;
 use super::receipt::Receipt;
 use crate::backoff::Policy;
-use crate::broker::REPLY_WITHIN;
-use crate::broker::publisher::{Message, Publisher, Routed};
+use crate::broker::publisher::{Message, PublishError, Publisher, Routed};
 use crate::config::BrokerConfig;
 use crate::result::{self, ResultEvent};
 use crate::telemetry::metrics::{Metrics, Published};
@@ -19,23 +19,30 @@ use crate::telemetry::metrics::{Metrics, Published};
 /// result exchange has the result in any case.
 const REPLY_TRIES: u32 = 3;
 
+/// The longest that an acknowledgement waits for a reply whose result is long confirmed: well within
+/// any grace, or stopping would have the job delivered and sent again for want of a reply.
+const REPLY_LIMIT: Duration = Duration::from_secs(3);
+
 /// Publishes what becomes of jobs.
 #[derive(Debug)]
 pub struct Answers {
     results: Publisher,
     replies: Publisher,
+    /// Held by the one reply that is tried again.
+    again: Mutex<()>,
     exchange: String,
     dead_letters_to: String,
     metrics: Arc<Metrics>,
 }
 
 impl Answers {
-    /// Results and dead letters go through `results`, replies to producers' queues through `replies`.
+    /// Results go through `results`; replies to producers' queues, and dead letters, through `replies`.
     /// These must be two connections: RabbitMQ answers some malformed direct reply-to names by
-    /// closing the whole connection, and results must not suffer from them.
+    /// closing the whole connection, and a missing dead-letter exchange by closing the channel; results
+    /// must not suffer from either.
     pub fn new(results: Publisher, replies: Publisher, broker: &BrokerConfig, metrics: Arc<Metrics>) -> Self {
         let (exchange, dead_letters_to) = (broker.reply_exchange.clone(), broker.dead_letter.clone());
-        Self { results, replies, exchange, dead_letters_to, metrics }
+        Self { results, replies, again: Mutex::default(), exchange, dead_letters_to, metrics }
     }
 
     /// Publishes the result of `id` to all who want it, and then acknowledges the delivery.
@@ -103,19 +110,34 @@ impl Answers {
             body: &event.body,
             properties: result::properties(id, &receipt.correlation_id, &receipt.trace, SystemTime::now()),
         };
-        for _ in 0..REPLY_TRIES {
-            match timeout(REPLY_WITHIN, self.replies.publish(message.clone())).await {
-                Ok(Ok(routed)) => {
-                    self.count_published(routed);
-                    if routed == Routed::Nowhere {
-                        info!(job_id = id, "the queue in reply_to is gone; the result exchange has the result");
-                    }
-                    return;
+        match timeout(REPLY_LIMIT, self.reply(message)).await {
+            Ok(Some(routed)) => {
+                self.count_published(routed);
+                if routed == Routed::Nowhere {
+                    info!(job_id = id, "the queue in reply_to is gone; the result exchange has the result");
                 }
-                Ok(Err(_)) | Err(_) => self.metrics.published(Published::Failed),
+            }
+            Ok(None) | Err(_) => {
+                self.metrics.published(Published::Failed);
+                warn!(job_id = id, "no reply could be published; the result exchange has the result");
             }
         }
-        warn!(job_id = id, "no reply could be published; the result exchange has the result");
+    }
+
+    async fn reply(&self, message: Message<'_>) -> Option<Routed> {
+        for tried in 0..REPLY_TRIES {
+            if let Ok(routed) = self.try_reply(tried, message.clone()).await {
+                return Some(routed);
+            }
+        }
+        None
+    }
+
+    /// What was lost is tried again alone: a name that ends the connection would take the replies of
+    /// others with it each time.
+    async fn try_reply(&self, tried: u32, message: Message<'_>) -> Result<Routed, PublishError> {
+        let _alone = if tried > 0 { Some(self.again.lock().await) } else { None };
+        self.replies.publish(message).await
     }
 
     /// Keeps a copy of a job for people.
@@ -129,7 +151,7 @@ impl Answers {
         };
         let mut waits = Policy::RECONNECT.waits();
         loop {
-            match self.results.publish(message.clone()).await {
+            match self.replies.publish(message.clone()).await {
                 Ok(Routed::ToAQueue) => break,
                 Ok(Routed::Nowhere) => {
                     error!(

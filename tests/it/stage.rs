@@ -10,7 +10,7 @@ use uuid::Uuid;
 use crate::support::broker::Broker;
 use crate::support::client::{Client, Job, Received, Results};
 use crate::support::metrics::{Scrape, get, wait_for};
-use crate::support::wait::eventually;
+use crate::support::wait::{eventually, until};
 use crate::support::worker::Worker;
 
 /// What never takes long is given this long, on a slow machine.
@@ -96,10 +96,20 @@ impl Stage {
         self
     }
 
+    /// Takes a setting away.
+    pub(crate) fn unset(&mut self, name: &str) -> &mut Self {
+        self.env.retain(|(known, _)| known != name);
+        self
+    }
+
+    /// The settings, for a program that is no worker.
+    pub(crate) fn env(&self) -> Vec<(&str, &str)> {
+        self.env.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect()
+    }
+
     /// Starts a worker without waiting for anything.
     pub(crate) fn spawn(&self) -> Worker {
-        let env: Vec<(&str, &str)> = self.env.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
-        Worker::spawn(PROGRAM, &env)
+        Worker::spawn(PROGRAM, &self.env())
     }
 
     /// Starts a worker and waits until it is ready.
@@ -155,6 +165,13 @@ impl Running {
     /// Waits until a sample is `value`.
     pub(crate) async fn until_metric(&self, name: &str, labels: &[(&str, &str)], value: f64) {
         wait_for(self.http, name, labels, |found| found == value, LIMIT).await;
+    }
+
+    /// Waits until the broker has every settlement of the worker: nothing is unacknowledged any more.
+    /// Of the shared broker only.
+    pub(crate) async fn until_settled(&self, names: &Names) {
+        let broker = Broker::shared().await;
+        until("every job is settled", LIMIT, async || broker.unacked(&names.jobs).await == 0).await;
     }
 
     /// Tells it to stop and waits for its exit code.

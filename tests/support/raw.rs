@@ -108,7 +108,12 @@ pub(crate) fn table(entries: &[(&[u8], u8, Vec<u8>)]) -> Vec<u8> {
 /// A table that holds a table, and so on: `depth` tables within each other,
 /// the innermost empty. 7 bytes for each.
 pub(crate) fn nested_table(depth: usize) -> Vec<u8> {
-    (1..depth).fold(table(&[]), |inner, _| table(&[(b"t", b'F', inner)]))
+    let entry = b"\x01tF";
+    let level = |within: usize| {
+        let length = u32::try_from(within * (4 + entry.len())).expect("less than 4 GiB");
+        [&length.to_be_bytes()[..], if within > 0 { entry } else { b"" }].concat()
+    };
+    (0..depth).rev().flat_map(level).collect()
 }
 
 const LIMIT: Duration = Duration::from_secs(10);

@@ -1,0 +1,183 @@
+//! The program as a person meets it: what it prints, and the code it ends with.
+
+use std::net::{Ipv4Addr, TcpListener};
+
+use esms_otp_worker::config::settings;
+
+use crate::program::run;
+use crate::stage::{LIMIT, PHONE, Running, Stage, ending};
+use crate::support::client::Job;
+use crate::support::wait::until;
+
+const KEYS: [(&str, &str); 2] = [("ESMS_API_KEY", "a-key"), ("ESMS_SECRET_KEY", "a-secret")];
+
+#[tokio::test]
+async fn without_credentials_it_names_both_variables() {
+    let ended = run(&["run"], &[]).await;
+    assert_eq!((ended.code, ended.stdout.as_str()), (2, ""));
+    for named in
+        ["2 settings are wrong", "ESMS_API_KEY: ", "ESMS_API_KEY_FILE", "ESMS_SECRET_KEY: ", "ESMS_SECRET_KEY_FILE"]
+    {
+        assert!(ended.stderr.contains(named), "{named} is not in: {}", ended.stderr);
+    }
+}
+
+/// A broker and an eSMS that notice whoever connects.
+fn unvisited() -> (TcpListener, String) {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    listener.set_nonblocking(true).unwrap();
+    let addr = listener.local_addr().unwrap().to_string();
+    (listener, addr)
+}
+
+fn visited(listener: &TcpListener) -> bool {
+    listener.accept().is_ok()
+}
+
+#[tokio::test]
+async fn every_wrong_setting_is_named_before_anything_is_connected_to() {
+    let (broker, broker_addr) = unvisited();
+    let (esms, esms_addr) = unvisited();
+    let (amqp, url) = (format!("amqp://{broker_addr}/%2f"), format!("http://{esms_addr}/V5"));
+    let mut env = KEYS.to_vec();
+    env.extend([("AMQP_URL", amqp.as_str()), ("ESMS_URL", &url)]);
+    env.extend([("OTP_CONCURRENCY", "many"), ("ESMS_TIMEOUT", "soon"), ("HTTP_ADDR", "here")]);
+    let ended = run(&["run"], &env).await;
+    assert_eq!(ended.code, 2);
+    assert!(ended.stderr.contains("3 settings are wrong"), "{}", ended.stderr);
+    for named in
+        ["OTP_CONCURRENCY: must be", "\"many\"", "ESMS_TIMEOUT: must be", "\"soon\"", "HTTP_ADDR: must be", "\"here\""]
+    {
+        assert!(ended.stderr.contains(named), "{named} is not in: {}", ended.stderr);
+    }
+    assert!(!visited(&broker) && !visited(&esms));
+}
+
+#[tokio::test]
+async fn flags_are_settings_too_and_are_named_by_their_variable() {
+    let ended =
+        run(&["run", "--concurrency", "0", "--on-ambiguous", "pray", "--http-addr", "127.0.0.1:0"], &KEYS).await;
+    assert_eq!(ended.code, 2);
+    for named in ["2 settings are wrong", "OTP_CONCURRENCY: must be", "OTP_ON_AMBIGUOUS: must be", "\"pray\""] {
+        assert!(ended.stderr.contains(named), "{named} is not in: {}", ended.stderr);
+    }
+}
+
+#[tokio::test]
+async fn what_is_no_command_or_flag_is_wrong_usage() {
+    for (args, named) in [
+        (&["run", "--no-such-flag"][..], "--no-such-flag"),
+        (&["run", "extra"], "extra"),
+        (&["no-such-command"], "no-such-command"),
+        (&["send", "--no-such-flag"], "--no-such-flag"),
+        (&[], "Usage"),
+    ] {
+        let ended = run(args, &[]).await;
+        assert_eq!(ended.code, 2, "{args:?}: {ended:?}");
+        assert!(ended.stderr.contains(named) && ended.stdout.is_empty(), "{args:?}: {ended:?}");
+    }
+}
+
+#[tokio::test]
+async fn the_version_is_printed() {
+    let ended = run(&["--version"], &[]).await;
+    assert_eq!((ended.code, ended.stderr.as_str()), (0, ""));
+    assert_eq!(ended.stdout, format!("esms-otp-worker {}\n", env!("CARGO_PKG_VERSION")));
+}
+
+#[tokio::test]
+async fn help_fits_80_columns() {
+    for args in [&["--help"][..], &["run", "--help"], &["run", "-h"], &["send", "--help"]] {
+        let ended = run(args, &[("COLUMNS", "80")]).await;
+        assert_eq!((ended.code, ended.stderr.as_str()), (0, ""), "{args:?}");
+        let long: Vec<&str> = ended.stdout.lines().filter(|line| line.chars().count() > 80).collect();
+        assert!(long.is_empty(), "{args:?}: {long:#?}");
+    }
+}
+
+#[tokio::test]
+async fn help_lists_every_setting_with_its_variable_and_default() {
+    let ended = run(&["run", "--help"], &[("COLUMNS", "200")]).await;
+    for setting in settings::ALL {
+        let usage = format!("--{} <{}>", setting.flag, setting.value);
+        let told = match setting.default {
+            Some(default) => format!("[env: {}] [default: {default}]", setting.env),
+            None => format!("[env: {}]\n", setting.env),
+        };
+        for part in [&usage, &told, setting.help] {
+            assert!(ended.stdout.contains(part), "{part:?} is not in:\n{}", ended.stdout);
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_port_that_is_taken_is_one_clear_line() {
+    let (_taken, addr) = unvisited();
+    let mut stage = Stage::new().await;
+    stage.set("HTTP_ADDR", &addr);
+    let mut process = stage.spawn();
+    assert_eq!(process.wait_exit(LIMIT).await, Some(1));
+    let said = process.log_containing("cannot be listened on");
+    assert_eq!(said.len(), 1, "{:?}", process.log());
+    assert!(said[0].contains(&format!("HTTP_ADDR {addr}")) && said[0].contains("in use"), "{said:?}");
+}
+
+#[tokio::test]
+async fn secrets_are_read_from_files_as_editors_leave_them() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = |name: &str, text: &str| {
+        let path = dir.path().join(name);
+        std::fs::write(&path, text).unwrap();
+        path.to_str().unwrap().to_owned()
+    };
+    let mut stage = Stage::new().await;
+    let url = format!("{}\n", stage.url);
+    for (name, file) in [
+        ("AMQP_URL", file("url", &url)),
+        ("ESMS_API_KEY", file("key", "sandbox-key\r\n")),
+        ("ESMS_SECRET_KEY", file("secret", "sandbox-secret\n\n")),
+    ] {
+        stage.unset(name).set(&format!("{name}_FILE"), &file);
+    }
+    let (_running, result) = stage.play(vec![]).await;
+    assert_eq!(ending(&result), ("accepted".to_owned(), 1, false));
+}
+
+#[tokio::test]
+async fn a_file_that_cannot_be_read_is_named() {
+    let ended = run(&["run"], &[("ESMS_API_KEY_FILE", "/no/such/file"), ("ESMS_SECRET_KEY", "a-secret")]).await;
+    assert_eq!(ended.code, 2);
+    assert!(ended.stderr.contains("ESMS_API_KEY_FILE: names a file that cannot be read"), "{}", ended.stderr);
+}
+
+#[tokio::test]
+async fn pretty_log_lines_are_plain_text_when_nobody_looks() {
+    let mut stage = Stage::new().await;
+    stage.set("LOG_FORMAT", "pretty");
+    let process = stage.spawn();
+    let line = process.wait_for_log("http listening addr=", LIMIT).await;
+    let http = line.split('=').next_back().and_then(|addr| addr.parse().ok()).expect("an address");
+    let mut running = Running { process, http };
+    running.until_ready().await;
+    let client = stage.client().await;
+    client.publish(&stage.names.jobs, Job::for_phone(PHONE, "a-job")).await;
+    let line = running.process.wait_for_log("job ended", LIMIT).await;
+    assert!(line.contains(" INFO ") && line.contains("outcome=\"accepted\"") && line.contains("******484"), "{line}");
+    assert_eq!(running.stop().await, Some(0));
+    until("the last line is read", LIMIT, async || !running.process.log_containing("stopped").is_empty()).await;
+    for line in running.process.log() {
+        assert!(!line.starts_with('{') && !line.contains('\u{1b}'), "{line:?}");
+    }
+}
+
+#[tokio::test]
+async fn json_log_lines_are_one_object_each() {
+    let stage = Stage::new().await;
+    let (mut running, _result) = stage.play(vec![]).await;
+    assert_eq!(running.stop().await, Some(0));
+    until("the last line is read", LIMIT, async || !running.process.log_containing("stopped").is_empty()).await;
+    for line in running.process.log() {
+        let json: serde_json::Value = serde_json::from_str(&line).unwrap_or_else(|error| panic!("{error}: {line}"));
+        assert!(["timestamp", "level", "message", "target"].iter().all(|field| json[field].is_string()), "{line}");
+    }
+}

@@ -1,0 +1,282 @@
+//! Canaries, and the places where nobody may read them: every log line, metric, result and error.
+
+use std::collections::BTreeSet;
+
+use esms_otp_worker::sandbox::{Fault, Sandbox, Settings};
+use lapin::types::AMQPValue;
+use serde_json::json;
+use uuid::Uuid;
+
+use crate::program::run;
+use crate::stage::{LIMIT, Running, Stage, field};
+use crate::support::broker::Broker;
+use crate::support::client::{Job, Received};
+use crate::support::metrics::get;
+use crate::support::proxy::Proxy;
+use crate::support::raw::{RawMessage, long_string, property, table};
+use crate::support::wait::until;
+
+const API_KEY: &str = "canary-api-key-4f1d";
+const SECRET_KEY: &str = "canary-secret-key-9b7e";
+const PASSWORD: &str = "canary-pass/word+c3a5";
+const PASSWORD_IN_URL: &str = "canary-pass%2Fword%2Bc3a5";
+const IN_A_JOB: &str = "canary-in-a-job-77d2";
+const SECRETS: [&str; 5] = [API_KEY, SECRET_KEY, PASSWORD, PASSWORD_IN_URL, IN_A_JOB];
+
+/// The first digits of every phone here; two more make one. National, as `84…` and `0…` have it.
+const PHONES: &str = "9876543";
+
+fn phone(n: usize) -> String {
+    format!("0{PHONES}{n:02}")
+}
+
+/// Every way in which text slips out: as it is, and as the bytes that `Debug` or a dump shows.
+fn forms(text: &str) -> Vec<String> {
+    let joined = |each: fn(&u8) -> String, by: &str| text.as_bytes().iter().map(each).collect::<Vec<_>>().join(by);
+    vec![
+        text.to_owned(),
+        joined(|byte| format!("{byte}"), ", "),
+        joined(|byte| format!("{byte}"), ","),
+        joined(|byte| format!("{byte:02x}"), ""),
+        joined(|byte| format!("{byte:02X}"), ""),
+        joined(|byte| format!("{byte:02x}"), " "),
+        joined(|byte| format!("\\x{byte:02x}"), ""),
+        joined(|byte| format!("{byte:#x}"), ", "),
+    ]
+}
+
+fn assert_silent(place: &str, text: &str, canaries: &[&str]) {
+    let lower = text.to_lowercase();
+    for form in canaries.iter().flat_map(|canary| forms(canary)) {
+        let found = lower.find(&form.to_lowercase());
+        let around = found.map(|at| lower.chars().skip(at.saturating_sub(200)).take(600).collect::<String>());
+        assert!(found.is_none(), "{form} in {place}: …{}…", around.unwrap_or_default());
+    }
+}
+
+/// Everything that can go wrong with a call, and an answer that repeats what it was asked everywhere.
+fn faults(phone: &str) -> Vec<Fault> {
+    let national = phone.trim_start_matches('0');
+    let echo = json!({"CodeResult": format!("{API_KEY}{phone}"), "SMSID": format!("{SECRET_KEY} {phone}"),
+        "CountRegenerate": {"ApiKey": API_KEY, "Phone": phone}, "ErrorMessage": format!("{phone} {SECRET_KEY}")});
+    let number = format!(
+        r#"{{"CodeResult":{national},"SMSID":{national},"CountRegenerate":{national},"ErrorMessage":{national}}}"#
+    );
+    let raw = |body: String| Fault::Raw { status: 200, content_type: "application/json".into(), body };
+    let status = |code| Fault::Status { code, retry_after: Some(phone.to_owned()) };
+    vec![
+        Fault::None,
+        Fault::Latency { ms: 1 },
+        Fault::ResetBefore,
+        Fault::ResetAfter,
+        Fault::HangBefore,
+        Fault::HangAfter,
+        status(302),
+        status(404),
+        status(429),
+        status(500),
+        status(503),
+        Fault::StatusAfter { code: 502 },
+        Fault::Html,
+        Fault::HtmlAfter,
+        Fault::CutJson,
+        Fault::EmptyBody,
+        Fault::JsonArray,
+        Fault::NoCodeResult,
+        Fault::HugeBody { mib: 1 },
+        Fault::CodeNumber,
+        Fault::NullFields,
+        Fault::MissingFields,
+        Fault::ExtraFields,
+        Fault::Code { code: "103".into(), message: format!("no money for {phone}, +84{}", national) },
+        Fault::Code { code: "160".into(), message: format!("84{} is busy", national) },
+        Fault::EchoSecrets,
+        raw(echo.to_string()),
+        raw(number),
+        Fault::SlowBody { ms: 2_000 },
+    ]
+}
+
+/// Bodies that no worker can read, and those with what does not belong on a queue.
+fn refused_bodies() -> Vec<Vec<u8>> {
+    let phone = phone(99);
+    let national = phone.trim_start_matches('0');
+    let text = [
+        format!("{{\"Phone\":\"{phone}x\",\"MultiChannelTempId\":\"1\"}}"),
+        format!("{{\"Phone\":{},\"MultiChannelTempId\":\"1\"}}", national),
+        format!("{{\"Phone\":\"{phone}\",\"MultiChannelTempId\":\"1\",\"TypeId\":\"{phone}\"}}"),
+        format!("{{\"Phone\":\"{phone}\",\"MultiChannelTempId\":\"1\",\"TimeAlive\":\"{phone}m\"}}"),
+        format!("{{\"Phone\":\"{phone}\",\"MultiChannelTempId\":[\"{phone}\"]}}"),
+        format!("{{\"Phone\":\"{phone}\",\"{phone}"),
+        format!("{{\"Phone\":\"{phone}\",\"Phone\":\"{phone}\"}}"),
+        format!("{phone} {phone}"),
+        format!("{{\"Phone\":\"{phone}\",\"MultiChannelTempId\":\"1\",\"ApiKey\":\"{IN_A_JOB}\"}}"),
+        format!("{{\"Phone\":\"{phone}\",\"MultiChannelTempId\":\"1\",\"secretkey\":\"{IN_A_JOB}\",\"ApiKey\":1}}"),
+        format!("{{\"ApiKey\":\"{IN_A_JOB}"),
+        format!("{{\"Phone\":\"{phone}\",\"ApiKey\\u0020\":\"{IN_A_JOB}\", cut"),
+    ];
+    let mut bodies: Vec<Vec<u8>> = text.into_iter().map(String::into_bytes).collect();
+    bodies.push([phone.as_bytes(), b"\xFF\xFE", format!("ApiKey={IN_A_JOB}").as_bytes()].concat());
+    bodies
+}
+
+/// A broker user with the canary for a password.
+async fn user_with_canary() -> String {
+    let broker = Broker::shared().await;
+    let user = Uuid::new_v4().simple().to_string();
+    broker.ctl(&["add_user", &user, PASSWORD]).await;
+    broker.ctl(&["set_permissions", "-p", "/", &user, ".*", ".*", ".*"]).await;
+    user
+}
+
+/// A stage whose every secret is a canary, behind a proxy.
+async fn stage_with_canaries(format: &str) -> (Stage, Proxy) {
+    let broker = Broker::shared().await;
+    let proxy = Proxy::start(broker.port()).await;
+    let mut stage = Stage::new().await;
+    let keys = Settings { api_key: API_KEY.into(), secret_key: SECRET_KEY.into(), ..Settings::default() };
+    stage.sandbox = Sandbox::start(keys).await.unwrap();
+    let url = format!("amqp://{}:{PASSWORD_IN_URL}@127.0.0.1:{}/%2f", user_with_canary().await, proxy.port());
+    let esms = stage.sandbox.send_url();
+    for (name, value) in [
+        ("AMQP_URL", url.as_str()),
+        ("ESMS_URL", &esms),
+        ("ESMS_API_KEY", API_KEY),
+        ("ESMS_SECRET_KEY", SECRET_KEY),
+        ("RUST_LOG", "trace"),
+        ("RUST_BACKTRACE", "full"),
+        ("LOG_FORMAT", format),
+        ("ESMS_CONNECT_TIMEOUT", "1s"),
+        ("ESMS_TIMEOUT", "1s"),
+        ("OTP_RETRY_MAX_ELAPSED", "2s"),
+    ] {
+        stage.set(name, value);
+    }
+    (stage, proxy)
+}
+
+async fn start(stage: &Stage) -> Running {
+    let process = stage.spawn();
+    let line = process.wait_for_log("http listening", LIMIT).await;
+    let http = line.split(['"', '=', ' ']).find_map(|word| word.parse().ok()).expect("an address");
+    let running = Running { process, http };
+    running.until_ready().await;
+    running
+}
+
+/// Jobs that meet every fault, jobs that cannot be read, repeats, and dropped ones. Returns how many
+/// results there will be.
+async fn play_everything(stage: &Stage, client: &crate::support::client::Client) -> usize {
+    let jobs = &stage.names.jobs;
+    let mut expected = 0;
+    for n in 0..faults("").len() {
+        let fault = faults(&phone(n)).swap_remove(n);
+        stage.sandbox.script(Some(&phone(n)), vec![fault.clone(), fault]);
+        client.publish(jobs, Job::for_phone(&phone(n), &format!("job-{n}"))).await;
+        expected += 1;
+    }
+    client.publish(jobs, Job::for_phone(&phone(98), "job-0")).await;
+    expected += 1;
+    for body in refused_bodies() {
+        client.publish(jobs, Job::bytes(body)).await;
+        expected += 1;
+    }
+    let death = table(&[(b"reason", b'S', long_string(IN_A_JOB))]);
+    let deaths = table(&[(b"x-death", b'A', long_string([b"F".to_vec(), death].concat()))]);
+    let dropped = RawMessage::new(refused_bodies()[0].clone()).with(property::HEADERS, deaths.clone());
+    dropped.publish(Broker::shared().await.port(), &stage.names.dropped).await.unwrap();
+    let good = json!({"Phone": phone(97), "MultiChannelTempId": "1"}).to_string();
+    let dropped = RawMessage::new(good).with(property::HEADERS, deaths);
+    dropped.publish(Broker::shared().await.port(), &stage.names.dropped).await.unwrap();
+    expected + 2
+}
+
+/// All of a message but its body.
+fn properties(message: &Received) -> String {
+    let headers = message.properties.headers().clone().unwrap_or_default();
+    let text = |value: &AMQPValue| value.as_long_string().map(ToString::to_string);
+    let texts: Vec<_> = headers.inner().iter().map(|(name, value)| format!("{name}: {:?}", text(value))).collect();
+    format!("{:?} {texts:?} {}", message.properties, message.routing_key)
+}
+
+async fn nobody_reads_a_canary(format: &str) {
+    let (stage, proxy) = stage_with_canaries(format).await;
+    let mut running = start(&stage).await;
+    let client = stage.client().await;
+    let mut results = client.results(&stage.names.results, "otp.*").await;
+    let mut copies = client.consume(&stage.names.dead).await;
+    let expected = play_everything(&stage, &client).await;
+    let results = results.collect(expected, LIMIT).await;
+    assert_eq!(results.len(), expected, "{:?}", results.iter().map(|r| field(r, "JobId")).collect::<Vec<_>>());
+    proxy.refuse().await;
+    proxy.cut().await;
+    running.until_not_ready().await;
+    proxy.accept_again().await;
+    running.until_ready().await;
+    let (_, metrics) = get(running.http, "/metrics").await;
+    #[cfg(target_os = "linux")]
+    assert_silent(
+        "cmdline",
+        &std::fs::read_to_string(format!("/proc/{}/cmdline", running.process.pid())).unwrap(),
+        &SECRETS,
+    );
+    assert_eq!(running.stop().await, Some(0));
+    until("the last line is read", LIMIT, async || !running.process.log_containing("stopped").is_empty()).await;
+
+    let everyone: Vec<&str> = SECRETS.into_iter().chain([PHONES]).collect();
+    let log = running.process.log();
+    // More than half of the lines are about jobs: the canaries were near.
+    assert!(log.iter().filter(|line| line.contains("job ended")).count() >= expected - 1, "{log:#?}");
+    for line in &log {
+        assert_silent("the log", line, &everyone);
+    }
+    assert_silent("the metrics", &metrics, &everyone);
+    for result in &results {
+        assert_silent("a result", &String::from_utf8_lossy(&result.body), &everyone);
+        assert_silent("a result's properties", &properties(result), &everyone);
+    }
+    // A copy is the producer's own body, which people must see; the reason is ours.
+    let copies = copies.collect(refused_bodies().len() + 3, LIMIT).await;
+    assert_eq!(copies.len(), refused_bodies().len() + 3);
+    for copy in &copies {
+        assert_silent("a copy", &String::from_utf8_lossy(&copy.body), &SECRETS);
+        let error = copy.properties.headers().as_ref().and_then(|headers| headers.inner().get("x-error"));
+        assert_silent("x-error", &error.unwrap().as_long_string().unwrap().to_string(), &everyone);
+    }
+    let outcomes: BTreeSet<String> = results.iter().map(|result| field(result, "Outcome")).collect();
+    assert!(outcomes.len() >= 5, "all kinds of ends were looked at: {outcomes:?}");
+}
+
+#[tokio::test]
+async fn nobody_reads_a_canary_in_json_log_lines_or_anything_published() {
+    nobody_reads_a_canary("json").await;
+}
+
+#[tokio::test]
+async fn nobody_reads_a_canary_in_pretty_log_lines_either() {
+    nobody_reads_a_canary("pretty").await;
+}
+
+#[tokio::test]
+async fn settings_that_are_wrong_or_explained_do_not_repeat_a_secret() {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), format!("amqp://user:{PASSWORD_IN_URL}@[::1]/%2f")).unwrap();
+    let path = file.path().to_str().unwrap();
+    let url = format!("amqp://user:{PASSWORD_IN_URL}@:nowhere:/x y");
+    let esms = format!("https://{API_KEY}:{SECRET_KEY}@rest.esms.vn/");
+    for (args, env) in [
+        (&["run"][..], &[("AMQP_URL", url.as_str()), ("ESMS_API_KEY", API_KEY)][..]),
+        (&["run"], &[("AMQP_URL_FILE", path), ("ESMS_SECRET_KEY", SECRET_KEY)]),
+        (&["run"], &[("ESMS_API_KEY", API_KEY), ("ESMS_API_KEY_FILE", path)]),
+        (&["run"], &[("ESMS_URL", esms.as_str())]),
+        (&["run", "--esms-api-key", API_KEY, "--esms-secret-key", SECRET_KEY, "--concurrency", "0"], &[]),
+        (&["run", "--amqp-url", &url], &[]),
+        (&["send", "-", "--amqp-url", &url], &[]),
+        (&["run", "--help"], &[("ESMS_API_KEY", API_KEY), ("ESMS_SECRET_KEY", SECRET_KEY), ("AMQP_URL", url.as_str())]),
+        (&["send", "--help"], &[("AMQP_URL", url.as_str())]),
+    ] {
+        let ended = run(args, env).await;
+        assert!(!ended.stdout.is_empty() || !ended.stderr.is_empty());
+        assert_silent(&format!("{args:?}"), &(ended.stdout + &ended.stderr), &SECRETS);
+    }
+}
