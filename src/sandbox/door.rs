@@ -78,10 +78,9 @@ impl Door {
 
 fn bound(addr: SocketAddr) -> io::Result<TcpSocket> {
     let socket = if addr.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
-    // Closed connections linger on the port for a minute, and must not keep us from it.
+    // Closed connections linger on the port for a minute, and must not keep us from it. And it lets
+    // the listener have the port beside the keeper, which does not listen.
     socket.set_reuseaddr(true)?;
-    // The keeper and the listener share the port.
-    socket.set_reuseport(true)?;
     socket.bind(addr)?;
     Ok(socket)
 }
