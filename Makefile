@@ -11,8 +11,8 @@ run: ## the worker against the real endpoint, with the settings in the environme
 	cargo run --release --locked --bin esms-otp-worker -- run
 
 # KEEP=1 leaves the demonstration running until it is interrupted.
-demo: broker build ## the worker against a private RabbitMQ and a pretended eSMS
-	KEEP="$(KEEP)" cargo run --release --locked --example demo
+demo: ## the worker against a private RabbitMQ and a pretended eSMS
+	@KEEP="$(KEEP)" tests/demo/run.sh
 
 test: broker ## all tests, against a private RabbitMQ
 	cargo test --locked
