@@ -125,7 +125,9 @@ impl Home {
             }
             Ok::<_, lapin::Error>(left)
         };
-        Ok(timeout(LIMIT, asking).await??)
+        let left = timeout(LIMIT, asking).await??;
+        close(&connection).await;
+        Ok(left)
     }
 
     /// Deletes what the worker declared on somebody's broker; a private node goes as a whole.
@@ -143,8 +145,15 @@ impl Home {
             let results = self.config.reply_exchange.as_str().into();
             channel.exchange_delete(results, ExchangeDeleteOptions::default()).await
         };
-        Ok(timeout(LIMIT, deleting).await??)
+        timeout(LIMIT, deleting).await??;
+        close(&connection).await;
+        Ok(())
     }
+}
+
+/// A courtesy: what matters is done, and a channel that is closing on its own already is no failure.
+pub(crate) async fn close(connection: &Connection) {
+    let _ = timeout(LIMIT, connection.close(200, "done".into())).await;
 }
 
 fn configured(settings: &HashMap<&'static str, String>) -> Result<BrokerConfig, Failed> {

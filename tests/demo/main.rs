@@ -95,7 +95,7 @@ async fn signals(stop: CancellationToken) {
 }
 
 fn interrupted() -> ExitCode {
-    say("\ndemo: interrupted; everything it started is stopped and removed");
+    say("\ndemo: interrupted; all that it started ends with it");
     ExitCode::from(INTERRUPTED)
 }
 
@@ -169,8 +169,8 @@ async fn part(home: &Home, worker: &mut Worker, played: bool) -> Result<Check, F
         return Ok(Check::equal("", &[]));
     }
     let left = home.left().await?;
-    let told: Vec<_> = left.iter().map(|(queue, count)| format!("{queue} {count}")).collect();
-    say(format!("  messages left: {}", told.join(", ")));
+    let told: Vec<_> = left.iter().map(|(_, count)| count.to_string()).collect();
+    say(format!("  messages left on its {} queues: {}", left.len(), told.join(", ")));
     let mut pairs: Vec<_> = left.iter().map(|(queue, count)| (queue.as_str(), u64::from(*count), 0)).collect();
     pairs.push(("the worker's exit code", code.unsigned_abs().into(), 0));
     Ok(Check::equal("the worker stops with code 0 and leaves nothing behind", &pairs))

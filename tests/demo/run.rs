@@ -11,7 +11,7 @@ use serde_json::json;
 use tokio::time::timeout;
 
 use crate::Failed;
-use crate::broker::Home;
+use crate::broker::{Home, close};
 use crate::leash::Scratch;
 use crate::programs::{self, Esms, Logged, PhoneStory, Worker};
 use crate::support::metrics::Scrape;
@@ -94,7 +94,7 @@ pub(crate) async fn watch(home: &Home, esms: &Esms, worker: &Worker, scratch: &S
     }
     let send_code = send.wait(LIMIT).await.ok_or("`send` closed its output and did not end")?;
     let heard = hearing.await??;
-    connection.close(200, "done".into()).await?;
+    close(&connection).await;
     let logged = logged(worker).await?;
     let phones = phones(esms).await?;
     let after = settled(worker).await;
