@@ -10,9 +10,9 @@ build: ## release build
 run: ## the worker against the real endpoint, with the settings in the environment
 	cargo run --release --locked --bin esms-otp-worker -- run
 
-# KEEP=1 leaves the demonstration running until it is interrupted.
+# `make demo KEEP=1` leaves it running until it is interrupted; make puts KEEP in the environment.
 demo: ## the worker against a private RabbitMQ and a pretended eSMS
-	@KEEP="$(KEEP)" tests/demo/run.sh
+	@tests/demo/run.sh
 
 test: broker ## all tests, against a private RabbitMQ
 	cargo test --locked

@@ -17,6 +17,7 @@ use crate::send::Sender;
 use crate::send::esms::{BuildError, Esms};
 use crate::telemetry::http::{self, Health};
 use crate::telemetry::metrics::Metrics;
+use crate::worker::answers::Answers;
 use crate::worker::{Parts, Worker};
 
 /// What the parts that serve the jobs may take to end, once no job needs them.
@@ -74,10 +75,9 @@ pub async fn run(config: Config, stop: CancellationToken, abort: CancellationTok
     let replies = services.publisher(&config, "esms-otp-worker replies", &metrics, |_| {});
 
     let parts = Parts {
-        sender: Sender::new(esms, config.retry.clone(), Arc::clone(&metrics)),
+        sender: Sender::new(esms, config.pace, config.retry.clone(), Arc::clone(&metrics)),
         ledger: Ledger::in_memory(config.ledger_ttl),
-        results,
-        replies,
+        answers: Answers::new(results, replies, &config.broker, Arc::clone(&metrics)),
         metrics: Arc::clone(&metrics),
     };
     let (broker, prefetch, grace) = (config.broker.clone(), config.concurrency, config.shutdown_grace);

@@ -107,6 +107,35 @@ mod tests {
     }
 
     #[test]
+    fn reconnecting_goes_on_for_ever_every_few_seconds() {
+        let mut waits = Policy::RECONNECT.waits();
+        let series: Vec<Duration> = (0..10_000).map(|_| waits.next_wait()).collect();
+        assert!(series[100..].iter().all(|wait| (MS(5_000)..=MS(10_000)).contains(wait)));
+    }
+
+    #[test]
+    fn waits_of_one_length_still_have_jitter_below_it() {
+        let mut waits = Policy::new(MS(1000), MS(1000)).unwrap().waits();
+        let series: Vec<Duration> = (0..100).map(|_| waits.next_wait()).collect();
+        assert!(series.iter().all(|wait| (MS(499)..=MS(1000)).contains(wait)));
+        assert!(series.iter().any(|wait| *wait < MS(1000)), "many workers must not try in step");
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn no_wait_of_any_possible_policy_is_above_its_cap(
+            initial in 1u64..=31_536_000_000, more in 0u64..=31_536_000_000, tries in 1usize..200,
+        ) {
+            let cap = MS(initial + more);
+            let mut waits = Policy::new(MS(initial), cap).unwrap().waits();
+            for _ in 0..tries {
+                let wait = waits.next_wait();
+                proptest::prop_assert!(wait <= cap && wait >= MS(initial) / 2 - MS(1).min(MS(initial) / 2));
+            }
+        }
+    }
+
+    #[test]
     fn impossible_waits_are_refused() {
         assert_eq!(Policy::new(Duration::ZERO, MS(1)), Err(PolicyError::NoFirstWait));
         assert_eq!(Policy::new(MS(2), MS(1)), Err(PolicyError::CapBelowFirst));

@@ -3,12 +3,16 @@
 //! All of them are read before the first mistake is reported, so that one start shows every
 //! mistake. A message names the setting and the rule; it repeats no value that may be secret.
 
+mod reader;
 pub mod settings;
+
+pub use reader::{ConfigError, Mistake, Source};
 
 use std::collections::BTreeSet;
 use std::fmt;
 use std::io::IsTerminal;
 use std::net::SocketAddr;
+use std::num::NonZeroU32;
 use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,7 +22,9 @@ use reqwest::Url;
 use secrecy::{ExposeSecret, SecretString};
 use tracing_subscriber::EnvFilter;
 
+use crate::send::circuit;
 use crate::{backoff, tls};
+use reader::Reader;
 use settings::Setting;
 
 /// Everything `run` needs to know.
@@ -32,6 +38,8 @@ pub struct Config {
     pub job_ttl: Duration,
     /// How attempts are repeated.
     pub retry: RetryConfig,
+    /// When calls are held back.
+    pub pace: PaceConfig,
     /// The provider.
     pub esms: EsmsConfig,
     /// How long a job done is remembered.
@@ -107,6 +115,15 @@ pub struct RetryConfig {
     pub codes: BTreeSet<String>,
 }
 
+/// When calls are held back.
+#[derive(Clone, Copy, Debug)]
+pub struct PaceConfig {
+    /// The circuit.
+    pub circuit: circuit::Policy,
+    /// The time between two calls, if their rate is limited.
+    pub interval: Option<Duration>,
+}
+
 /// The provider and the account there.
 #[derive(Clone, Debug)]
 pub struct EsmsConfig {
@@ -142,135 +159,6 @@ pub enum LogFormat {
     Pretty,
 }
 
-/// One setting that is wrong, and the rule it breaks.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Mistake {
-    /// The environment variable's name.
-    pub setting: &'static str,
-    /// What is wrong, without any value that may be secret.
-    pub problem: String,
-}
-
-/// Every mistake found in the settings.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub struct ConfigError(pub Vec<Mistake>);
-
-impl fmt::Display for ConfigError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.0.len() {
-            1 => write!(f, "a setting is wrong:")?,
-            n => write!(f, "{n} settings are wrong:")?,
-        }
-        self.0.iter().try_for_each(|m| write!(f, "\n  {}: {}", m.setting, m.problem))
-    }
-}
-
-/// Where settings come from: a flag's value, then the environment's.
-pub type Source<'a> = dyn Fn(&Setting) -> Option<String> + 'a;
-
-/// Reads settings from a source and gathers every mistake.
-///
-/// A setting that is wrong is recorded and read as its default, so that reading can go on;
-/// [`Reader::finish`] then refuses the whole.
-pub struct Reader<'a> {
-    source: &'a Source<'a>,
-    mistakes: Vec<Mistake>,
-}
-
-impl<'a> Reader<'a> {
-    /// A reader over `source`.
-    pub fn new(source: &'a Source<'a>) -> Self {
-        Self { source, mistakes: Vec::new() }
-    }
-
-    /// The value if no mistake was found, else all of them.
-    ///
-    /// # Errors
-    /// [`ConfigError`], with one [`Mistake`] a setting.
-    pub fn finish<T>(self, value: T) -> Result<T, ConfigError> {
-        if self.mistakes.is_empty() { Ok(value) } else { Err(ConfigError(self.mistakes)) }
-    }
-
-    fn mistake(&mut self, setting: &Setting, problem: impl Into<String>) {
-        self.mistakes.push(Mistake { setting: setting.env, problem: problem.into() });
-    }
-
-    /// What was given. An empty value counts as none: that is what `FOO=` in a manifest means.
-    fn given(&self, setting: &Setting) -> Option<String> {
-        (self.source)(setting).filter(|value| !value.trim().is_empty())
-    }
-
-    fn text(&self, setting: &Setting) -> String {
-        self.given(setting).unwrap_or_else(|| setting.default.unwrap_or_default().to_owned())
-    }
-
-    /// Parses a setting that is no secret, falling back to its default after a mistake.
-    fn parsed<T>(&mut self, setting: &Setting, parse: impl Fn(&str) -> Result<T, String>) -> Option<T> {
-        let text = self.text(setting);
-        match parse(text.trim()) {
-            Ok(value) => Some(value),
-            Err(rule) => {
-                self.mistake(setting, format!("{rule}, not {:?}", shortened(&text)));
-                setting.default.and_then(|default| parse(default).ok())
-            }
-        }
-    }
-
-    fn duration(&mut self, setting: &Setting, least: Duration) -> Duration {
-        self.parsed(setting, |text| {
-            humantime::parse_duration(text).ok().filter(|d| (least..=LONGEST).contains(d)).ok_or_else(|| {
-                format!("must be a duration of at least {}, such as 250ms, 5s or 2m", humantime::format_duration(least))
-            })
-        })
-        .unwrap_or_default()
-    }
-
-    /// A secret from its setting or from the file its `…_FILE` twin names.
-    fn secret(&mut self, direct: &Setting, file: &Setting) -> Option<String> {
-        match (self.given(direct), self.given(file)) {
-            (Some(_), Some(_)) => {
-                self.mistake(direct, format!("is set, and so is {}: set only one", file.env));
-                None
-            }
-            (Some(value), None) => Some(value),
-            (None, Some(path)) => self.secret_file(file, &path),
-            (None, None) => None,
-        }
-    }
-
-    fn secret_file(&mut self, file: &Setting, path: &str) -> Option<String> {
-        match std::fs::read_to_string(path) {
-            // Files made by `echo` and by editors end in a newline that is no part of the secret.
-            Ok(text) if !text.trim().is_empty() => Some(text.trim().to_owned()),
-            Ok(_) => {
-                self.mistake(file, format!("the file {path} is empty"));
-                None
-            }
-            Err(error) => {
-                self.mistake(file, format!("cannot read {path}: {error}"));
-                None
-            }
-        }
-    }
-
-    fn required_secret(&mut self, direct: &Setting, file: &Setting) -> SecretString {
-        let before = self.mistakes.len();
-        let secret = self.secret(direct, file);
-        if secret.is_none() && self.mistakes.len() == before {
-            self.mistake(direct, format!("is required: set it, or {} to a file that holds it", file.env));
-        }
-        SecretString::from(secret.unwrap_or_default())
-    }
-}
-
-/// Longer than any sensible setting, and short enough that no sum of two overflows a clock.
-const LONGEST: Duration = Duration::from_secs(365 * 24 * 3600);
-
-/// A wrong value is shown to help the person find it, but not a whole file pasted by mistake.
-fn shortened(text: &str) -> String {
-    text.chars().take(60).collect()
-}
-
 impl Config {
     /// Reads everything `run` needs.
     ///
@@ -283,6 +171,7 @@ impl Config {
             concurrency: concurrency(&mut reader),
             job_ttl: reader.duration(&settings::OTP_JOB_TTL, Duration::from_secs(1)),
             retry: RetryConfig::from_reader(&mut reader),
+            pace: PaceConfig::from_reader(&mut reader),
             esms: EsmsConfig::from_reader(&mut reader),
             ledger_ttl: ledger_ttl(&mut reader),
             shutdown_grace: reader.duration(&settings::OTP_SHUTDOWN_GRACE, Duration::from_millis(1)),
@@ -308,10 +197,10 @@ fn concurrency(reader: &mut Reader<'_>) -> u16 {
 }
 
 fn ledger_ttl(reader: &mut Reader<'_>) -> Duration {
-    reader.parsed(&settings::OTP_LEDGER_URL, |text| match text {
-        "memory:" => Ok(()),
-        _ => Err("must be memory:".to_owned()),
-    });
+    if reader.text(&settings::OTP_LEDGER_URL).trim() != "memory:" {
+        // The text is not repeated: a ledger's address may hold a password.
+        reader.mistake(&settings::OTP_LEDGER_URL, "must be memory:");
+    }
     reader.duration(&settings::OTP_LEDGER_TTL, Duration::from_secs(1))
 }
 
@@ -345,11 +234,13 @@ impl BrokerConfig {
             dead_letter: object_name(reader, &settings::OTP_DEAD_LETTER_EXCHANGE),
             topology: topology_mode(reader),
         };
-        let names = [&config.queue, &config.reply_exchange, &config.dropped, &config.dead_letter];
+        // Results that nobody bound a queue for would come back as jobs, or be taken for dead letters.
+        let unrouted = format!("{}.unrouted", config.reply_exchange);
+        let names = [&config.queue, &config.reply_exchange, &config.dropped, &config.dead_letter, &unrouted];
         if BTreeSet::from(names).len() < names.len() {
             reader.mistake(
                 &settings::OTP_QUEUE,
-                "OTP_QUEUE, OTP_REPLY_EXCHANGE, OTP_DROPPED_EXCHANGE and OTP_DEAD_LETTER_EXCHANGE must be four different names",
+                "OTP_QUEUE, OTP_REPLY_EXCHANGE, OTP_DROPPED_EXCHANGE and OTP_DEAD_LETTER_EXCHANGE must be four different names, and none OTP_REPLY_EXCHANGE with .unrouted added",
             );
         }
         config
@@ -435,6 +326,26 @@ impl RetryConfig {
             codes: retry_codes(reader),
         }
     }
+}
+
+impl PaceConfig {
+    fn from_reader(reader: &mut Reader<'_>) -> Self {
+        let failures = reader.parsed(&settings::OTP_BREAKER_FAILURES, |text| {
+            text.parse().map_err(|_| "must be a whole number of at least 1".to_owned())
+        });
+        let cooldown = reader.duration(&settings::OTP_BREAKER_COOLDOWN, Duration::from_millis(1));
+        let circuit = circuit::Policy { failures: failures.unwrap_or(NonZeroU32::MIN), cooldown };
+        Self { circuit, interval: reader.given(&settings::OTP_RATE_LIMIT).and_then(|_| interval(reader)) }
+    }
+}
+
+/// The time between two calls of so many a second.
+fn interval(reader: &mut Reader<'_>) -> Option<Duration> {
+    reader.parsed(&settings::OTP_RATE_LIMIT, |text| {
+        let rate = text.parse::<f64>().ok().filter(|rate| (0.001..=100_000.0).contains(rate));
+        rate.map(|rate| Duration::from_secs_f64(rate.recip()))
+            .ok_or_else(|| "must be a number of calls a second, from 0.001 to 100000".to_owned())
+    })
 }
 
 fn on_ambiguous(reader: &mut Reader<'_>) -> OnAmbiguous {
@@ -527,3 +438,6 @@ impl LogConfig {
         Self { format: format.unwrap_or(LogFormat::Json), filter: filter.unwrap_or_default() }
     }
 }
+
+#[cfg(test)]
+mod tests;

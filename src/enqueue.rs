@@ -165,9 +165,10 @@ async fn send_and_wait(
     let publishing = Publishing::new(channel, broker, expiration, Some(DIRECT_REPLY), ids);
     let hidden = ProgressBar::hidden();
     let collecting = collect(replies, queued, &progress, patience);
-    let (summary, outcomes) = tokio::join!(publishing.run(lines, &hidden), collecting);
+    // What could not be queued will have no result: a failure ends the waiting.
+    let sent = tokio::try_join!(publishing.run(lines, &hidden), collecting);
     progress.finish_and_clear();
-    Ok(Summary { outcomes: outcomes?, waited: true, ..summary? })
+    sent.map(|(summary, outcomes)| Summary { outcomes, waited: true, ..summary })
 }
 
 /// JSON lines, one job each.
@@ -346,7 +347,7 @@ async fn collect(
     let mut out = stdout();
     while !(all_queued && waiting.is_empty()) {
         let reply = tokio::select! {
-            id = queued.recv() => {
+            id = queued.recv(), if !all_queued => {
                 last = Instant::now();
                 match id {
                     Some(id) if early.remove(&id) => {}

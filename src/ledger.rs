@@ -54,9 +54,10 @@ impl Left {
     }
 }
 
-/// Whether `later` is the delivery right after `earlier`.
+/// Whether `later` is the delivery right after `earlier`. RabbitMQ 4 gives no count with a first
+/// delivery, where 3.10 gives 0; every later one has a count, unless its queue counts none.
 pub fn follows(earlier: Option<u64>, later: Option<u64>) -> bool {
-    matches!((earlier, later), (Some(earlier), Some(later)) if later == earlier + 1)
+    later.is_some_and(|later| later.checked_sub(1) == Some(earlier.unwrap_or_default()))
 }
 
 #[derive(Debug)]
@@ -173,6 +174,87 @@ mod tests {
         ledger.record_done("a", one, event());
         assert!(matches!(ledger.look_up("a", one), Known::Done(found) if found == event()));
         assert!(matches!(ledger.look_up("a", other), Known::AnotherJob));
+    }
+
+    #[test]
+    fn only_the_very_next_count_follows() {
+        for (earlier, later) in [(Some(0), Some(1)), (Some(7), Some(8)), (None, Some(1))] {
+            assert!(follows(earlier, later), "{earlier:?} {later:?}");
+        }
+        let most = Some(u64::MAX);
+        for (earlier, later) in [
+            (Some(0), Some(0)),
+            (Some(0), Some(2)),
+            (Some(2), Some(1)),
+            (None, Some(0)),
+            (None, Some(2)),
+            (None, None),
+            (Some(0), None),
+            (most, most),
+            (most, Some(0)),
+            (most, None),
+        ] {
+            assert!(!follows(earlier, later), "{earlier:?} {later:?}");
+        }
+    }
+
+    #[test]
+    fn a_job_nobody_had_meanwhile_is_resumed_as_it_was_left() {
+        let left = |delivery_count| Left { progress: Progress { attempts: 2, ..Progress::default() }, delivery_count };
+        for (before, now) in [(Some(3), Some(4)), (None, Some(1))] {
+            let progress = left(before).resumed_by(now);
+            assert_eq!((progress.attempts, progress.ambiguous), (2, false));
+        }
+    }
+
+    #[test]
+    fn a_job_another_worker_may_have_sent_meanwhile_is_resumed_as_ambiguous() {
+        for (before, now) in [(Some(3), Some(5)), (Some(3), Some(3)), (None, None), (Some(3), None)] {
+            let left = Left { progress: Progress { attempts: 2, ..Progress::default() }, delivery_count: before };
+            let mut progress = left.resumed_by(now);
+            assert!(progress.ambiguous && !progress.may_be_duplicate, "{before:?} {now:?}");
+            progress.begin_attempt();
+            assert!(progress.may_be_duplicate);
+        }
+    }
+
+    #[test]
+    fn what_was_ambiguous_when_it_was_left_stays_so() {
+        let progress = Progress { attempts: 1, ambiguous: true, ..Progress::default() };
+        assert!(Left { progress, delivery_count: Some(0) }.resumed_by(Some(1)).ambiguous);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_job_left_unsettled_is_known_until_its_result_takes_its_place() {
+        let ledger = Ledger::in_memory(Duration::from_secs(60));
+        let print = ledger.fingerprint(&request("0901888484"));
+        let other = ledger.fingerprint(&request("0901888485"));
+        ledger.record_unsettled("a", print, Left { progress: Progress::default(), delivery_count: Some(4) });
+        assert!(matches!(ledger.look_up("a", print), Known::Unsettled(left) if left.delivery_count == Some(4)));
+        assert!(matches!(ledger.look_up("a", other), Known::AnotherJob));
+        tokio::time::advance(Duration::from_secs(40)).await;
+        ledger.record_done("a", print, event());
+        // The first record's time is up, the second's is not.
+        tokio::time::advance(Duration::from_secs(40)).await;
+        ledger.record_done("b", print, event());
+        assert!(matches!(ledger.look_up("a", print), Known::Done(_)));
+        assert_eq!(ledger.entries().order.len(), 2);
+    }
+
+    #[test]
+    fn the_fingerprint_tells_every_field_of_a_job() {
+        let ledger = Ledger::in_memory(Duration::from_secs(60));
+        let print = |body: &str| ledger.fingerprint(&decode(body.as_bytes(), None).unwrap());
+        let job = print(r#"{"Phone":"0901888484","MultiChannelTempId":"1"}"#);
+        assert_eq!(job, print(r#"{"TypeId":2,"MultiChannelTempId":1,"Phone":"0901.888.484","Extra":true}"#));
+        for other in [
+            r#"{"Phone":"0901888485","MultiChannelTempId":"1"}"#,
+            r#"{"Phone":"0901888484","MultiChannelTempId":"2"}"#,
+            r#"{"Phone":"0901888484","MultiChannelTempId":"1","TypeId":"1"}"#,
+            r#"{"Phone":"0901888484","MultiChannelTempId":"1","TimeAlive":"5"}"#,
+        ] {
+            assert_ne!(job, print(other), "{other}");
+        }
     }
 
     #[tokio::test(start_paused = true)]

@@ -77,7 +77,10 @@ fn send_command() -> Command {
 
 /// A flag's value, else the environment's.
 fn source(given: &ArgMatches) -> impl Fn(&Setting) -> Option<String> + '_ {
-    |setting| given.get_one::<String>(setting.env).cloned().or_else(|| std::env::var(setting.env).ok())
+    |setting| {
+        let flag = given.get_one::<String>(setting.env).cloned();
+        flag.or_else(|| std::env::var_os(setting.env).map(|value| value.to_string_lossy().into_owned()))
+    }
 }
 
 fn run(given: &ArgMatches) -> ExitCode {

@@ -44,7 +44,8 @@ impl Phone {
     /// `text` with every form of this number masked: eSMS repeats numbers in its error messages,
     /// and may write `84…` for `0…`.
     pub fn masked_in(&self, text: &str) -> String {
-        let national = self.0.strip_prefix("84").or_else(|| self.0.strip_prefix('0')).unwrap_or(&self.0);
+        let international = self.0.strip_prefix("00").unwrap_or(&self.0);
+        let national = international.strip_prefix("84").unwrap_or(international).trim_start_matches('0');
         let core = if national.len() >= 7 { national } else { &self.0 };
         text.replace(core, &masked(core))
     }
@@ -119,5 +120,26 @@ mod tests {
         let phone = Phone::parse("0901888484").unwrap();
         assert_eq!(phone.masked_in("0901888484, Content: no"), "0******484, Content: no");
         assert_eq!(phone.masked_in("84901888484 and +84901888484"), "84******484 and +84******484");
+    }
+
+    #[test]
+    fn a_number_is_masked_in_every_form_however_the_producer_wrote_it() {
+        for written in ["0901888484", "84901888484", "+84901888484", "0084901888484", "+84 0901888484", "901888484"] {
+            let phone = Phone::parse(written).unwrap();
+            for said in ["0901888484", "84901888484", "+84901888484", "0084901888484", "840901888484", "901888484"] {
+                let masked = phone.masked_in(&format!("{said}, Content: no"));
+                assert!(!masked.contains("901888484") && masked.contains("******484"), "{written}: {masked}");
+            }
+        }
+        // 084 is a network's prefix, not the country's.
+        assert_eq!(Phone::parse("0843123456").unwrap().masked_in("84843123456"), "84******456");
+    }
+
+    #[test]
+    fn a_number_with_little_behind_its_prefix_is_masked_whole() {
+        for number in ["84123456", "00000000", "00841234", "12345678"] {
+            let masked = Phone::parse(number).unwrap().masked_in(&format!("to {number}."));
+            assert!(masked.starts_with("to *****") || masked.starts_with("to 0*****"), "{number}: {masked}");
+        }
     }
 }

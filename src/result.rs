@@ -172,3 +172,6 @@ fn trace_headers(trace: &Trace) -> Option<FieldTable> {
     }
     (!headers.inner().is_empty()).then_some(headers)
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,34 +1,41 @@
 //! From a job to its ending: attempts, what each means, and when to try again.
 //!
-//! Four pieces that never mix: what was seen ([`esms`]), what it means ([`classify`]), what follows
-//! ([`retry`]), and, here, the loop.
+//! Pieces that never mix: what was seen ([`esms`]), what it means ([`classify`]), what follows
+//! ([`retry`]), when to hold back ([`circuit`], [`rate`]), and, here, the loop.
 
+pub mod circuit;
 pub mod classify;
 pub mod codes;
 pub mod esms;
+pub mod rate;
 pub mod retry;
 
 use std::sync::Arc;
 use std::time::SystemTime;
 
 use bytes::Bytes;
+use serde_json::value::RawValue;
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
-use crate::config::{OnAmbiguous, RetryConfig};
+use crate::config::{OnAmbiguous, PaceConfig, RetryConfig};
 use crate::job::OtpRequest;
 use crate::phone::Phone;
 use crate::result::{Answer, Ending, Outcome};
 use crate::telemetry::metrics::Metrics;
-use classify::{Class, classify};
+use circuit::{Circuit, Pass};
+use classify::{Class, ClassName, classify};
 use esms::Esms;
+use rate::Rate;
 use retry::{Limits, Next, Progress};
 
 /// Sends jobs to eSMS.
 #[derive(Debug)]
 pub struct Sender {
     esms: Esms,
+    circuit: Circuit,
+    rate: Rate,
     retry: RetryConfig,
     metrics: Arc<Metrics>,
 }
@@ -61,6 +68,8 @@ pub enum Custody {
     OursAfterAnother,
     /// The broker has put it back on the queue.
     Lost,
+    /// The broker gave it up meanwhile, after whatever another worker did with it.
+    GivenUp,
 }
 
 /// How sending a job stopped.
@@ -75,20 +84,20 @@ pub enum Sent {
 
 impl Sender {
     /// A sender of these parts.
-    pub fn new(esms: Esms, retry: RetryConfig, metrics: Arc<Metrics>) -> Self {
-        Self { esms, retry, metrics }
+    pub fn new(esms: Esms, pace: PaceConfig, retry: RetryConfig, metrics: Arc<Metrics>) -> Self {
+        let circuit = Circuit::new(pace.circuit, Arc::clone(&metrics));
+        let rate = Rate::new(pace.interval, Arc::clone(&metrics));
+        Self { esms, circuit, rate, retry, metrics }
     }
 
     /// Attempts a job until it has ended or must be left. `progress` is what happened before.
     pub async fn send(&self, errand: Errand<'_>, mut progress: Progress, holder: &Holder<'_>) -> Sent {
         let body = self.esms.body(errand.request);
         let mut waits = self.retry.backoff.waits();
-        let limits = Limits {
-            deadline: errand.deadline,
-            give_up_at: Instant::now() + self.retry.max_elapsed,
-            on_ambiguous: self.retry.on_ambiguous,
-        };
+        let mut give_up_at = None;
         loop {
+            // Everything else is asked after the waiting, just before the call.
+            let turn = self.turn(errand.deadline, holder.stopping).await;
             if Instant::now() >= errand.deadline {
                 return Sent::Ended(progress.end_unsettled(Outcome::Expired, "the deadline passed"));
             }
@@ -99,15 +108,28 @@ impl Sender {
                 Custody::Ours => {}
                 Custody::OursAfterAnother => progress = progress.after_an_unseen_attempt(),
                 Custody::Lost => return Sent::LeftToAnother(progress),
+                Custody::GivenUp => {
+                    let progress = progress.after_an_unseen_attempt();
+                    return Sent::Ended(progress.end_unsettled(Outcome::Expired, "the broker gave the job up"));
+                }
             }
             if progress.ambiguous && self.retry.on_ambiguous == OnAmbiguous::GiveUp {
                 return Sent::Ended(
                     progress.end_unsettled(Outcome::Unknown, "not sent, because OTP_ON_AMBIGUOUS=give-up"),
                 );
             }
+            // Without a turn the deadline has passed or the worker stops: seen above.
+            let Some(turn) = turn else { continue };
+            // Counted from the first attempt: waiting for a turn before it uses nothing up.
+            let give_up_at = *give_up_at.get_or_insert_with(|| Instant::now() + self.retry.max_elapsed);
+            if Instant::now() > give_up_at {
+                return Sent::Ended(progress.end_unsettled(Outcome::Failed, "retries ran out"));
+            }
             progress.begin_attempt();
             let class = self.attempt(&errand, body.clone()).await;
+            turn.report(class.name() == ClassName::Answered);
             self.log_failure(&errand, &class, progress.attempts);
+            let limits = Limits { deadline: errand.deadline, give_up_at, on_ambiguous: self.retry.on_ambiguous };
             let at = match retry::after(class, progress, limits, Instant::now(), waits.next_wait()) {
                 Next::End(ending) => return Sent::Ended(ending),
                 Next::AttemptAt(at, next) => {
@@ -116,6 +138,28 @@ impl Sender {
                 }
             };
             self.wait(at, holder.stopping).await;
+        }
+    }
+
+    /// Waits until the circuit and the rate limit let a call through; none if it may not be made any
+    /// more.
+    async fn turn(&self, deadline: Instant, stopping: &CancellationToken) -> Option<Pass<'_>> {
+        tokio::select! {
+            biased;
+            () = stopping.cancelled() => None,
+            () = sleep_until(deadline) => None,
+            pass = self.pass() => Some(pass),
+        }
+    }
+
+    async fn pass(&self) -> Pass<'_> {
+        loop {
+            let pass = self.circuit.pass().await;
+            self.rate.turn().await;
+            // The circuit may have opened meanwhile.
+            if pass.still_holds() {
+                return pass;
+            }
         }
     }
 
@@ -132,12 +176,15 @@ impl Sender {
         class
     }
 
-    /// eSMS repeats numbers in its messages; a result event must not.
+    /// eSMS repeats numbers in its messages; a result event must not, in no field.
     fn mask(&self, answer: &mut Answer, phone: &Phone) {
         let masked = |text: String| phone.masked_in(&self.esms.without_credentials(text));
         answer.error_message = answer.error_message.take().map(&masked);
         answer.code = masked(std::mem::take(&mut answer.code));
-        answer.sms_id = answer.sms_id.take().map(|id| self.esms.without_credentials(id));
+        answer.sms_id = answer.sms_id.take().map(&masked);
+        let json = answer.count_regenerate.take().map(|json| masked(json.get().to_owned()));
+        // What is no JSON once masked was no count.
+        answer.count_regenerate = json.and_then(|json| RawValue::from_string(json).ok());
     }
 
     /// Waits for the next attempt's time, or until the worker is told to stop.
@@ -182,3 +229,6 @@ fn stopped(progress: Progress) -> Sent {
     }
     Sent::LeftToAnother(progress)
 }
+
+#[cfg(test)]
+mod tests;

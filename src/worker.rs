@@ -1,6 +1,7 @@
 //! One delivery's life from top to bottom: decode, look up, send, record, publish, acknowledge. The
 //! only file that sees every stage.
 
+pub mod answers;
 pub mod dead_letter;
 pub mod in_flight;
 pub mod receipt;
@@ -10,30 +11,24 @@ use std::time::SystemTime;
 
 use lapin::message::Delivery;
 use tokio::sync::{Semaphore, SemaphorePermit};
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use tracing::{debug, error, info, warn};
+use tracing::{debug, info, warn};
 
-use crate::backoff::Policy;
-use crate::broker::REPLY_WITHIN;
 use crate::broker::consumer::{Origin, Taker};
-use crate::broker::publisher::{Message, Publisher, Routed};
 use crate::config::Config;
 use crate::job::{self, Arrival, Envelope, OtpRequest};
 use crate::ledger::{Fingerprint, Known, Ledger, Left};
-use crate::result::{self, Ending, Outcome, ResultEvent};
+use crate::result::{Ending, Outcome, ResultEvent};
 use crate::send::codes;
 use crate::send::retry::Progress;
 use crate::send::{Errand, Holder, Sender, Sent};
-use crate::telemetry::metrics::{Found, Metrics, Published};
+use crate::telemetry::metrics::{Found, Metrics};
+use answers::Answers;
 use dead_letter::{Death, Original};
 use in_flight::{Entered, InFlight};
 use receipt::Receipt;
-
-/// A reply is for a person at a login screen who may have gone: it is tried this often, and the
-/// result exchange has the result in any case.
-const REPLY_TRIES: u32 = 3;
 
 /// The parts a worker works with.
 pub struct Parts {
@@ -41,11 +36,8 @@ pub struct Parts {
     pub sender: Sender,
     /// Remembers jobs done.
     pub ledger: Ledger,
-    /// Publishes results and dead letters.
-    pub results: Publisher,
-    /// Publishes to the queues that `reply_to` names. A connection of its own: RabbitMQ answers some
-    /// malformed direct reply-to names by closing the whole connection, results and all.
-    pub replies: Publisher,
+    /// Publishes what becomes of jobs, and acknowledges them.
+    pub answers: Answers,
     /// Counts.
     pub metrics: Arc<Metrics>,
 }
@@ -90,10 +82,11 @@ impl Taker for Worker {
     fn take(self: &Arc<Self>, delivery: Delivery, origin: Origin) {
         let arrival = Arrival::now();
         let envelope = Envelope::read(&delivery.properties, arrival, self.config.job_ttl);
-        if let Some(age) = envelope.made.and_then(|made| arrival.wall.duration_since(made).ok()) {
-            self.parts.metrics.delivered_after(age);
+        if origin == Origin::Jobs && !delivery.redelivered {
+            let age = envelope.made.and_then(|made| arrival.wall.duration_since(made).ok());
+            age.inspect(|age| self.parts.metrics.delivered_after(*age));
         }
-        let receipt = Receipt::new(delivery.acker, delivery.redelivered, &envelope, arrival);
+        let receipt = Receipt::new(delivery.acker, origin, delivery.redelivered, &envelope, arrival);
         let death = (origin == Origin::Dropped).then(|| Death::read(&delivery.properties));
         let original = Original { body: delivery.data, properties: delivery.properties };
         match self.decode(&envelope, &original) {
@@ -112,7 +105,10 @@ impl Taker for Worker {
                     death,
                     original,
                 };
-                self.enter(job, receipt);
+                match &job.death {
+                    Some(Death::Other(why)) => self.spawn_burial(why.clone(), job, receipt),
+                    Some(Death::Expired) | None => self.enter(job, receipt),
+                }
             }
         }
     }
@@ -160,12 +156,34 @@ impl Worker {
                 self.parts.metrics.redelivered(Found::InFlight);
                 debug!(job_id = job.id, "delivered again while in flight; it gets the same result");
             }
-            Entered::AnotherJob(receipt) => self.spawn_refusal(job.id, receipt, job.original, ANOTHER_JOB.into()),
+            Entered::AnotherJob(receipt) => self.spawn_contested(job, receipt),
             Entered::Started => {
                 let worker = Arc::clone(self);
                 self.spawn(async move { worker.work(job).await });
             }
         }
+    }
+
+    /// The id belongs to a job in flight; whether it is this one's by right, the ledger knows.
+    fn spawn_contested(self: &Arc<Self>, job: Job, receipt: Receipt) {
+        let worker = Arc::clone(self);
+        self.spawn(async move {
+            match worker.known(&job) {
+                Known::Done(event) => worker.parts.answers.answer(&job.id, &event, &receipt).await,
+                Known::AnotherJob | Known::Unsettled(_) | Known::Nothing => {
+                    worker.refuse(&job.id, &receipt, &job.original, ANOTHER_JOB).await;
+                }
+            }
+        });
+    }
+
+    /// A job that may have killed its workers is kept for people, before anything else is done.
+    fn spawn_burial(self: &Arc<Self>, why: String, job: Job, receipt: Receipt) {
+        let worker = Arc::clone(self);
+        self.spawn(async move {
+            worker.parts.answers.dead_letter(&job.original, &given_up(&why)).await;
+            worker.enter(job, receipt);
+        });
     }
 
     /// Runs a task that ends when the grace is over, however far it came: what it had not
@@ -181,6 +199,7 @@ impl Worker {
     }
 
     async fn work(&self, job: Job) {
+        let _in_flight = self.parts.metrics.in_flight();
         match self.settle(&job).await {
             Settled::Ended(event) => self.answer(&job.id, &event).await,
             Settled::GoesBack => self.give_back(&job.id).await,
@@ -198,7 +217,6 @@ impl Worker {
 
     async fn settle_by_sending(&self, job: &Job) -> Settled {
         let Some(_place) = self.place().await else { return Settled::GoesBack };
-        let _in_flight = self.parts.metrics.in_flight();
         let progress = match self.known(job) {
             Known::Done(event) => return Settled::Ended(event),
             Known::AnotherJob => return Settled::AnotherJob,
@@ -222,11 +240,7 @@ impl Worker {
         };
         let ending = match death {
             Death::Expired => progress.end_unsettled(Outcome::Expired, "its expiration passed in the queue"),
-            Death::Other(why) => {
-                let why = format!("the broker gave the job up ({why}); an attempt may have been made");
-                self.dead_letter(&job.original, &why).await;
-                progress.end_unsettled(Outcome::Unknown, &why)
-            }
+            Death::Other(why) => progress.end_unsettled(Outcome::Unknown, &given_up(why)),
         };
         Settled::Ended(self.record(job, ending))
     }
@@ -287,92 +301,13 @@ impl Worker {
             // a worker that knows nothing of this result.
             let nobody_else = if live.is_empty() && !answered { dead.last() } else { None };
             for receipt in live.iter().chain(nobody_else) {
-                self.answer_one(id, event, receipt).await;
+                self.parts.answers.answer(id, event, receipt).await;
                 answered = true;
             }
             if self.in_flight.land(id) {
                 return;
             }
         }
-    }
-
-    async fn answer_one(&self, id: &str, event: &ResultEvent, receipt: &Receipt) {
-        tokio::join!(self.publish_result(id, event, receipt), self.publish_reply(id, event, receipt));
-        if receipt.acknowledge().await {
-            self.parts.metrics.acknowledged(event.outcome, receipt.delivered.elapsed());
-        } else {
-            debug!(
-                job_id = id,
-                "the delivery was gone before its acknowledgement; the job comes again and gets this result"
-            );
-        }
-    }
-
-    /// Publishes a result until it is confirmed.
-    async fn publish_result(&self, id: &str, event: &ResultEvent, receipt: &Receipt) {
-        let routing_key = event.routing_key();
-        let message = Message {
-            exchange: &self.config.broker.reply_exchange,
-            routing_key: &routing_key,
-            body: &event.body,
-            properties: result::properties(id, &receipt.correlation_id, &receipt.trace, SystemTime::now()),
-        };
-        if self.publish_until_confirmed(id, message).await == Routed::Nowhere {
-            error!(
-                job_id = id,
-                exchange = self.config.broker.reply_exchange,
-                hint = "no queue took it and the alternate exchange is gone; bind a queue, or restore the topology",
-                "result returned as unroutable"
-            );
-        }
-    }
-
-    async fn publish_until_confirmed(&self, id: &str, message: Message<'_>) -> Routed {
-        let mut waits = Policy::RECONNECT.waits();
-        loop {
-            match self.parts.results.publish(message.clone()).await {
-                Ok(routed) => {
-                    self.count_published(routed);
-                    return routed;
-                }
-                Err(error) => {
-                    self.parts.metrics.published(Published::Failed);
-                    warn!(job_id = id, %error, "not published yet; the job stays unacknowledged meanwhile");
-                }
-            }
-            sleep(waits.next_wait()).await;
-        }
-    }
-
-    fn count_published(&self, routed: Routed) {
-        self.parts.metrics.published(match routed {
-            Routed::ToAQueue => Published::Confirmed,
-            Routed::Nowhere => Published::Returned,
-        });
-    }
-
-    /// Publishes to the queue the producer waits on, if it does. Its being gone is no failure.
-    async fn publish_reply(&self, id: &str, event: &ResultEvent, receipt: &Receipt) {
-        let Some(queue) = &receipt.reply_to else { return };
-        let message = Message {
-            exchange: "",
-            routing_key: queue.as_str(),
-            body: &event.body,
-            properties: result::properties(id, &receipt.correlation_id, &receipt.trace, SystemTime::now()),
-        };
-        for _ in 0..REPLY_TRIES {
-            match timeout(REPLY_WITHIN, self.parts.replies.publish(message.clone())).await {
-                Ok(Ok(routed)) => {
-                    self.count_published(routed);
-                    if routed == Routed::Nowhere {
-                        info!(job_id = id, "the queue in reply_to is gone; the result exchange has the result");
-                    }
-                    return;
-                }
-                Ok(Err(_)) | Err(_) => self.parts.metrics.published(Published::Failed),
-            }
-        }
-        warn!(job_id = id, "no reply could be published; the result exchange has the result");
     }
 
     async fn give_back(&self, id: &str) {
@@ -402,10 +337,10 @@ impl Worker {
             hint = "the producer must mend the job; a copy is on the dead-letter queue",
             "job ended"
         );
-        self.dead_letter(original, why).await;
+        self.parts.answers.dead_letter(original, why).await;
         self.parts.metrics.job_ended(Outcome::Invalid, false);
         let event = Ending::without_attempt(Outcome::Invalid, why).into_event(id, SystemTime::now());
-        self.answer_one(id, &event, receipt).await;
+        self.parts.answers.answer(id, &event, receipt).await;
     }
 
     async fn refuse_all(&self, job: Job) {
@@ -418,33 +353,10 @@ impl Worker {
             }
         }
     }
+}
 
-    async fn dead_letter(&self, original: &Original, why: &str) {
-        let body = original.body_without_credentials();
-        let message = Message {
-            exchange: &self.config.broker.dead_letter,
-            routing_key: "",
-            body: &body,
-            properties: original.properties_with_error(why),
-        };
-        let mut waits = Policy::RECONNECT.waits();
-        loop {
-            match self.parts.results.publish(message.clone()).await {
-                Ok(Routed::ToAQueue) => break,
-                Ok(Routed::Nowhere) => {
-                    error!(
-                        exchange = self.config.broker.dead_letter,
-                        hint = "no queue is bound to it; restore the topology",
-                        "dead letter returned as unroutable"
-                    );
-                    break;
-                }
-                Err(error) => warn!(%error, "dead letter not published yet; the job stays unacknowledged meanwhile"),
-            }
-            sleep(waits.next_wait()).await;
-        }
-        self.parts.metrics.dead_lettered();
-    }
+fn given_up(why: &str) -> String {
+    format!("the broker gave the job up ({why}); an attempt may have been made")
 }
 
 /// What a producer is told whose `message_id` was another job's.

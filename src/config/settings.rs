@@ -101,6 +101,12 @@ settings! {
         "Longest wait between two attempts";
     OTP_RETRY_MAX_ELAPSED = "OTP_RETRY_MAX_ELAPSED", "retry-max-elapsed", "DURATION", Some("30s"), Jobs,
         "No further attempt after this long";
+    OTP_RATE_LIMIT = "OTP_RATE_LIMIT", "rate-limit", "CALLS", None, Jobs,
+        "Most calls to eSMS a second by this worker, evenly spread (default: no limit)";
+    OTP_BREAKER_FAILURES = "OTP_BREAKER_FAILURES", "breaker-failures", "ATTEMPTS", Some("20"), Jobs,
+        "Failed attempts in a row that open the circuit: nothing is called while it is open";
+    OTP_BREAKER_COOLDOWN = "OTP_BREAKER_COOLDOWN", "breaker-cooldown", "DURATION", Some("5s"), Jobs,
+        "How long the circuit stays open before one job at a time tries again";
     OTP_SHUTDOWN_GRACE = "OTP_SHUTDOWN_GRACE", "shutdown-grace", "DURATION", Some("25s"), Jobs,
         "On SIGTERM or SIGINT, time to finish what is in flight; a second signal ends it at once";
     ESMS_URL = "ESMS_URL", "esms-url", "URL",

@@ -24,39 +24,30 @@ const CLOSE_LIMIT: Duration = Duration::from_secs(5);
 /// The sandbox's port.
 pub(crate) struct Door {
     pub(crate) addr: SocketAddr,
+    /// Bound and never listening: while the door is shut the kernel refuses connections, and at no
+    /// moment does it give the port to anybody else.
+    _keeper: TcpSocket,
     state: Mutex<State>,
 }
 
 enum State {
-    /// Bound and not listening: the kernel refuses connections, and gives the port to nobody else.
-    Shut(TcpSocket),
-    Open {
-        close: CancellationToken,
-        closed: oneshot::Receiver<()>,
-    },
-    /// Neither: opening it again failed.
-    Lost,
+    Shut,
+    Open { close: CancellationToken, closed: oneshot::Receiver<()> },
 }
 
 impl Door {
     /// Takes the port, and does not listen yet.
     pub(crate) fn bind(addr: SocketAddr) -> io::Result<Self> {
-        let socket = bound(addr)?;
-        Ok(Self { addr: socket.local_addr()?, state: Mutex::new(State::Shut(socket)) })
+        let keeper = bound(addr)?;
+        Ok(Self { addr: keeper.local_addr()?, _keeper: keeper, state: Mutex::new(State::Shut) })
     }
 
     /// Listens, if it does not yet.
     pub(crate) async fn open(self: &Arc<Self>, shared: &Arc<Shared>) -> io::Result<()> {
         let mut state = self.state.lock().await;
-        let socket = match std::mem::replace(&mut *state, State::Lost) {
-            State::Shut(socket) => socket,
-            State::Lost => bound(self.addr)?,
-            open @ State::Open { .. } => {
-                *state = open;
-                return Ok(());
-            }
-        };
-        *state = self.serve(shared, socket.listen(BACKLOG)?);
+        if let State::Shut = *state {
+            *state = self.serve(shared, bound(self.addr)?.listen(BACKLOG)?);
+        }
         Ok(())
     }
 
@@ -79,8 +70,7 @@ impl Door {
             close.cancel();
             // Either message means the same: the socket's owner is gone.
             let _ = timeout(CLOSE_LIMIT, closed).await?;
-            *state = State::Lost;
-            *state = State::Shut(bound(self.addr)?);
+            *state = State::Shut;
         }
         Ok(())
     }
@@ -90,6 +80,8 @@ fn bound(addr: SocketAddr) -> io::Result<TcpSocket> {
     let socket = if addr.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
     // Closed connections linger on the port for a minute, and must not keep us from it.
     socket.set_reuseaddr(true)?;
+    // The keeper and the listener share the port.
+    socket.set_reuseport(true)?;
     socket.bind(addr)?;
     Ok(socket)
 }

@@ -185,3 +185,6 @@ pub fn not_before(header: &str, now: SystemTime) -> Option<Duration> {
     let date = httpdate::parse_http_date(header).ok()?;
     Some(date.duration_since(now).unwrap_or_default())
 }
+
+#[cfg(test)]
+mod tests;

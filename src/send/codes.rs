@@ -126,8 +126,29 @@ mod tests {
 
     #[test]
     fn the_refusals_that_hit_every_job_are_the_accounts() {
-        for code in ["101", "102", "103", "140", "143"] {
+        for code in ["101", "102", "103", "140", "143", "801", "802"] {
             assert_eq!(documented(code).scope, Scope::Account);
         }
+    }
+
+    #[test]
+    fn every_code_has_the_scope_of_whoever_must_act() {
+        let of = |scope: Scope| -> Vec<&str> {
+            DOCUMENTED.iter().filter(|known| known.scope == scope).map(|known| known.code).collect()
+        };
+        assert_eq!(of(Scope::None), ["100"]);
+        assert_eq!(of(Scope::Throttle), ["160"]);
+        assert_eq!(of(Scope::Account), ["101", "102", "103", "140", "143", "801", "802"]);
+        assert_eq!(of(Scope::Recipient), ["99", "108", "115", "171", "177"]);
+        assert_eq!(of(Scope::Template), ["104", "146", "201", "204", "788", "789", "790", "791", "799"]);
+        let request = ["105", "107", "110", "118", "120", "124", "163", "199", "210", "300", "301", "687"];
+        assert_eq!(of(Scope::Request), request);
+        assert!(of(Scope::Unknown).is_empty());
+    }
+
+    #[test]
+    fn codes_are_listed_once_and_in_order() {
+        let numbers: Vec<u32> = DOCUMENTED.iter().map(|known| known.code.parse().unwrap()).collect();
+        assert!(numbers.is_sorted_by(|one, next| one < next), "{numbers:?}");
     }
 }

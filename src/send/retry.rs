@@ -133,3 +133,6 @@ fn again(progress: Progress, limits: Limits, at: Instant) -> Next {
         progress.end_unsettled(Outcome::Failed, "retries ran out")
     })
 }
+
+#[cfg(test)]
+mod tests;

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use prometheus::core::Collector;
 use prometheus::{
-    Encoder, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
-    TextEncoder,
+    Counter, Encoder, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts,
+    Registry, TextEncoder,
 };
 
 use crate::result::Outcome;
@@ -67,6 +67,8 @@ pub struct Metrics {
     dead_lettered: IntCounter,
     broker_connected: IntGauge,
     broker_connections: IntCounter,
+    circuit_open: IntGauge,
+    rate_limited_seconds: Counter,
 }
 
 /// A gauge that is one higher while this lives.
@@ -176,6 +178,12 @@ impl Metrics {
             broker_connected: make
                 .gauge("otp_broker_connected", "1 while the worker is consuming and able to publish.")?,
             broker_connections: make.counter("otp_broker_connections_total", "Connections made to the broker.")?,
+            circuit_open: make
+                .gauge("otp_circuit_open", "1 while calls are held back because eSMS does not answer.")?,
+            rate_limited_seconds: make.add(Counter::new(
+                "otp_rate_limited_seconds_total",
+                "Time that calls have waited for the rate limit, summed over jobs.",
+            )?)?,
             registry,
         })
     }
@@ -249,6 +257,16 @@ impl Metrics {
         self.broker_connected.set(i64::from(connected));
     }
 
+    /// Whether the circuit holds calls back.
+    pub fn circuit_open(&self, open: bool) {
+        self.circuit_open.set(i64::from(open));
+    }
+
+    /// A call waited this long for the rate limit.
+    pub fn rate_limited(&self, waited: Duration) {
+        self.rate_limited_seconds.inc_by(waited.as_secs_f64());
+    }
+
     /// A connection to the broker was made.
     pub fn connection_made(&self) {
         self.broker_connections.inc();
@@ -288,6 +306,8 @@ mod tests {
             "otp_dead_lettered_total 0",
             "otp_broker_connected 0",
             "otp_broker_connections_total 0",
+            "otp_circuit_open 0",
+            "otp_rate_limited_seconds_total 0",
             "otp_build_info{",
             "process_resident_memory_bytes ",
         ] {

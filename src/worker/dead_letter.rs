@@ -64,13 +64,7 @@ impl Original {
     /// copy expire, be refused or be routed elsewhere.
     pub fn properties_with_error(&self, why: &str) -> BasicProperties {
         let given = &self.properties;
-        let mut headers = FieldTable::default();
-        for (name, value) in given.headers().iter().flat_map(|headers| headers.inner()) {
-            // CC and BCC are routing instructions to RabbitMQ.
-            if !matches!(name.as_str(), "CC" | "BCC") {
-                headers.insert(name.clone(), value.clone());
-            }
-        }
+        let mut headers = given.headers().as_ref().map(kept_headers).unwrap_or_default();
         headers.insert("x-error".into(), AMQPValue::LongString(LongString::from(why)));
         let mut copy = BasicProperties::default().with_headers(headers).with_delivery_mode(2);
         if let Some(value) = given.content_type() {
@@ -99,6 +93,31 @@ impl Original {
         }
         copy
     }
+}
+
+/// The most bytes of headers that a copy keeps. All properties of a message travel in one frame, of
+/// 4 KiB at the least; a copy that does not fit would cost the connection, time and again.
+const MOST_HEADERS: usize = 1024;
+
+/// The headers a person may want: texts and numbers, while there is room. `CC` and `BCC` are routing
+/// instructions to RabbitMQ.
+fn kept_headers(given: &FieldTable) -> FieldTable {
+    let mut kept = FieldTable::default();
+    let mut room = MOST_HEADERS;
+    for (name, value) in given.inner() {
+        let value_size = match value {
+            AMQPValue::LongString(text) => text.as_bytes().len(),
+            AMQPValue::FieldTable(_) | AMQPValue::FieldArray(_) | AMQPValue::ByteArray(_) => continue,
+            _ => size_of::<u64>(),
+        };
+        // Beside both: a length before the name, the type, and a length before the value.
+        let size = 1 + name.as_str().len() + 1 + 4 + value_size;
+        if size <= room && !matches!(name.as_str(), "CC" | "BCC") {
+            room -= size;
+            kept.insert(name.clone(), value.clone());
+        }
+    }
+    kept
 }
 
 const CREDENTIALS: [&str; 2] = ["apikey", "secretkey"];

@@ -7,5 +7,11 @@
 mod support;
 
 mod attempts;
+mod broker_failures;
+mod dropped;
+mod pace;
 mod sandbox;
+mod settings;
 mod stage;
+mod support_works;
+mod topology;

@@ -8,7 +8,7 @@ use lapin::options::{
     BasicConsumeOptions, BasicPublishOptions, ConfirmSelectOptions, QueueBindOptions, QueueDeclareOptions,
 };
 use lapin::types::{AMQPValue, FieldTable, LongString};
-use lapin::{BasicProperties, Channel, Connection, ConnectionProperties, Consumer};
+use lapin::{BasicProperties, Channel, Confirmation, Connection, ConnectionProperties, Consumer};
 use serde_json::Value;
 use tokio::time::{Instant, timeout_at};
 
@@ -49,7 +49,17 @@ impl Client {
     ///
     /// When the broker refuses it, or has no queue for it.
     pub(crate) async fn publish_to(&self, exchange: &str, routing_key: &str, job: Job) {
-        let options = BasicPublishOptions { mandatory: true, ..BasicPublishOptions::default() };
+        self.send(exchange, routing_key, job, true).await;
+    }
+
+    /// Publishes to the `reply_to` of a message. RabbitMQ returns a mandatory
+    /// message to [`DIRECT_REPLY_TO`] as not routed, even when it arrives.
+    pub(crate) async fn reply(&self, reply_to: &str, answer: Job) {
+        self.send("", reply_to, answer, false).await;
+    }
+
+    async fn send(&self, exchange: &str, routing_key: &str, job: Job, mandatory: bool) {
+        let options = BasicPublishOptions { mandatory, ..BasicPublishOptions::default() };
         let confirm = self
             .channel
             .basic_publish(exchange.into(), routing_key.into(), options, &job.body, job.properties)
@@ -57,8 +67,27 @@ impl Client {
             .expect("publish")
             .await
             .expect("confirm");
-        let taken = matches!(confirm, lapin::Confirmation::Ack(None));
+        let taken = matches!(confirm, Confirmation::Ack(None));
         assert!(taken, "publish to {exchange:?} {routing_key:?}: {confirm:?}");
+    }
+
+    /// Publishes many to `queue`, without waiting for one before the next;
+    /// returns when the broker has them all.
+    ///
+    /// # Panics
+    ///
+    /// When the broker refuses any.
+    pub(crate) async fn publish_all(&self, queue: &str, jobs: impl IntoIterator<Item = Job>) {
+        let options = BasicPublishOptions { mandatory: true, ..BasicPublishOptions::default() };
+        let mut confirms = Vec::new();
+        for Job { body, properties } in jobs {
+            let publish = self.channel.basic_publish("".into(), queue.into(), options, &body, properties);
+            confirms.push(publish.await.expect("publish"));
+        }
+        for confirm in confirms {
+            let confirm = confirm.await.expect("confirm");
+            assert!(matches!(confirm, lapin::Confirmation::Ack(None)), "publish to {queue:?}: {confirm:?}");
+        }
     }
 
     /// Results from now on whose routing key matches `pattern` (`otp.*` is

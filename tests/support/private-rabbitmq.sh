@@ -32,7 +32,7 @@ set -u
 # its children too.
 set -m
 
-readonly START_LIMIT=120 STOP_LIMIT=30 # seconds; a start takes 5 to 15
+readonly START_LIMIT=120 STOP_LIMIT=30 # seconds; a start takes 7 to 15 on two busy cores
 
 # Not the wrapper that Debian has in /usr/sbin: it switches to the user
 # `rabbitmq`, and refuses everybody else but root.
@@ -56,6 +56,8 @@ set_node_env() {
     node_env=(env -i "PATH=$PATH" "HOME=$dir" LC_ALL=C.UTF-8
         ERL_EPMD_ADDRESS=127.0.0.1
         "ERL_EPMD_PORT=$((port + 2))"
+        # Erlang would start an epmd of its own, as a daemon, which outlives us.
+        'ERL_AFLAGS=-start_epmd false'
         "RABBITMQ_NODENAME=$node_name"
         RABBITMQ_NODE_IP_ADDRESS=127.0.0.1
         "RABBITMQ_NODE_PORT=$port"
@@ -99,7 +101,10 @@ running() {
 
 start_node() {
     if ! running; then
-        "${node_env[@]}" "$server" </dev/null >"$log" 2>&1 &
+        # Here and not by the background job, which may be late: the line
+        # that is waited for stands in the log of the last start, too.
+        : >"$log"
+        "${node_env[@]}" "$server" </dev/null >>"$log" 2>&1 &
         node=$!
     fi
     # In the background, so that the end of our input is noticed meanwhile.
@@ -173,7 +178,6 @@ claim() {
     echo '[].' | tee "$dir/advanced.config" >"$dir/enabled_plugins"
 }
 
-# The node would start an epmd of its own, but as a daemon, which outlives it.
 start_epmd() {
     "${node_env[@]}" epmd -port $((port + 2)) -address 127.0.0.1 </dev/null >/dev/null 2>&1 &
     epmd=$!

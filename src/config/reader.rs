@@ -1,0 +1,146 @@
+//! Reading settings so that every mistake is found, not only the first.
+
+use std::fmt;
+use std::time::Duration;
+
+use secrecy::SecretString;
+
+use super::settings::Setting;
+
+/// One setting that is wrong, and the rule it breaks.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Mistake {
+    /// The environment variable's name.
+    pub setting: &'static str,
+    /// What is wrong, without any value that may be secret.
+    pub problem: String,
+}
+
+/// Every mistake found in the settings.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub struct ConfigError(pub Vec<Mistake>);
+
+impl fmt::Display for ConfigError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0.len() {
+            1 => write!(f, "a setting is wrong:")?,
+            n => write!(f, "{n} settings are wrong:")?,
+        }
+        self.0.iter().try_for_each(|m| write!(f, "\n  {}: {}", m.setting, m.problem))
+    }
+}
+
+/// Where settings come from: a flag's value, then the environment's.
+pub type Source<'a> = dyn Fn(&Setting) -> Option<String> + 'a;
+
+/// Reads settings from a source and gathers every mistake.
+///
+/// A setting that is wrong is recorded and read as its default, so that reading can go on;
+/// [`Reader::finish`] then refuses the whole.
+pub(super) struct Reader<'a> {
+    source: &'a Source<'a>,
+    mistakes: Vec<Mistake>,
+}
+
+impl<'a> Reader<'a> {
+    /// A reader over `source`.
+    pub(super) fn new(source: &'a Source<'a>) -> Self {
+        Self { source, mistakes: Vec::new() }
+    }
+
+    /// The value if no mistake was found, else all of them.
+    ///
+    /// # Errors
+    /// [`ConfigError`], with one [`Mistake`] a setting.
+    pub(super) fn finish<T>(self, value: T) -> Result<T, ConfigError> {
+        if self.mistakes.is_empty() { Ok(value) } else { Err(ConfigError(self.mistakes)) }
+    }
+
+    pub(super) fn mistake(&mut self, setting: &Setting, problem: impl Into<String>) {
+        self.mistakes.push(Mistake { setting: setting.env, problem: problem.into() });
+    }
+
+    /// What was given. An empty value counts as none: that is what `FOO=` in a manifest means.
+    pub(super) fn given(&self, setting: &Setting) -> Option<String> {
+        (self.source)(setting).filter(|value| !value.trim().is_empty())
+    }
+
+    pub(super) fn text(&self, setting: &Setting) -> String {
+        self.given(setting).unwrap_or_else(|| setting.default.unwrap_or_default().to_owned())
+    }
+
+    /// Parses a setting that is no secret, falling back to its default after a mistake.
+    pub(super) fn parsed<T>(&mut self, setting: &Setting, parse: impl Fn(&str) -> Result<T, String>) -> Option<T> {
+        let text = self.text(setting);
+        match parse(text.trim()) {
+            Ok(value) => Some(value),
+            Err(rule) => {
+                self.mistake(setting, format!("{rule}, not {:?}", shortened(&text)));
+                setting.default.and_then(|default| parse(default).ok())
+            }
+        }
+    }
+
+    pub(super) fn duration(&mut self, setting: &Setting, least: Duration) -> Duration {
+        self.parsed(setting, |text| {
+            humantime::parse_duration(text).ok().filter(|d| (least..=LONGEST).contains(d)).ok_or_else(|| {
+                format!(
+                    "must be a duration of at least {} and at most a year, such as 250ms, 5s or 2m",
+                    humantime::format_duration(least)
+                )
+            })
+        })
+        .unwrap_or_default()
+    }
+
+    /// A secret from its setting or from the file its `…_FILE` twin names.
+    pub(super) fn secret(&mut self, direct: &Setting, file: &Setting) -> Option<String> {
+        match (self.given(direct), self.given(file)) {
+            (Some(_), Some(_)) => {
+                self.mistake(direct, format!("is set, and so is {}: set only one", file.env));
+                None
+            }
+            // What the environment held was no text.
+            (Some(value), None) if value.contains(char::REPLACEMENT_CHARACTER) => {
+                self.mistake(direct, "is not UTF-8 text");
+                None
+            }
+            (Some(value), None) => Some(value),
+            (None, Some(path)) => self.secret_file(file, &path),
+            (None, None) => None,
+        }
+    }
+
+    /// The path is not repeated in a mistake: people put the secret itself there.
+    fn secret_file(&mut self, file: &Setting, path: &str) -> Option<String> {
+        match std::fs::read_to_string(path) {
+            // Files made by `echo` and by editors end in a newline that is no part of the secret.
+            Ok(text) if !text.trim().is_empty() => Some(text.trim().to_owned()),
+            Ok(_) => {
+                self.mistake(file, "names a file that is empty");
+                None
+            }
+            Err(error) => {
+                self.mistake(file, format!("names a file that cannot be read: {error}"));
+                None
+            }
+        }
+    }
+
+    pub(super) fn required_secret(&mut self, direct: &Setting, file: &Setting) -> SecretString {
+        let before = self.mistakes.len();
+        let secret = self.secret(direct, file);
+        if secret.is_none() && self.mistakes.len() == before {
+            self.mistake(direct, format!("is required: set it, or {} to a file that holds it", file.env));
+        }
+        SecretString::from(secret.unwrap_or_default())
+    }
+}
+
+/// Longer than any sensible setting, and short enough that no sum of two overflows a clock.
+const LONGEST: Duration = Duration::from_secs(365 * 24 * 3600);
+
+/// A wrong value is shown to help the person find it, but not a whole file pasted by mistake.
+fn shortened(text: &str) -> String {
+    text.chars().take(60).collect()
+}

@@ -1,0 +1,30 @@
+use super::*;
+use std::collections::BTreeMap;
+
+mod defaults;
+mod mistakes;
+mod secrets;
+
+/// Reads the settings given, with the two credentials that `run` cannot do without.
+fn read(given: &[(&str, &str)]) -> Result<Config, ConfigError> {
+    let mut all = vec![("ESMS_API_KEY", "key"), ("ESMS_SECRET_KEY", "secret")];
+    all.extend(given);
+    read_only(&all)
+}
+
+fn read_only(given: &[(&str, &str)]) -> Result<Config, ConfigError> {
+    let given: BTreeMap<&str, &str> = given.iter().copied().collect();
+    Config::read(&|setting| given.get(setting.env).map(|value| (*value).to_owned()))
+}
+
+/// The settings named wrong, in order.
+fn wrong(given: &[(&str, &str)]) -> Vec<&'static str> {
+    read(given).map(|_| Vec::new()).unwrap_or_else(|error| error.0.iter().map(|mistake| mistake.setting).collect())
+}
+
+/// The one mistake in the settings, as the person at the terminal reads it.
+fn told(given: &[(&str, &str)]) -> String {
+    let error = read(given).unwrap_err();
+    assert_eq!(error.0.len(), 1, "{error}");
+    error.to_string()
+}

@@ -1,0 +1,179 @@
+//! Each rule, and how its breach is told.
+
+use super::*;
+
+/// Wrong values of each setting.
+const WRONG: &[(&str, &[&str])] = &[
+    ("OTP_RATE_LIMIT", &["0", "-1", "many", "inf", "NaN", "1000000", "10/s"]),
+    ("OTP_BREAKER_FAILURES", &["0", "-1", "1.5", "many"]),
+    ("OTP_BREAKER_COOLDOWN", &["5", "0s", "soon"]),
+    ("OTP_TOPOLOGY", &["yes", "Declare", "declare,check"]),
+    ("OTP_CONCURRENCY", &["0", "-1", "65536", "1.5", "many", "64k"]),
+    ("OTP_JOB_TTL", &["5", "0s", "999ms", "-5s", "5 parsecs", "2years", "99999999999999999999s"]),
+    ("OTP_ON_AMBIGUOUS", &["give_up", "giveup", "RESEND"]),
+    ("OTP_RETRY_INITIAL", &["0s", "0ms", "200", "fast"]),
+    ("OTP_RETRY_MAX_INTERVAL", &["0s", "5", "2years"]),
+    ("OTP_RETRY_MAX_ELAPSED", &["30", "-1s", "2years"]),
+    ("OTP_LEDGER_URL", &["memory", "redis", "file:///ledger", "memory:x"]),
+    ("OTP_LEDGER_TTL", &["24", "0s", "10ms", "2years"]),
+    (
+        "ESMS_URL",
+        &[
+            "rest.esms.vn",
+            "ftp://rest.esms.vn/",
+            "https://",
+            "https://user:pw@rest.esms.vn/",
+            "https://user@rest.esms.vn/",
+            "/v5",
+        ],
+    ),
+    ("ESMS_TIMEOUT", &["10", "0s", "soon"]),
+    ("ESMS_CONNECT_TIMEOUT", &["3", "0s", "soon"]),
+    ("OTP_SHUTDOWN_GRACE", &["25", "0s", "2years"]),
+    ("ESMS_RETRY_CODES", &["100", "160,100", "abc", "160,,199", ",", "160;199", "1234567", "-160"]),
+    ("HTTP_ADDR", &["9090", ":9090", "0.0.0.0", "0.0.0.0:65536", "localhost:9090", "http://0.0.0.0:9090"]),
+    ("LOG_FORMAT", &["text", "JSON"]),
+    ("RUST_LOG", &["info,=", "esms_otp_worker=loud"]),
+    (
+        "AMQP_URL",
+        &[
+            "localhost",
+            "localhost:5672",
+            "http://localhost",
+            "amqp:",
+            "amqp://",
+            "amqp:/host",
+            "amqp://[::1]:5672",
+            "amqp://h:70000",
+            "amqp://h/%ff",
+            "amqp://h?heartbeat=x",
+        ],
+    ),
+    ("AMQP_CA_FILE", &["/nonexistent/ca.pem", "Cargo.toml", "src"]),
+    ("OTP_QUEUE", &["amq.gen-x", LONG]),
+    ("OTP_REPLY_EXCHANGE", &["amq.topic", LONG]),
+    ("OTP_DROPPED_EXCHANGE", &["amq.fanout", LONG]),
+    ("OTP_DEAD_LETTER_EXCHANGE", &["amq.direct", LONG]),
+];
+
+/// 201 bytes.
+const LONG: &str = concat!(
+    "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa",
+    "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa"
+);
+
+#[test]
+fn each_wrong_value_is_one_mistake_that_names_its_setting() {
+    for (setting, values) in WRONG {
+        for value in *values {
+            assert_eq!(wrong(&[(setting, value)]), [*setting], "{value}");
+            let told = told(&[(setting, value)]);
+            assert!(told.starts_with(&format!("a setting is wrong:\n  {setting}: ")), "{told}");
+            assert_eq!(told.lines().count(), 2, "{told}");
+        }
+    }
+}
+
+#[test]
+fn every_setting_that_can_be_wrong_is_tried() {
+    let tried: BTreeSet<&str> = WRONG.iter().map(|(setting, _)| *setting).collect();
+    let secrets = ["AMQP_URL_FILE", "ESMS_API_KEY", "ESMS_API_KEY_FILE", "ESMS_SECRET_KEY", "ESMS_SECRET_KEY_FILE"];
+    let untried =
+        settings::ALL.iter().map(|setting| setting.env).filter(|env| !tried.contains(env) && !secrets.contains(env));
+    assert_eq!(untried.collect::<Vec<_>>(), ["ESMS_TEMPLATE_ID"], "any text is a template's id");
+}
+
+#[test]
+fn a_secret_that_is_no_text_is_refused_without_showing_it() {
+    let told = told(&[("AMQP_URL", "amqp://u:canary\u{fffd}@h")]);
+    assert!(told.contains("AMQP_URL: is not UTF-8 text") && !told.contains("canary"), "{told}");
+}
+
+#[test]
+fn a_mistake_says_the_rule_and_shows_the_value() {
+    let concurrency = told(&[("OTP_CONCURRENCY", "lots")]);
+    assert_eq!(
+        concurrency,
+        "a setting is wrong:\n  OTP_CONCURRENCY: must be a whole number from 1 to 65535, not \"lots\""
+    );
+    let ttl = told(&[("OTP_JOB_TTL", "5")]);
+    assert!(
+        ttl.ends_with("must be a duration of at least 1s and at most a year, such as 250ms, 5s or 2m, not \"5\""),
+        "{ttl}"
+    );
+    let long = told(&[("HTTP_ADDR", &"x".repeat(10_000))]);
+    assert!(long.len() < 300, "a file pasted by mistake is not shown whole");
+}
+
+#[test]
+fn a_value_of_two_lines_is_told_in_one() {
+    assert_eq!(told(&[("OTP_CONCURRENCY", "6\n4")]).lines().count(), 2);
+}
+
+#[test]
+fn every_mistake_is_told_at_once() {
+    let three = [("OTP_CONCURRENCY", "0"), ("HTTP_ADDR", "x"), ("OTP_ON_AMBIGUOUS", "maybe")];
+    assert_eq!(wrong(&three), ["OTP_CONCURRENCY", "OTP_ON_AMBIGUOUS", "HTTP_ADDR"]);
+    assert!(read(&three).unwrap_err().to_string().starts_with("3 settings are wrong:\n  OTP_CONCURRENCY: "));
+    let all: Vec<(&str, &str)> = WRONG.iter().map(|(setting, values)| (*setting, values[0])).collect();
+    let named: BTreeSet<&str> = wrong(&all).into_iter().collect();
+    assert_eq!(named, WRONG.iter().map(|(setting, _)| *setting).collect());
+}
+
+#[test]
+fn what_is_required_is_asked_for_with_its_file() {
+    let error = read_only(&[]).unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "2 settings are wrong:\n  \
+         ESMS_API_KEY: is required: set it, or ESMS_API_KEY_FILE to a file that holds it\n  \
+         ESMS_SECRET_KEY: is required: set it, or ESMS_SECRET_KEY_FILE to a file that holds it"
+    );
+}
+
+#[test]
+fn a_call_must_be_able_to_end_within_the_grace() {
+    assert_eq!(wrong(&[("OTP_SHUTDOWN_GRACE", "10s")]), ["OTP_SHUTDOWN_GRACE"]);
+    assert_eq!(wrong(&[("ESMS_TIMEOUT", "25s")]), ["OTP_SHUTDOWN_GRACE"]);
+    assert!(wrong(&[("OTP_SHUTDOWN_GRACE", "10001ms")]).is_empty());
+    assert!(told(&[("OTP_SHUTDOWN_GRACE", "1s")]).contains("ESMS_TIMEOUT"));
+}
+
+#[test]
+fn connecting_may_not_take_longer_than_the_whole_attempt() {
+    assert_eq!(wrong(&[("ESMS_CONNECT_TIMEOUT", "11s")]), ["ESMS_CONNECT_TIMEOUT"]);
+    assert_eq!(wrong(&[("ESMS_TIMEOUT", "2s")]), ["ESMS_CONNECT_TIMEOUT"]);
+    assert!(wrong(&[("ESMS_CONNECT_TIMEOUT", "10s")]).is_empty());
+}
+
+#[test]
+fn the_longest_wait_may_not_be_shorter_than_the_first() {
+    assert_eq!(wrong(&[("OTP_RETRY_MAX_INTERVAL", "199ms")]), ["OTP_RETRY_MAX_INTERVAL"]);
+    assert_eq!(wrong(&[("OTP_RETRY_INITIAL", "6s")]), ["OTP_RETRY_MAX_INTERVAL"]);
+    assert!(wrong(&[("OTP_RETRY_MAX_INTERVAL", "200ms")]).is_empty());
+}
+
+#[test]
+fn two_objects_may_not_share_a_name() {
+    let names = ["OTP_QUEUE", "OTP_REPLY_EXCHANGE", "OTP_DROPPED_EXCHANGE", "OTP_DEAD_LETTER_EXCHANGE"];
+    for (n, one) in names.iter().enumerate() {
+        for other in &names[n + 1..] {
+            assert_eq!(wrong(&[(one, "same"), (other, "same")]), ["OTP_QUEUE"], "{one} {other}");
+        }
+    }
+}
+
+#[test]
+fn no_object_may_have_the_name_of_the_unrouted_results() {
+    for name in ["OTP_QUEUE", "OTP_DROPPED_EXCHANGE", "OTP_DEAD_LETTER_EXCHANGE"] {
+        assert_eq!(wrong(&[(name, "otp.results.unrouted")]), ["OTP_QUEUE"], "{name}");
+        assert_eq!(wrong(&[("OTP_REPLY_EXCHANGE", "r"), (name, "r.unrouted")]), ["OTP_QUEUE"], "{name}");
+    }
+    assert!(wrong(&[("OTP_REPLY_EXCHANGE", "otp.results.unrouted")]).is_empty());
+}
+
+#[test]
+fn a_name_may_have_200_bytes() {
+    assert!(wrong(&[("OTP_REPLY_EXCHANGE", &LONG[1..])]).is_empty());
+    assert_eq!(wrong(&[("OTP_QUEUE", &"ế".repeat(67))]), ["OTP_QUEUE"]);
+}

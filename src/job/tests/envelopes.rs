@@ -1,0 +1,210 @@
+//! Each row of the table of a job's AMQP properties.
+
+use super::*;
+use lapin::types::{FieldTable, LongString};
+
+/// The wall clock at arrival, in seconds.
+const NOW: u64 = 1_800_000_000;
+
+const TTL: Duration = Duration::from_secs(300);
+
+fn arrival() -> Arrival {
+    Arrival { wall: SystemTime::UNIX_EPOCH + Duration::from_secs(NOW), instant: Instant::now() }
+}
+
+fn envelope(properties: BasicProperties) -> Envelope {
+    Envelope::read(&properties, arrival(), TTL)
+}
+
+fn with_id(id: &str) -> BasicProperties {
+    BasicProperties::default().with_message_id(id.into())
+}
+
+fn with_header(name: &str, value: AMQPValue) -> BasicProperties {
+    let mut headers = FieldTable::default();
+    headers.insert(name.into(), value);
+    BasicProperties::default().with_headers(headers)
+}
+
+/// How long after its arrival a job may still be sent.
+fn time_left(timestamp: Option<u64>, expiration: Option<&str>) -> Duration {
+    time_left_at(arrival(), timestamp, expiration)
+}
+
+fn time_left_at(arrival: Arrival, timestamp: Option<u64>, expiration: Option<&str>) -> Duration {
+    let mut properties = BasicProperties::default();
+    if let Some(timestamp) = timestamp {
+        properties = properties.with_timestamp(timestamp);
+    }
+    if let Some(expiration) = expiration {
+        properties = properties.with_expiration(expiration.into());
+    }
+    Envelope::read(&properties, arrival, TTL).deadline - arrival.instant
+}
+
+const S: fn(u64) -> Duration = Duration::from_secs;
+
+#[test]
+fn the_message_id_is_the_jobs_id() {
+    let envelope = envelope(with_id("5f0c"));
+    assert_eq!((envelope.id.as_str(), envelope.id_problem), ("5f0c", None));
+}
+
+#[test]
+fn without_a_message_id_one_is_made_up_for_each_delivery() {
+    for properties in [BasicProperties::default(), with_id("")] {
+        let (one, other) = (envelope(properties.clone()), envelope(properties));
+        assert_eq!(one.id_problem, None);
+        assert!(Uuid::parse_str(&one.id).is_ok());
+        assert_ne!(one.id, other.id);
+        assert_eq!(one.correlation_id.as_str(), one.id);
+    }
+}
+
+#[test]
+fn an_id_may_have_200_bytes_and_no_more() {
+    for id in ["a".repeat(200), "ế".repeat(66) + "ab"] {
+        let envelope = envelope(with_id(&id));
+        assert_eq!((envelope.id, envelope.id_problem), (id, None));
+    }
+    for id in ["a".repeat(201), "a".repeat(255), "ế".repeat(67)] {
+        let envelope = envelope(with_id(&id));
+        assert_eq!(envelope.id_problem, Some("message_id is longer than 200 bytes"));
+        assert!(Uuid::parse_str(&envelope.id).is_ok(), "the refused id is not the ledger's key");
+        assert_eq!(envelope.correlation_id.as_str(), id, "its producer knows the job by it");
+    }
+}
+
+#[test]
+fn an_id_that_was_not_utf8_is_refused() {
+    for id in ["\u{1a}", "job-\u{1a}\u{1a}-7"] {
+        let envelope = envelope(with_id(id));
+        assert_eq!(envelope.id_problem, Some("message_id is not UTF-8"));
+        assert_ne!(envelope.id, id, "two ids that differ in the lost bytes would be one");
+    }
+}
+
+#[test]
+fn the_correlation_id_is_copied_and_defaults_to_the_jobs_id() {
+    assert_eq!(envelope(with_id("a").with_correlation_id("c".into())).correlation_id.as_str(), "c");
+    assert_eq!(envelope(with_id("a")).correlation_id.as_str(), "a");
+    let longest = "c".repeat(255);
+    assert_eq!(envelope(with_id("a").with_correlation_id(longest.as_str().into())).correlation_id.as_str(), longest);
+}
+
+#[test]
+fn the_reply_goes_where_the_producer_says_and_nowhere_else() {
+    let reply_to = |queue: &str| envelope(BasicProperties::default().with_reply_to(queue.into())).reply_to;
+    assert_eq!(reply_to("answers"), Some("answers".into()));
+    assert_eq!(reply_to("amq.rabbitmq.reply-to.g1h.x=="), Some("amq.rabbitmq.reply-to.g1h.x==".into()));
+    assert_eq!(reply_to(""), None);
+    assert_eq!(envelope(BasicProperties::default()).reply_to, None);
+}
+
+#[test]
+fn the_deadline_is_the_timestamp_and_the_time_to_live() {
+    assert_eq!(time_left(Some(NOW), None), TTL);
+    assert_eq!(time_left(Some(NOW - 100), None), S(200));
+    assert_eq!(time_left(Some(NOW - 299), None), S(1));
+    for too_old in [NOW - 300, NOW - 10_000, 1, 0] {
+        assert_eq!(time_left(Some(too_old), None), S(0), "{too_old}");
+    }
+}
+
+#[test]
+fn the_smaller_of_time_to_live_and_expiration_counts() {
+    assert_eq!(time_left(Some(NOW - 4), Some("10000")), S(6));
+    assert_eq!(time_left(Some(NOW - 4), Some("600000")), S(296));
+    assert_eq!(time_left(Some(NOW - 10), Some("10000")), S(0));
+    assert_eq!(time_left(Some(NOW), Some("1")), Duration::from_millis(1));
+}
+
+#[test]
+fn without_a_timestamp_time_counts_from_arrival() {
+    assert_eq!(time_left(None, None), TTL);
+    assert_eq!(time_left(None, Some("10000")), S(10));
+    assert_eq!(time_left(None, Some("600000")), TTL);
+}
+
+#[test]
+fn a_timestamp_to_come_says_nothing() {
+    for to_come in [NOW + 1, NOW * 1000, NOW * 1_000_000, u64::from(u32::MAX) + 1, i64::MAX as u64, u64::MAX] {
+        assert_eq!(time_left(Some(to_come), None), TTL, "{to_come}");
+        assert_eq!(time_left(Some(to_come), Some("10000")), S(10), "{to_come}");
+        assert_eq!(envelope(BasicProperties::default().with_timestamp(to_come)).made, None, "{to_come}");
+    }
+}
+
+#[test]
+fn an_expiration_of_nothing_is_no_time_at_all() {
+    assert_eq!(time_left(None, Some("0")), S(0));
+    assert_eq!(time_left(Some(NOW), Some("000")), S(0));
+}
+
+#[test]
+fn an_expiration_that_is_no_number_or_too_large_leaves_the_time_to_live() {
+    for text in ["", " ", "abc", "-1", "1.5", "10s", "1e3", "10000 ", "18446744073709551615", "99999999999999999999999"]
+    {
+        assert_eq!(time_left(None, Some(text)), TTL, "{text}");
+    }
+}
+
+#[test]
+fn part_of_a_second_counts() {
+    let arrival = Arrival { wall: arrival().wall + Duration::from_millis(250), ..arrival() };
+    assert_eq!(time_left_at(arrival, Some(NOW), None), Duration::from_millis(299_750));
+    assert_eq!(time_left_at(arrival, Some(NOW), Some("250")), S(0));
+}
+
+#[test]
+fn the_time_it_was_made_is_the_timestamp() {
+    let made = |timestamp: u64| envelope(BasicProperties::default().with_timestamp(timestamp)).made;
+    assert_eq!(made(NOW - 7), Some(SystemTime::UNIX_EPOCH + S(NOW - 7)));
+    assert_eq!(made(NOW), Some(SystemTime::UNIX_EPOCH + S(NOW)));
+    assert_eq!(envelope(BasicProperties::default()).made, None);
+}
+
+#[test]
+fn trace_context_is_read_from_the_headers() {
+    let mut headers = FieldTable::default();
+    let parent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+    headers.insert("traceparent".into(), AMQPValue::LongString(parent.into()));
+    headers.insert("tracestate".into(), AMQPValue::LongString("a=1,b=2".into()));
+    let trace = envelope(BasicProperties::default().with_headers(headers)).trace;
+    assert_eq!(trace, Trace { parent: Some(parent.into()), state: Some("a=1,b=2".into()) });
+    assert_eq!(envelope(BasicProperties::default()).trace, Trace::default());
+}
+
+#[test]
+fn trace_context_that_is_no_short_printable_text_is_dropped() {
+    let text = |bytes: &[u8]| AMQPValue::LongString(LongString::from(bytes));
+    for value in [
+        text(b""),
+        text(&[b'a'; 513]),
+        text(b"a\nb"),
+        text(b"a\x7f"),
+        text(b"\xff"),
+        AMQPValue::LongInt(1),
+        AMQPValue::Void,
+    ] {
+        for name in ["traceparent", "tracestate"] {
+            assert_eq!(envelope(with_header(name, value.clone())).trace, Trace::default(), "{value:?}");
+        }
+    }
+    assert_eq!(envelope(with_header("tracestate", text(&[b'a'; 512]))).trace.state, Some("a".repeat(512)));
+}
+
+#[test]
+fn the_delivery_count_is_read_where_the_queue_counts() {
+    let count = |value: AMQPValue| envelope(with_header("x-delivery-count", value)).delivery_count;
+    assert_eq!(count(AMQPValue::LongLongInt(0)), Some(0));
+    assert_eq!(count(AMQPValue::LongLongInt(i64::MAX)), Some(i64::MAX as u64));
+    assert_eq!(count(AMQPValue::LongInt(3)), Some(3));
+    assert_eq!(count(AMQPValue::LongUInt(3)), Some(3));
+    for other in
+        [AMQPValue::LongLongInt(-1), AMQPValue::LongInt(-1), AMQPValue::LongString("3".into()), AMQPValue::Void]
+    {
+        assert_eq!(count(other), None);
+    }
+    assert_eq!(envelope(BasicProperties::default()).delivery_count, None);
+}

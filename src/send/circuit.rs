@@ -1,0 +1,275 @@
+//! When to hold back: a circuit that opens while eSMS does not answer.
+//!
+//! Closed, everything passes. After so many failed attempts in a row it opens: nothing is called, and
+//! no job uses up an attempt. After the cooldown one job at a time may pass as a probe; its success
+//! closes the circuit, its failure opens it for another cooldown. eSMS answering is success, whatever
+//! the answer.
+
+use std::num::NonZeroU32;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep_until};
+use tracing::{info, warn};
+
+use crate::telemetry::metrics::Metrics;
+
+/// When the circuit opens, and for how long.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Policy {
+    /// Failed attempts in a row that open it.
+    pub failures: NonZeroU32,
+    /// How long it stays open before a probe.
+    pub cooldown: Duration,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    /// Everything passes; so many failures came in a row.
+    Closed(u32),
+    /// Nothing passes before this moment, and one probe after it.
+    Open(Instant),
+    /// The probe of this number is under way; nothing else passes.
+    Probing(u64),
+}
+
+/// One circuit for all jobs of a worker.
+#[derive(Debug)]
+pub struct Circuit {
+    policy: Policy,
+    state: Mutex<State>,
+    probes: AtomicU64,
+    changes: watch::Sender<()>,
+    metrics: Arc<Metrics>,
+}
+
+/// The permission to make one attempt. Dropped without a report, as when its job is aborted, a probe
+/// says nothing about eSMS, and the next job may probe.
+#[derive(Debug)]
+pub struct Pass<'a> {
+    circuit: &'a Circuit,
+    probe: Option<u64>,
+}
+
+impl Circuit {
+    /// A closed circuit.
+    pub fn new(policy: Policy, metrics: Arc<Metrics>) -> Self {
+        Self {
+            policy,
+            state: Mutex::new(State::Closed(0)),
+            probes: AtomicU64::new(0),
+            changes: watch::Sender::new(()),
+            metrics,
+        }
+    }
+
+    /// Waits until an attempt may be made. The caller bounds the waiting: it can take for ever.
+    pub async fn pass(&self) -> Pass<'_> {
+        let mut changes = self.changes.subscribe();
+        loop {
+            let wait_until = match self.try_pass() {
+                Ok(pass) => return pass,
+                Err(wait_until) => wait_until,
+            };
+            tokio::select! {
+                // The sender lives as long as this circuit.
+                _ = changes.changed() => {}
+                () = sleep_or_forever(wait_until) => {}
+            }
+        }
+    }
+
+    /// Whether nothing but a probe may pass.
+    pub fn is_open(&self) -> bool {
+        !matches!(*self.state(), State::Closed(_))
+    }
+
+    /// A pass, or the moment from which on to ask again: none while a probe is under way.
+    fn try_pass(&self) -> Result<Pass<'_>, Option<Instant>> {
+        let mut state = self.state();
+        match *state {
+            State::Closed(_) => Ok(Pass { circuit: self, probe: None }),
+            State::Open(until) if Instant::now() >= until => {
+                let probe = self.probes.fetch_add(1, Ordering::Relaxed);
+                *state = State::Probing(probe);
+                Ok(Pass { circuit: self, probe: Some(probe) })
+            }
+            State::Open(until) => Err(Some(until)),
+            State::Probing(_) => Err(None),
+        }
+    }
+
+    fn succeeded(&self) {
+        let mut state = self.state();
+        let was_open = !matches!(*state, State::Closed(_));
+        *state = State::Closed(0);
+        drop(state);
+        if was_open {
+            info!("eSMS answers again: circuit closed");
+            self.changed(false);
+        }
+    }
+
+    fn failed(&self, probe: Option<u64>) {
+        let mut state = self.state();
+        let failures = match *state {
+            State::Closed(failures) => failures.saturating_add(1),
+            State::Probing(current) if probe == Some(current) => self.policy.failures.get(),
+            // An attempt that began before it opened tells nothing new.
+            State::Open(_) | State::Probing(_) => return,
+        };
+        if failures < self.policy.failures.get() {
+            *state = State::Closed(failures);
+            return;
+        }
+        *state = State::Open(Instant::now() + self.policy.cooldown);
+        drop(state);
+        if probe.is_none() {
+            warn!(
+                failures,
+                cooldown = %humantime::format_duration(self.policy.cooldown),
+                hint = "eSMS does not answer: check its status and the network to it; jobs wait, and expire in time",
+                "circuit opened"
+            );
+        }
+        self.changed(true);
+    }
+
+    fn changed(&self, open: bool) {
+        self.metrics.circuit_open(open);
+        self.changes.send_replace(());
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        // No code panics while it holds this lock, and every state is whole.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Pass<'_> {
+    /// Whether the attempt may still be made: the circuit can have opened since.
+    pub fn still_holds(&self) -> bool {
+        self.probe.is_some() || !self.circuit.is_open()
+    }
+
+    /// Says whether eSMS answered the attempt.
+    pub fn report(mut self, answered: bool) {
+        let probe = self.probe.take();
+        if answered { self.circuit.succeeded() } else { self.circuit.failed(probe) }
+    }
+}
+
+impl Drop for Pass<'_> {
+    fn drop(&mut self) {
+        let Some(probe) = self.probe else { return };
+        let mut state = self.circuit.state();
+        // Meanwhile an earlier attempt may have closed it.
+        if *state == State::Probing(probe) {
+            *state = State::Open(Instant::now());
+            drop(state);
+            self.circuit.changed(true);
+        }
+    }
+}
+
+async fn sleep_or_forever(until: Option<Instant>) {
+    match until {
+        Some(until) => sleep_until(until).await,
+        None => std::future::pending().await,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::time::{advance, timeout};
+
+    const COOLDOWN: Duration = Duration::from_secs(5);
+
+    fn circuit(failures: u32) -> Circuit {
+        let policy = Policy { failures: NonZeroU32::new(failures).unwrap(), cooldown: COOLDOWN };
+        Circuit::new(policy, Arc::new(Metrics::new().unwrap()))
+    }
+
+    async fn passes(circuit: &Circuit) -> bool {
+        timeout(Duration::from_millis(1), circuit.pass()).await.is_ok()
+    }
+
+    async fn fail(circuit: &Circuit, times: u32) {
+        for _ in 0..times {
+            circuit.pass().await.report(false);
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn it_opens_after_so_many_failures_in_a_row_and_not_before() {
+        let circuit = circuit(3);
+        fail(&circuit, 2).await;
+        circuit.pass().await.report(true);
+        fail(&circuit, 2).await;
+        assert!(!circuit.is_open());
+        fail(&circuit, 1).await;
+        assert!(circuit.is_open());
+        assert!(!passes(&circuit).await);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn after_the_cooldown_one_probe_passes_and_its_success_lets_everything_through() {
+        let circuit = circuit(1);
+        fail(&circuit, 1).await;
+        advance(COOLDOWN).await;
+        let probe = circuit.pass().await;
+        assert!(!passes(&circuit).await, "a second probe passed");
+        let waiting = circuit.pass();
+        probe.report(true);
+        timeout(Duration::from_secs(1), waiting).await.unwrap();
+        assert!(!circuit.is_open());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_failed_probe_opens_it_for_another_cooldown() {
+        let circuit = circuit(2);
+        fail(&circuit, 2).await;
+        advance(COOLDOWN).await;
+        circuit.pass().await.report(false);
+        advance(COOLDOWN - Duration::from_millis(10)).await;
+        assert!(!passes(&circuit).await);
+        advance(Duration::from_millis(10)).await;
+        assert!(passes(&circuit).await);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_probe_that_was_aborted_leaves_its_turn_to_the_next() {
+        let circuit = circuit(1);
+        fail(&circuit, 1).await;
+        advance(COOLDOWN).await;
+        drop(circuit.pass().await);
+        circuit.pass().await.report(true);
+        assert!(!circuit.is_open());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_probe_that_was_aborted_leaves_a_closed_circuit_closed() {
+        let circuit = circuit(1);
+        let early = circuit.pass().await;
+        fail(&circuit, 1).await;
+        advance(COOLDOWN).await;
+        let probe = circuit.pass().await;
+        early.report(true);
+        drop(probe);
+        assert!(!circuit.is_open());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn attempts_that_began_before_it_opened_do_not_prolong_it() {
+        let circuit = circuit(1);
+        let (early, late) = (circuit.pass().await, circuit.pass().await);
+        early.report(false);
+        advance(COOLDOWN - Duration::from_millis(1)).await;
+        late.report(false);
+        advance(Duration::from_millis(1)).await;
+        assert!(passes(&circuit).await);
+    }
+}

@@ -1,0 +1,57 @@
+use super::*;
+use crate::config::Config;
+use crate::config::settings::Setting;
+use crate::job::decode;
+
+/// A sender whose credentials are `key-canary` and `secret-canary`; it is never asked to call.
+fn sender() -> Sender {
+    let source = |setting: &Setting| match setting.env {
+        "ESMS_API_KEY" => Some("key-canary".to_owned()),
+        "ESMS_SECRET_KEY" => Some("secret-canary".to_owned()),
+        "ESMS_URL" => Some("http://127.0.0.1:1/".to_owned()),
+        _ => None,
+    };
+    let config = Config::read(&source).unwrap();
+    let esms = Esms::new(&config.esms, 1).unwrap();
+    Sender::new(esms, config.pace, config.retry, Arc::new(Metrics::new().unwrap()))
+}
+
+fn masked(mut answer: Answer) -> Answer {
+    let job = br#"{"Phone":"0901888484","MultiChannelTempId":"1"}"#;
+    sender().mask(&mut answer, &decode(job, None).unwrap().phone);
+    answer
+}
+
+#[test]
+fn no_field_of_an_answer_shows_the_number_or_the_credentials() {
+    let said = "84901888484 key-canary secret-canary".to_owned();
+    let answer = masked(Answer {
+        code: said.clone(),
+        sms_id: Some(said.clone()),
+        count_regenerate: RawValue::from_string(format!("{{\"a\":[\"{said}\"]}}")).ok(),
+        error_message: Some(said),
+    });
+    assert_eq!(answer.count_regenerate.as_ref().unwrap().get(), r#"{"a":["84******484 [removed] [removed]"]}"#);
+    let all = format!("{answer:?}");
+    assert!(!all.contains("901888484") && !all.contains("canary"), "{all}");
+}
+
+#[test]
+fn a_count_that_is_the_number_says_nothing() {
+    let count = RawValue::from_string("84901888484".into()).ok();
+    assert!(masked(Answer { count_regenerate: count, ..Answer::default() }).count_regenerate.is_none());
+}
+
+#[test]
+fn an_answer_without_number_or_credentials_stays_verbatim() {
+    let answer = masked(Answer {
+        code: "101".into(),
+        sms_id: Some("d533459ee42b2b9525ba9eabf6a8156".into()),
+        count_regenerate: RawValue::from_string("0".into()).ok(),
+        error_message: Some("Authorize Failed".into()),
+    });
+    assert_eq!(answer.code, "101");
+    assert_eq!(answer.sms_id.as_deref(), Some("d533459ee42b2b9525ba9eabf6a8156"));
+    assert_eq!(answer.count_regenerate.unwrap().get(), "0");
+    assert_eq!(answer.error_message.as_deref(), Some("Authorize Failed"));
+}

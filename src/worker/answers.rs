@@ -1,0 +1,148 @@
+//! What leaves the worker: results, replies and dead letters; and the acknowledgement after them.
+
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use tokio::time::{sleep, timeout};
+use tracing::{debug, error, info, warn};
+
+use super::dead_letter::Original;
+use super::receipt::Receipt;
+use crate::backoff::Policy;
+use crate::broker::REPLY_WITHIN;
+use crate::broker::publisher::{Message, Publisher, Routed};
+use crate::config::BrokerConfig;
+use crate::result::{self, ResultEvent};
+use crate::telemetry::metrics::{Metrics, Published};
+
+/// A reply is for a person at a login screen who may have gone: it is tried this often, and the
+/// result exchange has the result in any case.
+const REPLY_TRIES: u32 = 3;
+
+/// Publishes what becomes of jobs.
+#[derive(Debug)]
+pub struct Answers {
+    results: Publisher,
+    replies: Publisher,
+    exchange: String,
+    dead_letters_to: String,
+    metrics: Arc<Metrics>,
+}
+
+impl Answers {
+    /// Results and dead letters go through `results`, replies to producers' queues through `replies`.
+    /// These must be two connections: RabbitMQ answers some malformed direct reply-to names by
+    /// closing the whole connection, and results must not suffer from them.
+    pub fn new(results: Publisher, replies: Publisher, broker: &BrokerConfig, metrics: Arc<Metrics>) -> Self {
+        let (exchange, dead_letters_to) = (broker.reply_exchange.clone(), broker.dead_letter.clone());
+        Self { results, replies, exchange, dead_letters_to, metrics }
+    }
+
+    /// Publishes the result of `id` to all who want it, and then acknowledges the delivery.
+    pub async fn answer(&self, id: &str, event: &ResultEvent, receipt: &Receipt) {
+        tokio::join!(self.publish_result(id, event, receipt), self.publish_reply(id, event, receipt));
+        if receipt.acknowledge().await {
+            self.metrics.acknowledged(event.outcome, receipt.delivered.elapsed());
+        } else {
+            debug!(
+                job_id = id,
+                "the delivery was gone before its acknowledgement; the job comes again and gets this result"
+            );
+        }
+    }
+
+    /// Publishes a result until it is confirmed.
+    async fn publish_result(&self, id: &str, event: &ResultEvent, receipt: &Receipt) {
+        let routing_key = event.routing_key();
+        let message = Message {
+            exchange: &self.exchange,
+            routing_key: &routing_key,
+            body: &event.body,
+            properties: result::properties(id, &receipt.correlation_id, &receipt.trace, SystemTime::now()),
+        };
+        if self.publish_until_confirmed(id, message).await == Routed::Nowhere {
+            error!(
+                job_id = id,
+                exchange = self.exchange,
+                hint = "no queue took it and the alternate exchange is gone; bind a queue, or restore the topology",
+                "result returned as unroutable"
+            );
+        }
+    }
+
+    async fn publish_until_confirmed(&self, id: &str, message: Message<'_>) -> Routed {
+        let mut waits = Policy::RECONNECT.waits();
+        loop {
+            match self.results.publish(message.clone()).await {
+                Ok(routed) => {
+                    self.count_published(routed);
+                    return routed;
+                }
+                Err(error) => {
+                    self.metrics.published(Published::Failed);
+                    warn!(job_id = id, %error, "not published yet; the job stays unacknowledged meanwhile");
+                }
+            }
+            sleep(waits.next_wait()).await;
+        }
+    }
+
+    fn count_published(&self, routed: Routed) {
+        self.metrics.published(match routed {
+            Routed::ToAQueue => Published::Confirmed,
+            Routed::Nowhere => Published::Returned,
+        });
+    }
+
+    /// Publishes to the queue the producer waits on, if it does. Its being gone is no failure.
+    async fn publish_reply(&self, id: &str, event: &ResultEvent, receipt: &Receipt) {
+        let Some(queue) = &receipt.reply_to else { return };
+        let message = Message {
+            exchange: "",
+            routing_key: queue.as_str(),
+            body: &event.body,
+            properties: result::properties(id, &receipt.correlation_id, &receipt.trace, SystemTime::now()),
+        };
+        for _ in 0..REPLY_TRIES {
+            match timeout(REPLY_WITHIN, self.replies.publish(message.clone())).await {
+                Ok(Ok(routed)) => {
+                    self.count_published(routed);
+                    if routed == Routed::Nowhere {
+                        info!(job_id = id, "the queue in reply_to is gone; the result exchange has the result");
+                    }
+                    return;
+                }
+                Ok(Err(_)) | Err(_) => self.metrics.published(Published::Failed),
+            }
+        }
+        warn!(job_id = id, "no reply could be published; the result exchange has the result");
+    }
+
+    /// Keeps a copy of a job for people.
+    pub async fn dead_letter(&self, original: &Original, why: &str) {
+        let body = original.body_without_credentials();
+        let message = Message {
+            exchange: &self.dead_letters_to,
+            routing_key: "",
+            body: &body,
+            properties: original.properties_with_error(why),
+        };
+        let mut waits = Policy::RECONNECT.waits();
+        loop {
+            match self.results.publish(message.clone()).await {
+                Ok(Routed::ToAQueue) => break,
+                Ok(Routed::Nowhere) => {
+                    error!(
+                        exchange = self.dead_letters_to,
+                        hint = "no queue is bound to it; restore the topology",
+                        "dead letter returned as unroutable"
+                    );
+                    break;
+                }
+                Err(error) => warn!(%error, "dead letter not published yet; the job stays unacknowledged meanwhile"),
+            }
+            sleep(waits.next_wait()).await;
+        }
+        self.metrics.dead_lettered();
+    }
+}
