@@ -11,8 +11,8 @@ run: ## the worker against the real endpoint, with the settings in the environme
 	cargo run --release --locked --bin esms-otp-worker -- run
 
 # `make demo KEEP=1` leaves it running until it is interrupted; make puts KEEP in the environment.
-demo: broker build ## the worker against a private RabbitMQ and a pretended eSMS
-	cargo run --release --locked --example demo
+demo: ## the worker against a private RabbitMQ and a pretended eSMS
+	@tests/demo/run.sh
 
 test: broker ## all tests, against a private RabbitMQ
 	cargo test --locked

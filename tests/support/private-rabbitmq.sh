@@ -115,7 +115,7 @@ start_node() {
 answer_when_ready() {
     local give_up=$((SECONDS + START_LIMIT)) why="not ready after $START_LIMIT s"
     while ((SECONDS < give_up)); do
-        if grep -q 'Server startup complete' "$log"; then
+        if grep -qs 'Server startup complete' "$log"; then
             echo "ready $port"
             return
         fi

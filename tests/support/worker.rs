@@ -136,9 +136,9 @@ fn lock(log: &Mutex<Vec<String>>) -> std::sync::MutexGuard<'_, Vec<String>> {
     log.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// `tracing-subscriber` writes an event's fields below `fields`, unless it is
-/// told to flatten them.
-fn listening(line: &str) -> Option<SocketAddr> {
+/// The address in the log line `http listening`. `tracing-subscriber` writes an
+/// event's fields below `fields`, unless it is told to flatten them.
+pub(crate) fn listening(line: &str) -> Option<SocketAddr> {
     let line: Value = serde_json::from_str(line).ok()?;
     let fields = line.get("fields").unwrap_or(&line);
     if fields.get("message")? != "http listening" {

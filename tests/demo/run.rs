@@ -1,0 +1,141 @@
+//! The run: 1,000 jobs from the producer to their results, and everything that anybody saw of it.
+
+use std::io::Write;
+use std::time::{Duration, Instant};
+
+use esms_otp_worker::sandbox::Stats;
+use futures_util::StreamExt;
+use lapin::Consumer;
+use serde::Deserialize;
+use serde_json::json;
+use tokio::time::timeout;
+
+use crate::Failed;
+use crate::broker::{Home, close};
+use crate::leash::Scratch;
+use crate::programs::{self, Esms, Logged, PhoneStory, Worker};
+use crate::support::metrics::Scrape;
+use crate::support::wait::found;
+
+/// One for each ending of three digits, which is what the worker's log shows of a phone.
+pub(crate) const JOBS: usize = 1_000;
+
+/// Phones for which eSMS never works: their jobs end when the worker's patience does.
+const DOOMED: usize = 3;
+
+/// What comes within milliseconds is given this long, on a slow machine.
+const LIMIT: Duration = Duration::from_secs(20);
+
+/// The part of a result event that is looked at.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub(crate) struct Event {
+    pub(crate) job_id: String,
+    pub(crate) outcome: String,
+    pub(crate) code_result: Option<String>,
+    #[serde(rename = "SMSID")]
+    pub(crate) sms_id: Option<String>,
+    pub(crate) attempts: u64,
+    pub(crate) may_be_duplicate: bool,
+}
+
+/// A result as it came from the results exchange.
+#[derive(Clone, Debug)]
+pub(crate) struct Heard {
+    pub(crate) event: Event,
+    pub(crate) text: String,
+    /// Since `send` was started.
+    pub(crate) after: Duration,
+}
+
+/// What everybody saw.
+pub(crate) struct Seen {
+    /// What `send --wait` printed.
+    pub(crate) printed: Vec<Event>,
+    pub(crate) send_code: i32,
+    /// What came from the results exchange.
+    pub(crate) heard: Vec<Heard>,
+    /// What the worker logged.
+    pub(crate) logged: Vec<Logged>,
+    /// What eSMS knows of each phone.
+    pub(crate) phones: Vec<(String, PhoneStory)>,
+    pub(crate) stats: Stats,
+    pub(crate) before: Scrape,
+    pub(crate) after: Scrape,
+}
+
+pub(crate) fn phone(number: usize) -> String {
+    format!("0900000{number:03}")
+}
+
+/// Writes the jobs into a file, as JSON lines, and tells eSMS whom to fail for good.
+pub(crate) async fn prepare(scratch: &Scratch, esms: &Esms) -> Result<(), Failed> {
+    let mut file = std::fs::File::create(scratch.file("jobs.jsonl"))?;
+    for number in 0..JOBS {
+        writeln!(file, "{}", json!({"Phone": phone(number), "MultiChannelTempId": "1234", "TimeAlive": "5"}))?;
+    }
+    for number in 0..DOOMED {
+        esms.doom(&phone(100 + number), json!({"status": {"code": 503}})).await?;
+        esms.doom(&phone(200 + number), json!("reset_before")).await?;
+    }
+    Ok(())
+}
+
+/// Sends the jobs and watches until there is nothing more to see.
+pub(crate) async fn watch(home: &Home, esms: &Esms, worker: &Worker, scratch: &Scratch) -> Result<Seen, Failed> {
+    let before = Scrape::of(worker.http).await;
+    let (connection, consumer) = home.results().await?;
+    let began = Instant::now();
+    let mut send = programs::send(home, &scratch.file("jobs.jsonl"))?;
+    let hearing = tokio::spawn(hear(consumer, began));
+    let mut printed = Vec::new();
+    while let Some(line) = send.line().await? {
+        printed.push(serde_json::from_str(&line)?);
+    }
+    let send_code = send.wait(LIMIT).await.ok_or("`send` closed its output and did not end")?;
+    let heard = hearing.await??;
+    close(&connection).await;
+    let logged = logged(worker).await?;
+    let phones = phones(esms).await?;
+    let after = settled(worker).await;
+    Ok(Seen { printed, send_code, heard, logged, phones, stats: esms.stats().await?, before, after })
+}
+
+/// Every result, until there is one for each job or none has come for longer than the worker can take.
+async fn hear(mut consumer: Consumer, began: Instant) -> Result<Vec<Heard>, Failed> {
+    let mut heard = Vec::new();
+    while heard.len() < JOBS
+        && let Ok(Some(delivery)) = timeout(LIMIT, consumer.next()).await
+    {
+        let delivery = delivery?;
+        let after = began.elapsed();
+        let event = serde_json::from_slice(&delivery.data)?;
+        heard.push(Heard { event, text: String::from_utf8_lossy(&delivery.data).into_owned(), after });
+    }
+    Ok(heard)
+}
+
+/// The log is written by a thread of its own, and so may be a little late.
+async fn logged(worker: &Worker) -> Result<Vec<Logged>, Failed> {
+    let whole = found(LIMIT, async || worker.ended_jobs().ok().filter(|ended| ended.len() >= JOBS)).await;
+    whole.map_or_else(|| worker.ended_jobs(), Ok)
+}
+
+async fn phones(esms: &Esms) -> Result<Vec<(String, PhoneStory)>, Failed> {
+    let mut phones = Vec::new();
+    for phone in (0..JOBS).map(phone) {
+        let story = esms.phone(&phone).await?;
+        phones.push((phone, story));
+    }
+    Ok(phones)
+}
+
+/// The metrics once every job is acknowledged, which is a little after its result.
+async fn settled(worker: &Worker) -> Scrape {
+    let idle = |scrape: &Scrape| scrape.value("otp_jobs_in_flight", &[]) == Some(0.0);
+    let settled = found(LIMIT, async || Some(Scrape::of(worker.http).await).filter(idle)).await;
+    match settled {
+        Some(scrape) => scrape,
+        None => Scrape::of(worker.http).await,
+    }
+}
