@@ -165,11 +165,10 @@ async fn send_and_wait(
     let publishing = Publishing::new(channel, broker, expiration, Some(DIRECT_REPLY), ids);
     let hidden = ProgressBar::hidden();
     let collecting = collect(replies, queued, &progress, patience);
-    // Where queueing fails there is nothing more to wait for.
-    let ended = tokio::try_join!(publishing.run(lines, &hidden), collecting);
+    // What could not be queued will have no result: a failure ends the waiting.
+    let sent = tokio::try_join!(publishing.run(lines, &hidden), collecting);
     progress.finish_and_clear();
-    let (summary, outcomes) = ended?;
-    Ok(Summary { outcomes, waited: true, ..summary })
+    sent.map(|(summary, outcomes)| Summary { outcomes, waited: true, ..summary })
 }
 
 /// JSON lines, one job each.

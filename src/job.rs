@@ -92,7 +92,7 @@ pub struct Envelope {
     pub made: Option<SystemTime>,
     /// The moment from which the job is not sent any more.
     pub deadline: Instant,
-    /// How often the queue has taken the job back before this delivery (`x-delivery-count`).
+    /// The queue's own count of the job's deliveries, where it counts: one more with each.
     pub delivery_count: Option<u64>,
 }
 
@@ -133,8 +133,11 @@ impl Envelope {
     }
 }
 
+/// RabbitMQ 4.3 counts every delivery in `x-acquired-count`, and in `x-delivery-count` only those that
+/// failed; before it, the latter counts all that were taken back.
 fn delivery_count(properties: &BasicProperties) -> Option<u64> {
-    let count = properties.headers().as_ref()?.inner().get("x-delivery-count")?;
+    let headers = properties.headers().as_ref()?.inner();
+    let count = headers.get("x-acquired-count").or_else(|| headers.get("x-delivery-count"))?;
     match count {
         AMQPValue::LongLongInt(count) => u64::try_from(*count).ok(),
         AMQPValue::LongInt(count) => u64::try_from(*count).ok(),

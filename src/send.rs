@@ -68,6 +68,8 @@ pub enum Custody {
     OursAfterAnother,
     /// The broker has put it back on the queue.
     Lost,
+    /// The broker gave it up meanwhile, after whatever another worker did with it.
+    GivenUp,
 }
 
 /// How sending a job stopped.
@@ -92,11 +94,7 @@ impl Sender {
     pub async fn send(&self, errand: Errand<'_>, mut progress: Progress, holder: &Holder<'_>) -> Sent {
         let body = self.esms.body(errand.request);
         let mut waits = self.retry.backoff.waits();
-        let limits = Limits {
-            deadline: errand.deadline,
-            give_up_at: Instant::now() + self.retry.max_elapsed,
-            on_ambiguous: self.retry.on_ambiguous,
-        };
+        let mut give_up_at = None;
         loop {
             // Everything else is asked after the waiting, just before the call.
             let turn = self.turn(errand.deadline, holder.stopping).await;
@@ -110,6 +108,10 @@ impl Sender {
                 Custody::Ours => {}
                 Custody::OursAfterAnother => progress = progress.after_an_unseen_attempt(),
                 Custody::Lost => return Sent::LeftToAnother(progress),
+                Custody::GivenUp => {
+                    let progress = progress.after_an_unseen_attempt();
+                    return Sent::Ended(progress.end_unsettled(Outcome::Expired, "the broker gave the job up"));
+                }
             }
             if progress.ambiguous && self.retry.on_ambiguous == OnAmbiguous::GiveUp {
                 return Sent::Ended(
@@ -118,10 +120,16 @@ impl Sender {
             }
             // Without a turn the deadline has passed or the worker stops: seen above.
             let Some(turn) = turn else { continue };
+            // Counted from the first attempt: waiting for a turn before it uses nothing up.
+            let give_up_at = *give_up_at.get_or_insert_with(|| Instant::now() + self.retry.max_elapsed);
+            if Instant::now() > give_up_at {
+                return Sent::Ended(progress.end_unsettled(Outcome::Failed, "retries ran out"));
+            }
             progress.begin_attempt();
             let class = self.attempt(&errand, body.clone()).await;
             turn.report(class.name() == ClassName::Answered);
             self.log_failure(&errand, &class, progress.attempts);
+            let limits = Limits { deadline: errand.deadline, give_up_at, on_ambiguous: self.retry.on_ambiguous };
             let at = match retry::after(class, progress, limits, Instant::now(), waits.next_wait()) {
                 Next::End(ending) => return Sent::Ended(ending),
                 Next::AttemptAt(at, next) => {

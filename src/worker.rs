@@ -88,7 +88,7 @@ impl Taker for Worker {
             let age = envelope.made.and_then(|made| arrival.wall.duration_since(made).ok());
             age.inspect(|age| self.parts.metrics.delivered_after(*age));
         }
-        let receipt = Receipt::new(delivery.acker, delivery.redelivered, &envelope, arrival);
+        let receipt = Receipt::new(delivery.acker, origin, delivery.redelivered, &envelope, arrival);
         let death = (origin == Origin::Dropped).then(|| Death::read(&delivery.properties));
         let original = Original { body: delivery.data, properties: delivery.properties };
         match self.decode(&envelope, &original) {
@@ -107,7 +107,10 @@ impl Taker for Worker {
                     death,
                     original,
                 };
-                self.enter(job, receipt);
+                match &job.death {
+                    Some(Death::Other(why)) => self.spawn_burial(why.clone(), job, receipt),
+                    Some(Death::Expired) | None => self.enter(job, receipt),
+                }
             }
         }
     }
@@ -156,12 +159,34 @@ impl Worker {
                 self.parts.metrics.redelivered(Found::InFlight);
                 debug!(job_id = job.id, "delivered again while in flight; it gets the same result");
             }
-            Entered::AnotherJob(receipt) => self.spawn_refusal(job.id, receipt, job.original, ANOTHER_JOB.into()),
+            Entered::AnotherJob(receipt) => self.spawn_contested(job, receipt),
             Entered::Started => {
                 let worker = Arc::clone(self);
                 self.spawn(async move { worker.work(job).await });
             }
         }
+    }
+
+    /// The id belongs to a job in flight; whether it is this one's by right, the ledger knows.
+    fn spawn_contested(self: &Arc<Self>, job: Job, receipt: Receipt) {
+        let worker = Arc::clone(self);
+        self.spawn(async move {
+            match worker.known(&job) {
+                Known::Done(event) => worker.parts.answers.answer(&job.id, &event, &receipt).await,
+                Known::AnotherJob | Known::Unsettled(_) | Known::Nothing => {
+                    worker.refuse(&job.id, &receipt, &job.original, ANOTHER_JOB).await;
+                }
+            }
+        });
+    }
+
+    /// A job that may have killed its workers is kept for people, before anything else is done.
+    fn spawn_burial(self: &Arc<Self>, why: String, job: Job, receipt: Receipt) {
+        let worker = Arc::clone(self);
+        self.spawn(async move {
+            worker.parts.answers.dead_letter(&job.original, &given_up(&why)).await;
+            worker.enter(job, receipt);
+        });
     }
 
     /// Runs a task that ends when the grace is over, however far it came: what it had not
@@ -222,11 +247,7 @@ impl Worker {
         };
         let ending = match death {
             Death::Expired => progress.end_unsettled(Outcome::Expired, "its expiration passed in the queue"),
-            Death::Other(why) => {
-                let why = format!("the broker gave the job up ({why}); an attempt may have been made");
-                self.parts.answers.dead_letter(&job.original, &why).await;
-                progress.end_unsettled(Outcome::Unknown, &why)
-            }
+            Death::Other(why) => progress.end_unsettled(Outcome::Unknown, &given_up(why)),
         };
         Settled::Ended(self.record(job, ending))
     }
@@ -339,6 +360,10 @@ impl Worker {
             }
         }
     }
+}
+
+fn given_up(why: &str) -> String {
+    format!("the broker gave the job up ({why}); an attempt may have been made")
 }
 
 /// What a producer is told whose `message_id` was another job's.

@@ -137,9 +137,8 @@ impl<T: Taker> ConsumerLoop<T> {
         connection: &Connection,
         ever_consumed: &mut bool,
     ) -> Result<std::convert::Infallible, Ended> {
-        topology::prepare(connection, &self.broker).await?;
-        let (channel, mut jobs, mut dropped) =
-            timeout(REPLY_WITHIN, self.subscribe(connection)).await.map_err(|_| Ended::Silent)??;
+        let preparing = self.stopping.run_until_cancelled(self.prepare(connection)).await;
+        let (channel, mut jobs, mut dropped) = preparing.ok_or(Ended::Stopped)??;
         *ever_consumed = true;
         self.health.set_consuming(true);
         info!(queue = self.broker.queue, prefetch = self.prefetch, "consuming");
@@ -158,7 +157,14 @@ impl<T: Taker> ConsumerLoop<T> {
         }
         // The channel stays open until every job is settled, or the acknowledgements would be lost.
         self.taker.finished().await;
+        // Closed here, because the connection cannot say goodbye while a channel is half closed.
+        let _ = timeout(REPLY_WITHIN, channel.close(200, "done".into())).await;
         Err(Ended::Stopped)
+    }
+
+    async fn prepare(&self, connection: &Connection) -> Result<(Channel, Consumer, Consumer), Ended> {
+        topology::prepare(connection, &self.broker).await?;
+        Ok(timeout(REPLY_WITHIN, self.subscribe(connection)).await.map_err(|_| Ended::Silent)??)
     }
 
     async fn subscribe(&self, connection: &Connection) -> lapin::Result<(Channel, Consumer, Consumer)> {

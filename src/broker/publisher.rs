@@ -1,13 +1,13 @@
 //! Publishing: a publish returns only when the broker has confirmed it.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::future::poll_fn;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use futures_util::{Stream, StreamExt as _};
 use lapin::options::{BasicPublishOptions, ConfirmSelectOptions};
 use lapin::types::ShortString;
-use lapin::{BasicProperties, Channel, Confirmation, Connection, Event};
+use lapin::{BasicProperties, Channel, Confirmation, Connection, Event, PublisherConfirm};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
@@ -62,6 +62,9 @@ pub enum PublishError {
     /// No confirmation came in time; the session is given up.
     #[error("the broker did not confirm within {} s", CONFIRM_WITHIN.as_secs())]
     Silent,
+    /// Another publish found the session dead.
+    #[error("the connection was given up before the broker confirmed")]
+    SessionEnded,
     /// The publisher was closed.
     #[error("the publisher is closed")]
     Closed,
@@ -72,7 +75,8 @@ pub enum PublishError {
 struct Session {
     channel: Channel,
     lost: CancellationToken,
-    blocked: Arc<AtomicBool>,
+    blocked: watch::Sender<bool>,
+    turn: Arc<Mutex<()>>,
 }
 
 /// Publishes over a connection of its own, which is made again whenever it is lost.
@@ -119,29 +123,46 @@ impl Publisher {
 
 impl Session {
     async fn publish(&self, message: Message<'_>) -> Result<Routed, PublishError> {
+        let confirmed = async {
+            let confirm = self.hand_over(message).await?;
+            confirm.await
+        };
+        tokio::select! {
+            confirmed = confirmed => routed(confirmed?),
+            () = self.lost.cancelled() => Err(PublishError::SessionEnded),
+            () = self.silence() => Err(PublishError::Silent),
+        }
+    }
+
+    /// Gives a message to the client, in turn. The client numbers a message for its confirm and queues
+    /// its frames in two steps of one poll; two threads between these steps would each get the
+    /// confirm of the other's message.
+    async fn hand_over(&self, message: Message<'_>) -> lapin::Result<PublisherConfirm> {
         // Mandatory, or the broker would drop what no queue takes without a word. Direct reply-to is
         // no queue to it: it would return the message although it delivers it.
         let mandatory = !message.routing_key.starts_with(DIRECT_REPLY);
         let options = BasicPublishOptions { mandatory, ..Default::default() };
-        let publish = async {
-            let exchange = ShortString::from(message.exchange);
-            let routing_key = ShortString::from(message.routing_key);
-            let confirm =
-                self.channel.basic_publish(exchange, routing_key, options, message.body, message.properties).await?;
-            confirm.await
-        };
+        let exchange = ShortString::from(message.exchange);
+        let routing_key = ShortString::from(message.routing_key);
+        let publish = self.channel.basic_publish(exchange, routing_key, options, message.body, message.properties);
         let mut publish = std::pin::pin!(publish);
+        poll_fn(|context| {
+            let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
+            publish.as_mut().poll(context)
+        })
+        .await
+    }
+
+    /// Ends when a confirmation is overdue. A broker short of memory or disk says so, and confirms
+    /// once it has room: publishing again would only add to what it must take then.
+    async fn silence(&self) {
+        let mut blocked = self.blocked.subscribe();
         loop {
+            let is_blocked = *blocked.borrow_and_update();
             tokio::select! {
-                confirmed = &mut publish => return routed(confirmed?),
-                () = self.lost.cancelled() => return Err(PublishError::Silent),
-                () = sleep(CONFIRM_WITHIN) => {
-                    // A broker short of memory or disk says so and confirms once it has room:
-                    // publishing again would only add to what it must take then.
-                    if !self.blocked.load(Ordering::Relaxed) {
-                        return Err(PublishError::Silent);
-                    }
-                }
+                // The sender is this session's own.
+                _ = blocked.changed() => {}
+                () = sleep(CONFIRM_WITHIN), if !is_blocked => return,
             }
         }
     }
@@ -212,7 +233,7 @@ async fn open(connection: &Connection) -> Result<Session, PublishError> {
     };
     let channel =
         timeout(REPLY_WITHIN, confirming).await.map_err(|_| PublishError::Silent)?.map_err(PublishError::Lost)?;
-    Ok(Session { channel, lost: CancellationToken::new(), blocked: Arc::default() })
+    Ok(Session { channel, lost: CancellationToken::new(), blocked: watch::Sender::new(false), turn: Arc::default() })
 }
 
 /// Waits until the session is lost; says why.
@@ -232,12 +253,12 @@ async fn watch_over(
         };
         match event {
             Some(Event::ConnectionBlocked(reason)) => {
-                session.blocked.store(true, Ordering::Relaxed);
+                session.blocked.send_replace(true);
                 on_change(false);
                 warn!(connection = name, reason, "the broker blocks publishers: it is short of memory or disk");
             }
             Some(Event::ConnectionUnblocked) => {
-                session.blocked.store(false, Ordering::Relaxed);
+                session.blocked.send_replace(false);
                 on_change(true);
                 info!(connection = name, "the broker takes publishes again");
             }

@@ -128,7 +128,7 @@ pub async fn prepare(connection: &Connection, broker: &BrokerConfig) -> Result<(
         TopologyMode::Declare => false,
     };
     let mut differences = Vec::new();
-    let mut channel = connection.create_channel().await?;
+    let mut channel = open_channel(connection).await?;
     for object in objects(broker) {
         let declared = timeout(REPLY_WITHIN, declare(&channel, &object, passive)).await;
         match declared.map_err(|_| TopologyError::Silent)? {
@@ -136,13 +136,17 @@ pub async fn prepare(connection: &Connection, broker: &BrokerConfig) -> Result<(
             Err(error) if is_difference(&error, passive) => {
                 differences.push(format!("{}: {}", object.describe(), words(&error)));
                 // A refused declaration closes its channel.
-                channel = connection.create_channel().await?;
+                channel = open_channel(connection).await?;
             }
             Err(error) => return Err(error.into()),
         }
     }
     let _ = timeout(REPLY_WITHIN, channel.close(200, "done".into())).await;
     if differences.is_empty() { Ok(()) } else { Err(TopologyError::Differs(differences)) }
+}
+
+async fn open_channel(connection: &Connection) -> Result<Channel, TopologyError> {
+    Ok(timeout(REPLY_WITHIN, connection.create_channel()).await.map_err(|_| TopologyError::Silent)??)
 }
 
 async fn declare(channel: &Channel, object: &Object, passive: bool) -> lapin::Result<()> {

@@ -6,6 +6,7 @@
 //! the answer.
 
 use std::num::NonZeroU32;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -30,8 +31,8 @@ enum State {
     Closed(u32),
     /// Nothing passes before this moment, and one probe after it.
     Open(Instant),
-    /// A probe is under way; nothing else passes.
-    Probing,
+    /// The probe of this number is under way; nothing else passes.
+    Probing(u64),
 }
 
 /// One circuit for all jobs of a worker.
@@ -39,6 +40,7 @@ enum State {
 pub struct Circuit {
     policy: Policy,
     state: Mutex<State>,
+    probes: AtomicU64,
     changes: watch::Sender<()>,
     metrics: Arc<Metrics>,
 }
@@ -48,14 +50,19 @@ pub struct Circuit {
 #[derive(Debug)]
 pub struct Pass<'a> {
     circuit: &'a Circuit,
-    probe: bool,
-    reported: bool,
+    probe: Option<u64>,
 }
 
 impl Circuit {
     /// A closed circuit.
     pub fn new(policy: Policy, metrics: Arc<Metrics>) -> Self {
-        Self { policy, state: Mutex::new(State::Closed(0)), changes: watch::Sender::new(()), metrics }
+        Self {
+            policy,
+            state: Mutex::new(State::Closed(0)),
+            probes: AtomicU64::new(0),
+            changes: watch::Sender::new(()),
+            metrics,
+        }
     }
 
     /// Waits until an attempt may be made. The caller bounds the waiting: it can take for ever.
@@ -83,13 +90,14 @@ impl Circuit {
     fn try_pass(&self) -> Result<Pass<'_>, Option<Instant>> {
         let mut state = self.state();
         match *state {
-            State::Closed(_) => Ok(Pass { circuit: self, probe: false, reported: false }),
+            State::Closed(_) => Ok(Pass { circuit: self, probe: None }),
             State::Open(until) if Instant::now() >= until => {
-                *state = State::Probing;
-                Ok(Pass { circuit: self, probe: true, reported: false })
+                let probe = self.probes.fetch_add(1, Ordering::Relaxed);
+                *state = State::Probing(probe);
+                Ok(Pass { circuit: self, probe: Some(probe) })
             }
             State::Open(until) => Err(Some(until)),
-            State::Probing => Err(None),
+            State::Probing(_) => Err(None),
         }
     }
 
@@ -104,13 +112,13 @@ impl Circuit {
         }
     }
 
-    fn failed(&self, probe: bool) {
+    fn failed(&self, probe: Option<u64>) {
         let mut state = self.state();
         let failures = match *state {
             State::Closed(failures) => failures.saturating_add(1),
-            State::Probing if probe => self.policy.failures.get(),
+            State::Probing(current) if probe == Some(current) => self.policy.failures.get(),
             // An attempt that began before it opened tells nothing new.
-            State::Open(_) | State::Probing => return,
+            State::Open(_) | State::Probing(_) => return,
         };
         if failures < self.policy.failures.get() {
             *state = State::Closed(failures);
@@ -118,7 +126,7 @@ impl Circuit {
         }
         *state = State::Open(Instant::now() + self.policy.cooldown);
         drop(state);
-        if !probe {
+        if probe.is_none() {
             warn!(
                 failures,
                 cooldown = %humantime::format_duration(self.policy.cooldown),
@@ -143,20 +151,24 @@ impl Circuit {
 impl Pass<'_> {
     /// Whether the attempt may still be made: the circuit can have opened since.
     pub fn still_holds(&self) -> bool {
-        self.probe || !self.circuit.is_open()
+        self.probe.is_some() || !self.circuit.is_open()
     }
 
     /// Says whether eSMS answered the attempt.
     pub fn report(mut self, answered: bool) {
-        self.reported = true;
-        if answered { self.circuit.succeeded() } else { self.circuit.failed(self.probe) }
+        let probe = self.probe.take();
+        if answered { self.circuit.succeeded() } else { self.circuit.failed(probe) }
     }
 }
 
 impl Drop for Pass<'_> {
     fn drop(&mut self) {
-        if self.probe && !self.reported {
-            *self.circuit.state() = State::Open(Instant::now());
+        let Some(probe) = self.probe else { return };
+        let mut state = self.circuit.state();
+        // Meanwhile an earlier attempt may have closed it.
+        if *state == State::Probing(probe) {
+            *state = State::Open(Instant::now());
+            drop(state);
             self.circuit.changed(true);
         }
     }
@@ -235,6 +247,18 @@ mod tests {
         advance(COOLDOWN).await;
         drop(circuit.pass().await);
         circuit.pass().await.report(true);
+        assert!(!circuit.is_open());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_probe_that_was_aborted_leaves_a_closed_circuit_closed() {
+        let circuit = circuit(1);
+        let early = circuit.pass().await;
+        fail(&circuit, 1).await;
+        advance(COOLDOWN).await;
+        let probe = circuit.pass().await;
+        early.report(true);
+        drop(probe);
         assert!(!circuit.is_open());
     }
 

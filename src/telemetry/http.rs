@@ -39,13 +39,11 @@ impl Health {
     /// Whether jobs are being consumed.
     pub fn set_consuming(&self, up: bool) {
         self.consuming.store(up, Ordering::Relaxed);
-        self.metrics.broker_connected(self.trouble_with_broker().is_none());
     }
 
     /// Whether results can be published.
     pub fn set_publishing(&self, up: bool) {
         self.publishing.store(up, Ordering::Relaxed);
-        self.metrics.broker_connected(self.trouble_with_broker().is_none());
     }
 
     /// From now on the worker is not ready, whatever else works.
@@ -94,5 +92,7 @@ async fn readyz(State(health): State<Arc<Health>>) -> (StatusCode, String) {
 }
 
 async fn metrics(State(health): State<Arc<Health>>) -> impl IntoResponse {
+    // Made of parts that change on their own, so it is put together when it is asked for.
+    health.metrics.broker_connected(health.trouble_with_broker().is_none());
     ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], health.metrics.text())
 }

@@ -105,11 +105,13 @@ fn kept_headers(given: &FieldTable) -> FieldTable {
     let mut kept = FieldTable::default();
     let mut room = MOST_HEADERS;
     for (name, value) in given.inner() {
-        let size = match value {
-            AMQPValue::LongString(text) => name.as_str().len() + text.as_bytes().len(),
+        let value_size = match value {
+            AMQPValue::LongString(text) => text.as_bytes().len(),
             AMQPValue::FieldTable(_) | AMQPValue::FieldArray(_) | AMQPValue::ByteArray(_) => continue,
-            _ => name.as_str().len() + size_of::<u64>(),
+            _ => size_of::<u64>(),
         };
+        // Beside both: a length before the name, the type, and a length before the value.
+        let size = 1 + name.as_str().len() + 1 + 4 + value_size;
         if size <= room && !matches!(name.as_str(), "CC" | "BCC") {
             room -= size;
             kept.insert(name.clone(), value.clone());

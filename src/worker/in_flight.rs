@@ -30,17 +30,26 @@ struct Flight {
     delivery_count: Option<u64>,
     /// Another worker had the job between two of the deliveries here.
     was_elsewhere: bool,
+    /// The broker gave the job up meanwhile.
+    given_up: bool,
 }
 
 impl Flight {
     fn of(fingerprint: Fingerprint, receipt: Receipt) -> Self {
-        Self { fingerprint, delivery_count: receipt.delivery_count, receipts: vec![receipt], was_elsewhere: false }
+        Self {
+            fingerprint,
+            delivery_count: receipt.delivery_count,
+            receipts: vec![receipt],
+            was_elsewhere: false,
+            given_up: false,
+        }
     }
 
     /// A producer's repeat is another message; only the same message delivered again tells where it
     /// has been.
     fn join(&mut self, receipt: Receipt) {
-        if receipt.redelivered {
+        self.given_up |= receipt.given_up;
+        if receipt.redelivered && !receipt.given_up {
             self.was_elsewhere |= !follows(self.delivery_count, receipt.delivery_count);
             self.delivery_count = receipt.delivery_count;
         }
@@ -73,6 +82,7 @@ impl InFlight {
     pub fn custody(&self, id: &str) -> Custody {
         match self.flights().get(id) {
             Some(flight) if !flight.receipts.iter().any(Receipt::is_live) => Custody::Lost,
+            Some(flight) if flight.given_up => Custody::GivenUp,
             Some(flight) if flight.was_elsewhere => Custody::OursAfterAnother,
             Some(_) => Custody::Ours,
             None => Custody::Lost,

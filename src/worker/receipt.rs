@@ -7,6 +7,7 @@ use tokio::time::{Instant, timeout};
 use tracing::debug;
 
 use crate::broker::REPLY_WITHIN;
+use crate::broker::consumer::Origin;
 use crate::job::{Arrival, Envelope, Trace};
 
 /// One delivery: where its answer goes and how it is acknowledged.
@@ -21,6 +22,8 @@ pub struct Receipt {
     pub trace: Trace,
     /// When it was delivered.
     pub delivered: Instant,
+    /// Whether it came from the queue of jobs that the broker gave up.
+    pub given_up: bool,
     /// Whether the broker had delivered it before.
     pub redelivered: bool,
     /// How often the queue has taken it back, where it counts.
@@ -29,13 +32,14 @@ pub struct Receipt {
 
 impl Receipt {
     /// The receipt of a delivery with this envelope.
-    pub fn new(acker: Acker, redelivered: bool, envelope: &Envelope, arrival: Arrival) -> Self {
+    pub fn new(acker: Acker, origin: Origin, redelivered: bool, envelope: &Envelope, arrival: Arrival) -> Self {
         Self {
             acker,
             correlation_id: envelope.correlation_id.clone(),
             reply_to: envelope.reply_to.clone(),
             trace: envelope.trace.clone(),
             delivered: arrival.instant,
+            given_up: origin == Origin::Dropped,
             redelivered,
             delivery_count: envelope.delivery_count,
         }

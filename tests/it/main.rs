@@ -7,8 +7,10 @@
 mod support;
 
 mod attempts;
+mod broker_failures;
 mod command_line;
 mod decoding;
+mod dropped;
 mod hostile;
 mod pace;
 mod program;
@@ -21,3 +23,4 @@ mod settings;
 mod stage;
 mod stopping;
 mod support_works;
+mod topology;

@@ -114,22 +114,30 @@ impl Broker {
     }
 
     /// Messages of a queue that are delivered and not yet acknowledged.
-    ///
-    /// A quorum queue is asked itself: the figure that `list_queues` shows
-    /// for it is refreshed every 5 s only.
     pub(crate) async fn unacked(&self, queue: &str) -> u32 {
+        self.count(queue, "query_messages_checked_out", "messages_unacknowledged").await
+    }
+
+    /// Messages of a queue, delivered or not.
+    pub(crate) async fn messages(&self, queue: &str) -> u32 {
+        self.count(queue, "query_messages_total", "messages").await
+    }
+
+    /// A quorum queue is asked itself: the figures that `list_queues` shows
+    /// for it are refreshed every 5 s only.
+    async fn count(&self, queue: &str, quorum_question: &str, classic_item: &str) -> u32 {
         let code = format!(
             "{{ok, Q}} = rabbit_amqqueue:lookup(rabbit_misc:r(<<\"/\">>, queue, <<\"{queue}\">>)), \
              case amqqueue:get_type(Q) of \
                rabbit_quorum_queue -> \
                  {{ok, {{_, N}}, _}} = ra:leader_query(amqqueue:get_pid(Q), \
-                   fun rabbit_fifo:query_messages_checked_out/1), N; \
+                   fun rabbit_fifo:{quorum_question}/1), N; \
                _ -> \
-                 [{{_, N}}] = rabbit_amqqueue:info(Q, [messages_unacknowledged]), N \
+                 [{{_, N}}] = rabbit_amqqueue:info(Q, [{classic_item}]), N \
              end."
         );
         let answer = self.eval(&code).await;
-        answer.parse().unwrap_or_else(|_| panic!("unacked({queue}): {answer}"))
+        answer.parse().unwrap_or_else(|_| panic!("{classic_item} of {queue}: {answer}"))
     }
 
     async fn command(&self, command: &'static str) {

@@ -71,6 +71,25 @@ impl Client {
         assert!(taken, "publish to {exchange:?} {routing_key:?}: {confirm:?}");
     }
 
+    /// Publishes many to `queue`, without waiting for one before the next;
+    /// returns when the broker has them all.
+    ///
+    /// # Panics
+    ///
+    /// When the broker refuses any.
+    pub(crate) async fn publish_all(&self, queue: &str, jobs: impl IntoIterator<Item = Job>) {
+        let options = BasicPublishOptions { mandatory: true, ..BasicPublishOptions::default() };
+        let mut confirms = Vec::new();
+        for Job { body, properties } in jobs {
+            let publish = self.channel.basic_publish("".into(), queue.into(), options, &body, properties);
+            confirms.push(publish.await.expect("publish"));
+        }
+        for confirm in confirms {
+            let confirm = confirm.await.expect("confirm");
+            assert!(matches!(confirm, lapin::Confirmation::Ack(None)), "publish to {queue:?}: {confirm:?}");
+        }
+    }
+
     /// Results from now on whose routing key matches `pattern` (`otp.*` is
     /// all of them). The exchange must exist: start a worker first.
     pub(crate) async fn results(&self, exchange: &str, pattern: &str) -> Results {

@@ -1,7 +1,7 @@
 //! The network between two programs, broken on demand: a TCP proxy.
 
 use std::net::Ipv4Addr;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -9,6 +9,7 @@ use tokio::net::tcp::{ReadHalf, WriteHalf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::{JoinHandle, JoinSet};
+use tokio_util::sync::CancellationToken;
 
 use super::ports;
 use super::wait::until;
@@ -38,21 +39,25 @@ struct Controls {
     refusing: watch::Sender<bool>,
     /// Whether the listener is closed, which follows `refusing`.
     closed: watch::Sender<bool>,
-    /// Counts the calls of `cut`.
-    cuts: watch::Sender<u64>,
     stalls: watch::Sender<Vec<Stall>>,
     accepted: watch::Sender<usize>,
-    open: watch::Sender<usize>,
+    open: Mutex<Vec<Arc<Line>>>,
+}
+
+/// One open connection.
+#[derive(Default)]
+struct Line {
+    /// The first bytes from the client.
+    head: Mutex<Vec<u8>>,
+    cut: CancellationToken,
 }
 
 #[derive(Clone)]
 struct Stall {
     direction: Direction,
-    concerns: Arc<Concerns>,
+    /// Holds back every connection when empty.
+    pattern: Vec<u8>,
 }
-
-/// Whether a stall is about the connection whose client began with these bytes.
-type Concerns = dyn Fn(&[u8]) -> bool + Send + Sync;
 
 impl Proxy {
     /// Starts to forward to `target`, a port of 127.0.0.1.
@@ -62,12 +67,13 @@ impl Proxy {
         let controls = Arc::new(Controls {
             refusing: watch::Sender::new(false),
             closed: watch::Sender::new(false),
-            cuts: watch::Sender::new(0),
             stalls: watch::Sender::new(Vec::new()),
             accepted: watch::Sender::new(0),
-            open: watch::Sender::new(0),
+            open: Mutex::default(),
         });
-        let accepting = tokio::spawn(accept(listener, target, Arc::clone(&controls)));
+        // Subscribed before the task first runs, or it would miss what is asked for until then.
+        let refusing = controls.refusing.subscribe();
+        let accepting = tokio::spawn(accept(listener, target, Arc::clone(&controls), refusing));
         Self { port, controls, accepting }
     }
 
@@ -79,8 +85,24 @@ impl Proxy {
     /// Resets (TCP RST) every open connection, on both sides, and returns
     /// when that is done. New ones are let through.
     pub(crate) async fn cut(&self) {
-        self.controls.cuts.send_modify(|cuts| *cuts += 1);
-        until("cut connections are gone", LIMIT, async || *self.controls.open.borrow() == 0).await;
+        self.cut_matching(b"").await;
+    }
+
+    /// The same for connections whose client has said `pattern` in its first
+    /// 4 KiB. What a stall holds back of them is lost.
+    ///
+    /// # Panics
+    ///
+    /// When there is no such connection.
+    pub(crate) async fn cut_matching(&self, pattern: &[u8]) {
+        let mut lines = self.controls.open().clone();
+        lines.retain(|line| line.has_said(pattern));
+        assert!(pattern.is_empty() || !lines.is_empty(), "no open connection has said {pattern:?}");
+        for line in &lines {
+            line.cut.cancel();
+        }
+        let gone = || !self.controls.open().iter().any(|open| lines.iter().any(|line| Arc::ptr_eq(open, line)));
+        until("cut connections are gone", LIMIT, async || gone()).await;
     }
 
     /// From now on the operating system refuses new connections; open ones
@@ -107,29 +129,22 @@ impl Proxy {
     /// Forwards nothing more in `direction`, on every connection, open and
     /// new, until [`resume`](Self::resume). No byte is lost.
     pub(crate) fn stall(&self, direction: Direction) {
-        self.add_stall(direction, |_| true);
-    }
-
-    /// The same for AMQP connections with `name` in the name that the client
-    /// gave them.
-    pub(crate) fn stall_named(&self, name: &str, direction: Direction) {
-        let name = name.as_bytes().to_vec();
-        self.add_stall(direction, move |head| connection_name(head).is_some_and(|given| contains(given, &name)));
+        self.stall_matching(b"", direction);
     }
 
     /// The same for connections whose client has said `pattern` in its first
-    /// 4 KiB. Every AMQP client says `publisher_confirms`, and other names of
-    /// what it can do: for its own name, take [`stall_named`](Self::stall_named).
+    /// 4 KiB, such as the name that an AMQP client gives its connection.
     pub(crate) fn stall_matching(&self, pattern: &[u8], direction: Direction) {
         let pattern = pattern.to_vec();
-        self.add_stall(direction, move |head| contains(head, &pattern));
+        self.controls.stalls.send_modify(|stalls| stalls.push(Stall { direction, pattern }));
     }
 
-    fn add_stall(&self, direction: Direction, concerns: impl Fn(&[u8]) -> bool + Send + Sync + 'static) {
-        let concerns = Arc::new(concerns);
-        self.controls.stalls.send_modify(|stalls| {
-            stalls.push(Stall { direction, concerns });
-        });
+    /// The same for connections whose AMQP client gives them exactly this name: the entry in the table
+    /// of client properties is a length of one byte and the key, `S` for a string, a length of four
+    /// bytes and the value.
+    pub(crate) fn stall_named(&self, name: &str, direction: Direction) {
+        let length = u32::try_from(name.len()).expect("a short name").to_be_bytes();
+        self.stall_matching(&[b"\x0fconnection_nameS", &length[..], name.as_bytes()].concat(), direction);
     }
 
     /// Ends every stall; what was held back goes through.
@@ -144,7 +159,25 @@ impl Proxy {
 
     /// Connections open now.
     pub(crate) fn open(&self) -> usize {
-        *self.controls.open.borrow()
+        self.controls.open().len()
+    }
+}
+
+impl Controls {
+    fn open(&self) -> MutexGuard<'_, Vec<Arc<Line>>> {
+        self.open.lock().expect("an unpoisoned lock")
+    }
+}
+
+impl Line {
+    fn has_said(&self, pattern: &[u8]) -> bool {
+        contains(&self.head.lock().expect("an unpoisoned lock"), pattern)
+    }
+
+    fn remember(&self, bytes: &[u8]) {
+        let mut head = self.head.lock().expect("an unpoisoned lock");
+        let room = HEAD - head.len();
+        head.extend(bytes.iter().take(room));
     }
 }
 
@@ -170,11 +203,9 @@ async fn listen(port: u16) -> std::io::Result<TcpListener> {
     TcpListener::bind((Ipv4Addr::LOCALHOST, port)).await
 }
 
-async fn accept(listener: TcpListener, target: u16, controls: Arc<Controls>) {
+async fn accept(listener: TcpListener, target: u16, controls: Arc<Controls>, mut refusing: watch::Receiver<bool>) {
     let port = listener.local_addr().expect("own address").port();
-    let mut refusing = controls.refusing.subscribe();
-    // Told to refuse before this ran, it is not told again.
-    let mut listener = Some(listener).filter(|_| !*refusing.borrow());
+    let mut listener = Some(listener);
     // Aborts its tasks when this one is aborted.
     let mut connections = JoinSet::new();
     loop {
@@ -203,21 +234,20 @@ async fn next_client(listener: Option<&TcpListener>) -> std::io::Result<(TcpStre
 }
 
 async fn serve(client: TcpStream, target: u16, controls: Arc<Controls>) {
-    let _open = Open::new(&controls);
-    let cuts = controls.cuts.subscribe();
-    relay(client, target, &controls, cuts).await;
+    let open = Open::new(&controls);
+    relay(client, target, &controls, &open.line).await;
 }
 
 /// Both sockets are closed when this returns.
-async fn relay(mut client: TcpStream, target: u16, controls: &Controls, mut cuts: watch::Receiver<u64>) {
+async fn relay(mut client: TcpStream, target: u16, controls: &Controls, line: &Line) {
     let Ok(mut server) = TcpStream::connect((Ipv4Addr::LOCALHOST, target)).await else {
         // As far as a proxy can say that nobody is there.
         client.set_zero_linger().ok();
         return;
     };
     let was_cut = tokio::select! {
-        () = forward_both(&mut client, &mut server, controls) => false,
-        _ = cuts.changed() => true,
+        () = forward_both(&mut client, &mut server, controls, line) => false,
+        () = line.cut.cancelled() => true,
     };
     if was_cut {
         client.set_zero_linger().ok();
@@ -225,28 +255,31 @@ async fn relay(mut client: TcpStream, target: u16, controls: &Controls, mut cuts
     }
 }
 
-/// Counts a connection while it lives.
-struct Open<'a>(&'a Controls);
+/// Lists a connection while it lives.
+struct Open<'a> {
+    controls: &'a Controls,
+    line: Arc<Line>,
+}
 
 impl<'a> Open<'a> {
     fn new(controls: &'a Controls) -> Self {
-        controls.open.send_modify(|count| *count += 1);
-        Self(controls)
+        let line = Arc::new(Line::default());
+        controls.open().push(Arc::clone(&line));
+        Self { controls, line }
     }
 }
 
 impl Drop for Open<'_> {
     fn drop(&mut self) {
-        self.0.open.send_modify(|count| *count -= 1);
+        self.controls.open().retain(|line| !Arc::ptr_eq(line, &self.line));
     }
 }
 
-async fn forward_both(client: &mut TcpStream, server: &mut TcpStream, controls: &Controls) {
-    let head = Mutex::new(Vec::new());
+async fn forward_both(client: &mut TcpStream, server: &mut TcpStream, controls: &Controls, line: &Line) {
     let (from_client, to_client) = client.split();
     let (from_server, to_server) = server.split();
-    let to_server = forward(Direction::ToServer, from_client, to_server, controls, &head);
-    let to_client = forward(Direction::ToClient, from_server, to_client, controls, &head);
+    let to_server = forward(Direction::ToServer, from_client, to_server, controls, line);
+    let to_client = forward(Direction::ToClient, from_server, to_client, controls, line);
     tokio::join!(to_server, to_client);
 }
 
@@ -256,18 +289,18 @@ async fn forward(
     mut from: ReadHalf<'_>,
     mut to: WriteHalf<'_>,
     controls: &Controls,
-    head: &Mutex<Vec<u8>>,
+    line: &Line,
 ) {
     let mut stalls = controls.stalls.subscribe();
     let mut buffer = vec![0; 16 * 1024];
     while let Ok(count @ 1..) = from.read(&mut buffer).await {
         let bytes = &buffer[..count];
         if direction == Direction::ToServer {
-            remember(bytes, head);
+            line.remember(bytes);
         }
         // Looked at after the read, so that a stall holds from the moment it
         // is asked for, and not from the next read on.
-        let free = stalls.wait_for(|stalls| !stalled(stalls, direction, head));
+        let free = stalls.wait_for(|stalls| !stalled(stalls, direction, line));
         if free.await.is_err() || to.write_all(bytes).await.is_err() {
             break;
         }
@@ -275,33 +308,12 @@ async fn forward(
     to.shutdown().await.ok();
 }
 
-fn remember(bytes: &[u8], head: &Mutex<Vec<u8>>) {
-    let mut head = head.lock().expect("an unpoisoned lock");
-    let room = HEAD - head.len();
-    head.extend(bytes.iter().take(room));
-}
-
-fn stalled(stalls: &[Stall], direction: Direction, head: &Mutex<Vec<u8>>) -> bool {
-    let head = head.lock().expect("an unpoisoned lock");
-    stalls
-        .iter()
-        .any(|stall| (stall.direction == Direction::Both || stall.direction == direction) && (stall.concerns)(&head))
-}
-
-/// The entry of that name in the table of client properties: a length of one
-/// byte and the key, `S` for a string, a length of four bytes and the value.
-fn connection_name(head: &[u8]) -> Option<&[u8]> {
-    const KEY: &[u8] = b"\x0fconnection_nameS";
-    let start = find(head, KEY)? + KEY.len();
-    let (length, rest) = head.get(start..)?.split_first_chunk()?;
-    rest.get(..usize::try_from(u32::from_be_bytes(*length)).ok()?)
+fn stalled(stalls: &[Stall], direction: Direction, line: &Line) -> bool {
+    stalls.iter().any(|stall| {
+        (stall.direction == Direction::Both || stall.direction == direction) && line.has_said(&stall.pattern)
+    })
 }
 
 fn contains(bytes: &[u8], pattern: &[u8]) -> bool {
-    find(bytes, pattern).is_some()
-}
-
-/// `pattern` is not empty.
-fn find(bytes: &[u8], pattern: &[u8]) -> Option<usize> {
-    bytes.windows(pattern.len()).position(|part| part == pattern)
+    pattern.is_empty() || bytes.windows(pattern.len()).any(|part| part == pattern)
 }

@@ -1,4 +1,5 @@
 use super::*;
+use crate::broker::consumer::Origin;
 use crate::job::{Arrival, Envelope, decode};
 use crate::ledger::Ledger;
 use lapin::BasicProperties;
@@ -8,6 +9,10 @@ use std::time::Duration;
 
 /// A delivery without a broker. Its acknowledgement goes nowhere, and then it is no longer live.
 fn delivery(redelivered: bool, count: Option<i64>) -> Receipt {
+    delivery_from(Origin::Jobs, redelivered, count)
+}
+
+fn delivery_from(origin: Origin, redelivered: bool, count: Option<i64>) -> Receipt {
     let mut properties = BasicProperties::default();
     if let Some(count) = count {
         let mut headers = FieldTable::default();
@@ -17,7 +22,7 @@ fn delivery(redelivered: bool, count: Option<i64>) -> Receipt {
     let arrival = Arrival::now();
     let envelope = Envelope::read(&properties, arrival, Duration::from_secs(1));
     let acker = Delivery::mock(1, "".into(), "otp.jobs".into(), redelivered, Vec::new()).acker.clone();
-    Receipt::new(acker, redelivered, &envelope, arrival)
+    Receipt::new(acker, origin, redelivered, &envelope, arrival)
 }
 
 fn first() -> Receipt {
@@ -166,4 +171,10 @@ fn a_job_that_has_landed_starts_anew() {
     assert!(in_flight.land("a"));
     assert!(matches!(in_flight.enter("a", prints().0, first()), Entered::Started));
     assert_eq!(in_flight.custody("a"), Custody::Ours);
+}
+
+#[test]
+fn a_job_that_the_broker_gave_up_while_it_was_in_flight_is_not_to_be_sent() {
+    let in_flight = flight([first(), delivery_from(Origin::Dropped, false, Some(0))]);
+    assert_eq!(in_flight.custody("a"), Custody::GivenUp);
 }

@@ -1,0 +1,202 @@
+//! What the worker does when the broker, or the network to it, misbehaves: it waits, it says what is
+//! wrong, nothing is lost, and nothing is sent twice.
+
+mod restarts;
+mod unroutable;
+
+use esms_otp_worker::sandbox::Fault;
+use tokio::time::timeout;
+
+use crate::stage::{LIMIT, PHONE, Running, Stage, ending, field};
+use crate::support::broker::Broker;
+use crate::support::client::Job;
+use crate::support::metrics::get;
+use crate::support::proxy::{Direction, Proxy};
+use crate::support::wait::until;
+
+/// The names by which the broker, and the proxy, know the worker's connections.
+const PUBLISHER: &[u8] = b"esms-otp-worker publisher";
+const CONSUMER: &[u8] = b"esms-otp-worker consumer";
+
+/// A stage whose workers reach the shared broker through a proxy, and whose clients do not.
+async fn behind_a_proxy() -> (Stage, Proxy, &'static Broker) {
+    let broker = Broker::shared().await;
+    let proxy = Proxy::start(broker.port()).await;
+    let mut stage = Stage::on(&broker.url()).await;
+    stage.set("AMQP_URL", &broker.url_through(proxy.port()));
+    (stage, proxy, broker)
+}
+
+/// Waits until the broker waits for nothing and holds nothing on the queue of jobs.
+async fn until_settled(broker: &Broker, stage: &Stage) {
+    until("every job is acknowledged", LIMIT, async || broker.messages(&stage.names.jobs).await == 0).await;
+}
+
+async fn until_held(stage: &Stage, requests: u64) {
+    timeout(LIMIT, stage.sandbox.wait_until_held(requests)).await.expect("the requests arrive");
+}
+
+/// Results the broker has confirmed to this worker.
+async fn confirmed(running: &Running) -> f64 {
+    running.metric("otp_results_published_total", &[("status", "confirmed")]).await
+}
+
+#[tokio::test]
+async fn a_job_is_acknowledged_only_after_the_broker_has_confirmed_its_result() {
+    let (stage, proxy, broker) = behind_a_proxy().await;
+    let running = stage.worker().await;
+    let (client, mut results) = stage.audience().await;
+    proxy.stall_matching(PUBLISHER, Direction::ToClient);
+    // When the second result has come, the first job would have been acknowledged, did it not wait.
+    for (phone, id) in [("0901888481", "first"), ("0901888482", "second")] {
+        client.publish(&stage.names.jobs, Job::for_phone(phone, id)).await;
+        assert_eq!(field(&results.next(LIMIT).await, "JobId"), id);
+    }
+    assert_eq!(broker.unacked(&stage.names.jobs).await, 2);
+    proxy.resume();
+    until_settled(broker, &stage).await;
+    assert_eq!(confirmed(&running).await, 2.0);
+    assert_eq!(stage.sandbox.stats().requests, 2, "each was sent once");
+}
+
+#[tokio::test]
+async fn a_result_whose_confirmation_was_cut_off_is_published_again_and_the_job_not_sent_again() {
+    let (stage, proxy, broker) = behind_a_proxy().await;
+    let running = stage.worker().await;
+    let (client, mut results) = stage.audience().await;
+    proxy.stall_matching(PUBLISHER, Direction::ToClient);
+    client.publish(&stage.names.jobs, Job::for_phone(PHONE, "a-job")).await;
+    let first = results.next(LIMIT).await;
+    assert_eq!(broker.unacked(&stage.names.jobs).await, 1);
+    proxy.cut_matching(PUBLISHER).await;
+    proxy.resume();
+    let second = results.next(LIMIT).await;
+    assert_eq!(first.body, second.body);
+    assert_eq!(first.properties.message_id(), second.properties.message_id());
+    until_settled(broker, &stage).await;
+    assert_eq!(confirmed(&running).await, 1.0);
+    assert_eq!(running.metric("otp_redeliveries_total", &[]).await, 0.0, "the delivery itself was never lost");
+    assert_eq!(stage.sandbox.stats().requests, 1);
+}
+
+#[tokio::test]
+async fn a_job_delivered_again_while_its_call_is_in_flight_gets_one_call_and_one_result() {
+    let (stage, proxy, broker) = behind_a_proxy().await;
+    stage.sandbox.script(None, vec![Fault::Hold]);
+    let running = stage.worker().await;
+    let (client, mut results) = stage.audience().await;
+    client.publish(&stage.names.jobs, Job::for_phone(PHONE, "a-job")).await;
+    until_held(&stage, 1).await;
+    proxy.cut_matching(CONSUMER).await;
+    running.until_metric("otp_redeliveries_total", &[("found", "in_flight")], 1.0).await;
+    stage.sandbox.release_held();
+    assert_eq!(ending(&results.next(LIMIT).await), ("accepted".into(), 1, false));
+    until_settled(broker, &stage).await;
+    assert_eq!(confirmed(&running).await, 1.0);
+    assert_eq!(stage.sandbox.stats().requests, 1);
+}
+
+#[tokio::test]
+async fn a_job_whose_acknowledgement_was_lost_gets_the_recorded_result_again_and_is_not_sent_again() {
+    let (stage, proxy, broker) = behind_a_proxy().await;
+    let running = stage.worker().await;
+    let (client, mut results) = stage.audience().await;
+    proxy.stall_matching(CONSUMER, Direction::ToServer);
+    client.publish(&stage.names.jobs, Job::for_phone(PHONE, "a-job")).await;
+    let first = results.next(LIMIT).await;
+    // From here on the acknowledgement is on its way, and the proxy holds it back.
+    running.until_metric("otp_job_duration_seconds_count", &[("outcome", "accepted")], 1.0).await;
+    assert_eq!(broker.unacked(&stage.names.jobs).await, 1);
+    proxy.cut_matching(CONSUMER).await;
+    proxy.resume();
+    let second = results.next(LIMIT).await;
+    assert_eq!(first.body, second.body);
+    assert_eq!(ending(&second), ("accepted".into(), 1, false));
+    until_settled(broker, &stage).await;
+    assert_eq!(running.metric("otp_redeliveries_total", &[("found", "done")]).await, 1.0);
+    assert_eq!(confirmed(&running).await, 2.0);
+    assert_eq!(stage.sandbox.stats().requests, 1);
+}
+
+/// A worker that has started but cannot work yet: alive, not ready, and still trying.
+async fn waiting(stage: &Stage, trouble: &str) -> Running {
+    let process = stage.spawn();
+    let http = process.http_addr(LIMIT).await;
+    // Three connections are tried; so often, and each has been tried again.
+    until(trouble, LIMIT, async || process.log_containing(trouble).len() > 6).await;
+    assert_eq!(get(http, "/livez").await.0, 200);
+    assert_eq!(get(http, "/readyz").await.0, 503);
+    Running { process, http }
+}
+
+/// Waits until it is ready, and has it work a job.
+async fn works(running: &Running, stage: &Stage) {
+    running.until_ready().await;
+    let (client, mut results) = stage.audience().await;
+    client.publish(&stage.names.jobs, Job::for_phone(PHONE, "at-last")).await;
+    assert_eq!(ending(&results.next(LIMIT).await), ("accepted".into(), 1, false));
+}
+
+#[tokio::test]
+async fn a_worker_started_before_its_broker_waits_for_it_and_then_works() {
+    let (stage, proxy, _broker) = behind_a_proxy().await;
+    proxy.refuse().await;
+    let running = waiting(&stage, "cannot reach the broker").await;
+    assert!(running.process.log().join("\n").contains("check the host and port of AMQP_URL"));
+    proxy.accept_again().await;
+    works(&running, &stage).await;
+}
+
+#[tokio::test]
+async fn wrong_credentials_are_named_without_the_password_and_tried_until_they_are_right() {
+    let broker = Broker::shared().await;
+    let (user, password) = ("late-user", "canary-of-a-password");
+    let stage = Stage::on(&format!("amqp://{user}:{password}@127.0.0.1:{}/%2f", broker.port())).await;
+    let running = waiting(&stage, "refuses the credentials").await;
+    assert!(running.process.log().join("\n").contains("check the user and password of AMQP_URL"));
+    broker.eval(&format!("rabbit_auth_backend_internal:add_user(<<\"{user}\">>, <<\"{password}\">>, <<\"\">>).")).await;
+    allow(broker, user, "/").await;
+    works(&running, &stage).await;
+    assert!(running.process.log_containing(password).is_empty());
+}
+
+#[tokio::test]
+async fn an_unknown_virtual_host_is_named_and_tried_until_it_is_there() {
+    let broker = Broker::shared().await;
+    let vhost = "late-vhost";
+    let stage = Stage::on(&format!("amqp://guest:guest@127.0.0.1:{}/{vhost}", broker.port())).await;
+    let running = waiting(&stage, "does not open virtual host `late-vhost`").await;
+    assert!(running.process.log().join("\n").contains("check the path of AMQP_URL"));
+    broker.eval(&format!("rabbit_vhost:add(<<\"{vhost}\">>, <<\"\">>).")).await;
+    allow(broker, "guest", vhost).await;
+    works(&running, &stage).await;
+}
+
+async fn allow(broker: &Broker, user: &str, vhost: &str) {
+    let all = "<<\".*\">>";
+    let allow = "rabbit_auth_backend_internal:set_permissions";
+    broker.eval(&format!("{allow}(<<\"{user}\">>, <<\"{vhost}\">>, {all}, {all}, {all}, <<\"\">>).")).await;
+}
+
+#[tokio::test]
+async fn a_queue_deleted_under_the_worker_is_declared_again_and_the_job_in_flight_gets_its_result() {
+    let broker = Broker::shared().await;
+    let stage = Stage::new().await;
+    let running = stage.worker().await;
+    let (client, mut results) = stage.audience().await;
+    stage.sandbox.script(None, vec![Fault::Hold]);
+    client.publish(&stage.names.jobs, Job::for_phone(PHONE, "in-flight")).await;
+    until_held(&stage, 1).await;
+    for (nth, queue) in [&stage.names.jobs, &stage.names.dropped].into_iter().enumerate() {
+        client.channel().queue_delete(queue.as_str().into(), Default::default()).await.expect("the queue was there");
+        let said = async || running.process.log_containing("was a queue deleted?").len() == nth + 1;
+        until("it says that a queue is gone", LIMIT, said).await;
+        running.until_ready().await;
+        assert_eq!(broker.queue_depth(queue).await, Some(0), "declared again");
+    }
+    stage.sandbox.release_held();
+    assert_eq!(field(&results.next(LIMIT).await, "JobId"), "in-flight");
+    client.publish(&stage.names.jobs, Job::for_phone(PHONE, "later")).await;
+    assert_eq!(field(&results.next(LIMIT).await, "JobId"), "later");
+    until_settled(broker, &stage).await;
+}

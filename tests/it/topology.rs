@@ -1,0 +1,172 @@
+//! The objects on the broker: declared as the contract has them, and compared with what is there.
+
+use lapin::ExchangeKind;
+use lapin::options::{ExchangeDeclareOptions, QueueDeclareOptions};
+use lapin::types::{AMQPValue, FieldTable};
+use serde_json::{Value, json};
+
+use crate::stage::{LIMIT, PHONE, Stage, ending};
+use crate::support::broker::Broker;
+use crate::support::client::Job;
+
+/// What `rabbitmqctl` lists, of the objects of this stage, in the order of their names.
+async fn listed(stage: &Stage, list: &[&str]) -> Vec<Value> {
+    let text = Broker::shared().await.ctl(&[&["-q", "--formatter", "json"], list].concat()).await;
+    let all: Vec<Value> = serde_json::from_str(&text).unwrap_or_else(|error| panic!("{error}: {text}"));
+    let prefix = stage.names.jobs.trim_end_matches("jobs");
+    let name = |object: &Value| object.get("name").or(object.get("source_name"))?.as_str().map(str::to_owned);
+    let mut ours: Vec<Value> =
+        all.into_iter().filter(|object| name(object).is_some_and(|name| name.starts_with(prefix))).collect();
+    ours.sort_by_key(name);
+    ours
+}
+
+fn text(name: &str, value: &str) -> Value {
+    json!([name, "longstr", value])
+}
+
+#[tokio::test]
+async fn the_objects_declared_are_exactly_those_of_the_contract() {
+    let stage = Stage::new().await;
+    let _running = stage.worker().await;
+    let names = &stage.names;
+
+    let queue = |name: &str, arguments: Vec<Value>| json!({"name": name, "durable": true, "auto_delete": false, "arguments": arguments, "policy": ""});
+    let quorum = || text("x-queue-type", "quorum");
+    let work = |dead_letters_to: &str| {
+        vec![
+            text("x-dead-letter-exchange", dead_letters_to),
+            text("x-dead-letter-strategy", "at-least-once"),
+            json!(["x-delivery-limit", "signedint", 20]),
+            text("x-overflow", "reject-publish"),
+            quorum(),
+        ]
+    };
+    assert_eq!(
+        listed(&stage, &["list_queues", "name", "durable", "auto_delete", "arguments", "policy"]).await,
+        [
+            queue(&names.dead, vec![quorum()]),
+            queue(&names.dropped, work(&names.dead)),
+            queue(&names.jobs, work(&names.dropped)),
+            queue(&names.unrouted, vec![quorum()]),
+        ]
+    );
+
+    let exchange = |name: &str, kind: &str, arguments: Vec<Value>| json!({"name": name, "type": kind, "durable": true, "auto_delete": false, "internal": false, "arguments": arguments, "policy": ""});
+    assert_eq!(
+        listed(
+            &stage,
+            &["list_exchanges", "name", "type", "durable", "auto_delete", "internal", "arguments", "policy"]
+        )
+        .await,
+        [
+            exchange(&names.dead, "fanout", vec![]),
+            exchange(&names.dropped, "fanout", vec![]),
+            exchange(&names.results, "topic", vec![text("alternate-exchange", &names.unrouted)]),
+            exchange(&names.unrouted, "fanout", vec![]),
+        ]
+    );
+
+    let bound = |name: &str| json!({"source_name": name, "destination_name": name, "destination_kind": "queue", "arguments": []});
+    assert_eq!(
+        listed(&stage, &["list_bindings", "source_name", "destination_name", "destination_kind", "arguments"]).await,
+        [bound(&names.dead), bound(&names.dropped), bound(&names.unrouted)]
+    );
+}
+
+/// The worker ends by itself, with exit code 3; what it says of it.
+async fn refuses_to_start(stage: &Stage) -> String {
+    let mut process = stage.spawn();
+    let code = process.wait_exit(LIMIT).await;
+    assert_eq!(code, Some(3), "{}", process.log().join("\n"));
+    let last: Value = serde_json::from_str(process.log().last().expect("a log")).expect("a JSON line");
+    assert_eq!(last["level"], "ERROR");
+    last["fields"]["error"].as_str().or(last["error"].as_str()).expect("an error").to_owned()
+}
+
+async fn declare_queue(stage: &Stage, name: &str, arguments: &[(&str, AMQPValue)]) {
+    let mut table = FieldTable::default();
+    for (name, value) in arguments {
+        table.insert((*name).into(), value.clone());
+    }
+    let options = QueueDeclareOptions { durable: true, ..QueueDeclareOptions::default() };
+    stage.client().await.channel().queue_declare(name.into(), options, table).await.expect("declared");
+}
+
+#[tokio::test]
+async fn every_object_that_differs_is_named_with_both_values_and_exit_code_3() {
+    let stage = Stage::new().await;
+    let names = &stage.names;
+    let long = |text: &str| AMQPValue::LongString(text.into());
+    let work = [
+        ("x-queue-type", long("quorum")),
+        ("x-dead-letter-exchange", long(&names.dropped)),
+        ("x-dead-letter-strategy", long("at-least-once")),
+        ("x-overflow", long("reject-publish")),
+        ("x-delivery-limit", AMQPValue::LongInt(5)),
+    ];
+    declare_queue(&stage, &names.jobs, &work).await;
+    declare_queue(&stage, &names.dead, &[]).await;
+    let options = ExchangeDeclareOptions { durable: true, ..ExchangeDeclareOptions::default() };
+    let client = stage.client().await;
+    let exchange = client.channel().exchange_declare(
+        names.results.as_str().into(),
+        ExchangeKind::Direct,
+        options,
+        FieldTable::default(),
+    );
+    exchange.await.expect("declared");
+
+    let said = refuses_to_start(&stage).await;
+    let lines: Vec<&str> = said.lines().map(str::trim).collect();
+    for (object, argument, values) in [
+        (format!("queue {}: ", names.jobs), "x-delivery-limit", ["'20'", "'5'"]),
+        (format!("queue {}: ", names.dead), "x-queue-type", ["'quorum'", "none"]),
+        (format!("exchange {}: ", names.results), "type", ["'topic'", "'direct'"]),
+    ] {
+        let line = lines.iter().find(|line| line.starts_with(&object)).unwrap_or_else(|| panic!("{object} in {said}"));
+        assert!(line.contains(argument) && values.iter().all(|value| line.contains(value)), "{line}");
+    }
+    assert_eq!(lines.len(), 5, "a heading, three objects, and what to do: {said}");
+}
+
+#[tokio::test]
+async fn checking_names_every_object_that_is_missing_and_makes_none() {
+    let mut stage = Stage::new().await;
+    stage.set("OTP_TOPOLOGY", "check");
+    let said = refuses_to_start(&stage).await;
+    let names = &stage.names;
+    for name in [&names.unrouted, &names.dead, &names.dropped, &names.results] {
+        assert!(said.contains(&format!("exchange {name}: NOT_FOUND")), "{name} in {said}");
+    }
+    for name in [&names.unrouted, &names.dead, &names.dropped, &names.jobs] {
+        assert!(said.contains(&format!("queue {name}: NOT_FOUND")), "{name} in {said}");
+        assert_eq!(Broker::shared().await.queue_depth(name).await, None);
+    }
+}
+
+#[tokio::test]
+async fn with_the_objects_there_the_worker_works_whether_it_checks_them_or_not() {
+    let mut stage = Stage::new().await;
+    assert_eq!(stage.worker().await.stop().await, Some(0), "they are declared");
+    for mode in ["check", "skip"] {
+        stage.set("OTP_TOPOLOGY", mode);
+        let (mut running, result) = stage.play(vec![]).await;
+        assert_eq!(ending(&result), ("accepted".into(), 1, false), "{mode}");
+        assert_eq!(running.stop().await, Some(0), "{mode}");
+    }
+}
+
+#[tokio::test]
+async fn without_a_check_a_missing_queue_is_named_and_waited_for() {
+    let mut stage = Stage::new().await;
+    stage.set("OTP_TOPOLOGY", "skip");
+    let waiting = stage.spawn();
+    let said = waiting.wait_for_log("NOT_FOUND", LIMIT).await;
+    assert!(said.contains(&stage.names.jobs), "{said}");
+    stage.set("OTP_TOPOLOGY", "declare");
+    assert_eq!(stage.worker().await.stop().await, Some(0), "they are declared");
+    let (client, mut results) = stage.audience().await;
+    client.publish(&stage.names.jobs, Job::for_phone(PHONE, "a-job")).await;
+    assert_eq!(ending(&results.next(LIMIT).await), ("accepted".into(), 1, false));
+}
