@@ -116,6 +116,7 @@ async fn a_port_that_is_taken_is_one_clear_line() {
     let mut stage = Stage::new().await;
     stage.set("HTTP_ADDR", &addr);
     let mut process = stage.spawn();
+    process.wait_for_log("cannot be listened on", LIMIT).await;
     assert_eq!(process.wait_exit(LIMIT).await, Some(1));
     let said = process.log_containing("cannot be listened on");
     assert_eq!(said.len(), 1, "{:?}", process.log());

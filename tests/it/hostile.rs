@@ -115,7 +115,7 @@ async fn bodies_that_are_no_job_are_refused_however_large_deep_or_garbled() {
 fn hostile_headers() -> Vec<(String, Vec<u8>)> {
     let mut rows = vec![
         ("1,000 tables within each other".to_owned(), nested_table(1_000)),
-        ("15,000 tables within each other".to_owned(), nested_table(15_000)),
+        ("3,000 tables within each other".to_owned(), nested_table(3_000)),
         ("a name that is not UTF-8".to_owned(), table(&[(b"\xFF\xFE", b'S', long_string("x"))])),
         ("a value that is not UTF-8".to_owned(), table(&[(b"traceparent", b'S', long_string(b"\xFF\xFE"))])),
         ("no name".to_owned(), table(&[(b"", b'S', long_string("x"))])),
@@ -161,7 +161,10 @@ fn hostile_headers() -> Vec<(String, Vec<u8>)> {
 #[tokio::test]
 async fn hostile_headers_on_a_good_job_do_not_keep_it_from_being_sent() {
     let mut siege = Siege::lay().await;
-    for (what, headers) in hostile_headers() {
+    let mut rows = hostile_headers();
+    // As deep as fits a frame. The broker itself takes seconds for it, so there is only one.
+    rows.push(("15,000 tables within each other".to_owned(), nested_table(15_000)));
+    for (what, headers) in rows {
         let message = RawMessage::new(good_body()).with(property::HEADERS, headers);
         siege.sent(&what, message).await;
     }

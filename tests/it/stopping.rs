@@ -247,7 +247,7 @@ async fn when_the_grace_is_over_it_says_so_with_code_4_and_the_next_worker_gets_
     client.publish(&stage.names.jobs, Job::for_phone(PHONE, "a-job")).await;
     running.process.wait_for_log("job ended", LIMIT).await;
     assert_eq!(running.stop().await, Some(4));
-    let last = running.process.log().pop().unwrap_or_default();
+    let last = running.process.wait_for_log("unfinished", LIMIT).await;
     assert!(last.contains("stopped with 1 job") && last.contains("delivers"), "{last}");
 
     stage.set("AMQP_URL", &Broker::shared().await.url());

@@ -2,7 +2,7 @@
 
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::process::CommandExt;
-use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::process::{Child, ChildStdin, ChildStdout, Command, Output, Stdio};
 use std::sync::{Arc, Mutex};
 
 use lapin::options::QueueDeclareOptions;
@@ -152,10 +152,21 @@ impl Broker {
     async fn script(&self, args: &[&str]) -> String {
         let mut command = Command::new(SCRIPT);
         command.arg(self.port.to_string()).args(args);
-        let output = blocking(move || command.output().expect(SCRIPT)).await;
+        let run = move || {
+            // A node busy with other tests may be too slow to be asked, at first.
+            let mut tries = (1..=5).map(|_| command.output().expect(SCRIPT));
+            tries.find(|output| !is_busy(output)).expect("a node that can be asked")
+        };
+        let output = blocking(run).await;
         assert!(output.status.success(), "{args:?}: {output:?}");
         String::from_utf8(output.stdout).expect("UTF-8 from RabbitMQ's tools")
     }
+}
+
+/// What `erl_call` says when the node does not answer in time.
+fn is_busy(output: &Output) -> bool {
+    let told = String::from_utf8_lossy(&output.stderr);
+    !output.status.success() && told.contains("failed to connect to node")
 }
 
 /// Off the runtime's thread: a test's own tasks must go on meanwhile.
