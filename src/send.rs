@@ -1,6 +1,6 @@
 //! From a job to its ending: attempts, what each means, and when to try again.
 //!
-//! Pieces that never mix: what was seen ([`esms`]), what it means ([`classify`]), what follows
+//! Pieces that never mix: what was seen ([`esms`]), what it means ([`mod@classify`]), what follows
 //! ([`retry`]), when to hold back ([`circuit`], [`rate`]), and, here, the loop.
 
 pub mod circuit;

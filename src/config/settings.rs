@@ -142,7 +142,7 @@ settings! {
 
 /// Adds the settings of `groups` to a command, as flags.
 ///
-/// The values stay text here: [`super::Reader`] reads them with the environment and reports every
+/// The values stay text here: `config::reader` reads them with the environment and reports every
 /// mistake at once, which clap, stopping at the first, cannot.
 pub fn add_flags(command: Command, groups: &[Group]) -> Command {
     ALL.iter()
