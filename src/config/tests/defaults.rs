@@ -1,6 +1,8 @@
 //! What holds when nothing is given, and what each setting changes.
 
 use super::*;
+use lapin::uri::AMQPUri;
+use std::str::FromStr;
 
 const S: fn(u64) -> Duration = Duration::from_secs;
 const MS: fn(u64) -> Duration = Duration::from_millis;
@@ -92,7 +94,7 @@ fn every_default_that_is_given_in_words_changes_nothing() {
 #[test]
 fn every_setting_has_a_flag_and_a_variable_of_its_own_and_a_word_of_help() {
     let all = settings::ALL;
-    let distinct = |of: fn(&Setting) -> &'static str| all.iter().map(of).collect::<BTreeSet<_>>().len();
+    let distinct = |of: fn(&settings::Setting) -> &'static str| all.iter().map(of).collect::<BTreeSet<_>>().len();
     assert_eq!((distinct(|s| s.env), distinct(|s| s.flag)), (all.len(), all.len()));
     for setting in all {
         assert!(!setting.help.is_empty() && !setting.flag.starts_with('-'), "{}", setting.env);

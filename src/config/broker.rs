@@ -1,0 +1,153 @@
+//! The settings of the broker: its address, its trust and the names of its objects.
+
+use std::collections::BTreeSet;
+use std::fmt;
+use std::str::FromStr;
+use std::sync::Arc;
+
+use lapin::uri::{AMQPScheme, AMQPUri};
+use reqwest::Url;
+
+use super::reader::{ConfigError, Reader, Source};
+use super::settings::{self, Setting};
+use crate::tls;
+
+/// The broker: its address and the names of the objects there.
+#[derive(Clone)]
+pub struct BrokerConfig {
+    /// The address, with its password: never printed.
+    pub uri: AMQPUri,
+    /// What to trust for `amqps://`.
+    pub tls: Arc<rustls::ClientConfig>,
+    /// The queue of jobs.
+    pub queue: String,
+    /// The exchange of results.
+    pub reply_exchange: String,
+    /// The exchange, and queue, of jobs the broker gave up.
+    pub dropped: String,
+    /// The exchange, and queue, of jobs for people.
+    pub dead_letter: String,
+    /// Whether the objects are declared.
+    pub topology: TopologyMode,
+}
+
+impl fmt::Debug for BrokerConfig {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("BrokerConfig")
+            .field("host", &self.uri.authority.host)
+            .field("port", &self.uri.authority.port)
+            .field("queue", &self.queue)
+            .field("topology", &self.topology)
+            .finish_non_exhaustive()
+    }
+}
+
+/// What is done about the broker's objects at the start of each session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TopologyMode {
+    /// Declare them; a difference from what exists is an error.
+    Declare,
+    /// Only check that they exist.
+    Check,
+    /// Trust that they do.
+    Skip,
+}
+
+impl BrokerConfig {
+    /// Reads what a command that only talks to the broker needs.
+    ///
+    /// # Errors
+    /// Every mistake in these settings, together.
+    pub fn read(source: &Source<'_>) -> Result<Self, ConfigError> {
+        let mut reader = Reader::new(source);
+        let config = Self::from_reader(&mut reader);
+        reader.finish(config)
+    }
+
+    pub(super) fn from_reader(reader: &mut Reader<'_>) -> Self {
+        let uri = amqp_uri(reader);
+        let config = Self {
+            tls: amqp_tls(reader, &uri),
+            uri,
+            queue: object_name(reader, &settings::OTP_QUEUE),
+            reply_exchange: object_name(reader, &settings::OTP_REPLY_EXCHANGE),
+            dropped: object_name(reader, &settings::OTP_DROPPED_EXCHANGE),
+            dead_letter: object_name(reader, &settings::OTP_DEAD_LETTER_EXCHANGE),
+            topology: topology_mode(reader),
+        };
+        // Results that nobody bound a queue for would come back as jobs, or be taken for dead letters.
+        let unrouted = format!("{}.unrouted", config.reply_exchange);
+        let names = [&config.queue, &config.reply_exchange, &config.dropped, &config.dead_letter, &unrouted];
+        if BTreeSet::from(names).len() < names.len() {
+            reader.mistake(
+                &settings::OTP_QUEUE,
+                "OTP_QUEUE, OTP_REPLY_EXCHANGE, OTP_DROPPED_EXCHANGE and OTP_DEAD_LETTER_EXCHANGE must be four different names, and none OTP_REPLY_EXCHANGE with .unrouted added",
+            );
+        }
+        config
+    }
+}
+
+fn amqp_uri(reader: &mut Reader<'_>) -> AMQPUri {
+    let text = reader
+        .secret(&settings::AMQP_URL, &settings::AMQP_URL_FILE)
+        .unwrap_or_else(|| settings::AMQP_URL.default.unwrap_or_default().to_owned());
+    amqp_address(text.trim()).unwrap_or_else(|| {
+        // Neither the text nor the parser's words: they may hold the password.
+        reader.mistake(
+            &settings::AMQP_URL,
+            "must be an address such as amqps://user:password@host:5671/vhost (special characters percent-encoded, a name or IPv4 as host)",
+        );
+        AMQPUri::default()
+    })
+}
+
+/// Stricter than the client's own parser, which takes `amqp:/host` and an IPv6 literal for `localhost`.
+fn amqp_address(text: &str) -> Option<AMQPUri> {
+    let url = Url::parse(text).ok()?;
+    let host = url.host_str().filter(|host| !host.is_empty() && !host.starts_with('['));
+    host.and_then(|_| AMQPUri::from_str(text).ok())
+}
+
+/// Builds the trust only for `amqps://`: a machine without any CA must still do plain AMQP.
+fn amqp_tls(reader: &mut Reader<'_>, uri: &AMQPUri) -> Arc<rustls::ClientConfig> {
+    let setting = &settings::AMQP_CA_FILE;
+    let pem =
+        reader.given(setting).map(|path| std::fs::read(&path).map_err(|error| format!("cannot read {path}: {error}")));
+    let trusted = match (&uri.scheme, pem.transpose()) {
+        (_, Err(problem)) => Err(problem),
+        (AMQPScheme::AMQP, Ok(None)) => Ok(tls::trusting_nobody()),
+        (_, Ok(pem)) => tls::client_config(pem.as_deref()).map_err(|error| error.to_string()),
+    };
+    trusted.unwrap_or_else(|problem| {
+        reader.mistake(setting, problem);
+        tls::trusting_nobody()
+    })
+}
+
+/// The longest name an object may have: AMQP allows 255 bytes, and `.unrouted` is added to one.
+const LONGEST_NAME: usize = 200;
+
+fn object_name(reader: &mut Reader<'_>, setting: &Setting) -> String {
+    reader
+        .parsed(setting, |text| {
+            let fits = text.len() <= LONGEST_NAME && !text.starts_with("amq.");
+            if fits {
+                Ok(text.to_owned())
+            } else {
+                Err("must be at most 200 bytes long and not start with amq.".into())
+            }
+        })
+        .unwrap_or_default()
+}
+
+fn topology_mode(reader: &mut Reader<'_>) -> TopologyMode {
+    reader
+        .parsed(&settings::OTP_TOPOLOGY, |text| match text {
+            "declare" => Ok(TopologyMode::Declare),
+            "check" => Ok(TopologyMode::Check),
+            "skip" => Ok(TopologyMode::Skip),
+            _ => Err("must be declare, check or skip".into()),
+        })
+        .unwrap_or(TopologyMode::Declare)
+}
