@@ -206,7 +206,8 @@ impl Worker {
     }
 
     async fn work(&self, job: Job) {
-        let _in_flight = self.parts.metrics.in_flight();
+        let _counted = self.parts.metrics.in_flight();
+        let _guarded = self.in_flight.end_on_panic(&job.id);
         match self.settle(&job).await {
             Settled::Ended(event) => self.answer(&job.id, &event).await,
             Settled::GoesBack => self.give_back(&job.id).await,

@@ -109,9 +109,31 @@ impl InFlight {
         !waiting
     }
 
+    /// Ends the flight of the job if the task that holds the returned value panics: later deliveries
+    /// would otherwise join a job that nobody works any more, and never be answered.
+    pub fn end_on_panic(&self, id: &str) -> EndOnPanic<'_> {
+        EndOnPanic { in_flight: self, id: id.to_owned() }
+    }
+
     fn flights(&self) -> MutexGuard<'_, HashMap<String, Flight>> {
         // No code panics while it holds this lock, and the map is whole even if some did.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// See [`InFlight::end_on_panic`].
+#[derive(Debug)]
+pub struct EndOnPanic<'a> {
+    in_flight: &'a InFlight,
+    id: String,
+}
+
+impl Drop for EndOnPanic<'_> {
+    fn drop(&mut self) {
+        // Otherwise the flight has landed, and another of the same id may have begun.
+        if std::thread::panicking() {
+            self.in_flight.flights().remove(&self.id);
+        }
     }
 }
 

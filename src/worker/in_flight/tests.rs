@@ -178,3 +178,21 @@ fn a_job_that_the_broker_gave_up_while_it_was_in_flight_is_not_to_be_sent() {
     let in_flight = flight([first(), delivery_from(Origin::Dropped, false, Some(0))]);
     assert_eq!(in_flight.custody("a"), Custody::GivenUp);
 }
+
+#[test]
+fn a_job_whose_task_panics_starts_anew_with_its_next_delivery() {
+    let in_flight = flight([first()]);
+    let panicked = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+        let _guarded = in_flight.end_on_panic("a");
+        panic!("in a test");
+    }));
+    assert!(panicked.is_err());
+    assert!(matches!(in_flight.enter("a", prints().0, delivery(true, Some(1))), Entered::Started));
+}
+
+#[test]
+fn a_job_whose_task_ends_well_leaves_the_next_flight_of_its_id_alone() {
+    let in_flight = flight([first()]);
+    drop(in_flight.end_on_panic("a"));
+    assert!(matches!(in_flight.enter("a", print_of(&in_flight), delivery(true, Some(1))), Entered::Joined));
+}

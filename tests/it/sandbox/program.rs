@@ -1,6 +1,6 @@
 //! The program, and its control plane.
 
-use std::{net::SocketAddr, process::Stdio, time::Duration};
+use std::{net::SocketAddr, process::Stdio};
 
 use esms_otp_worker::sandbox::SEND_PATH;
 use futures_util::future::join_all;
@@ -12,7 +12,8 @@ use tokio::{
     process::{Child, Command},
 };
 
-use super::{PHONE, Playing, client, json_of, post, raw, request, within};
+use super::{LIMIT, PHONE, Playing, client, json_of, post, raw, request, within};
+use crate::support::wait::until;
 
 /// The program, running; killed if the test forgets it.
 struct Program {
@@ -57,12 +58,7 @@ impl Program {
 
     /// Polls the stats until they are so.
     async fn wait_until(&self, so: impl Fn(&Value) -> bool) {
-        within(async {
-            while !so(&self.get("stats").await) {
-                tokio::time::sleep(Duration::from_millis(10)).await;
-            }
-        })
-        .await;
+        until("the sandbox's stats as wanted", LIMIT, async || so(&self.get("stats").await)).await;
     }
 
     async fn signal(&mut self, signal: &str) -> Option<i32> {
