@@ -11,7 +11,7 @@ pub mod rate;
 pub mod retry;
 
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use serde_json::value::RawValue;
@@ -19,8 +19,10 @@ use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
+use crate::backoff::Policy;
 use crate::config::{OnAmbiguous, PaceConfig, RetryConfig};
 use crate::job::OtpRequest;
+use crate::ledger::Marked;
 use crate::phone::Phone;
 use crate::result::{Answer, Ending, Outcome};
 use crate::telemetry::metrics::Metrics;
@@ -51,12 +53,23 @@ pub struct Errand<'a> {
     pub deadline: Instant,
 }
 
-/// What can end a job's attempts from outside, between two of them; never during one.
-pub struct Holder<'a> {
+/// Who holds a job: what can end its attempts from outside, between two of them and never during one,
+/// and what is written down of them.
+pub trait Holder: Sync {
     /// Cancelled when the worker is told to stop.
-    pub stopping: &'a CancellationToken,
+    fn stopping(&self) -> &CancellationToken;
+
     /// In whose hands the job is now.
-    pub custody: &'a (dyn Fn() -> Custody + Sync),
+    fn custody(&self) -> Custody;
+
+    /// Writes down that an attempt begins, before its first byte. `begun` counts it.
+    fn mark(&self, begun: &Progress) -> impl Future<Output = Marked> + Send;
+
+    /// Writes down that no attempt is under way for `wait`.
+    fn pause(&self, progress: &Progress, wait: Duration) -> impl Future<Output = ()> + Send;
+
+    /// Whether what is written down is there after this process's end.
+    fn is_remembered(&self) -> bool;
 }
 
 /// In whose hands a job is, asked before each attempt.
@@ -80,6 +93,8 @@ pub enum Sent {
     /// The job was not settled, and another delivery of it will be. Nothing was ambiguous, unless
     /// the progress says so.
     LeftToAnother(Progress),
+    /// Another worker has the job, as the ledger knows.
+    TakenOver,
 }
 
 impl Sender {
@@ -91,20 +106,20 @@ impl Sender {
     }
 
     /// Attempts a job until it has ended or must be left. `progress` is what happened before.
-    pub async fn send(&self, errand: Errand<'_>, mut progress: Progress, holder: &Holder<'_>) -> Sent {
+    pub async fn send(&self, errand: Errand<'_>, mut progress: Progress, holder: &impl Holder) -> Sent {
         let body = self.esms.body(errand.request);
-        let mut waits = self.retry.backoff.waits();
+        let (mut waits, mut polls) = (self.retry.backoff.waits(), Policy::POLL.waits());
         let mut give_up_at = None;
         loop {
             // Everything else is asked after the waiting, just before the call.
-            let turn = self.turn(errand.deadline, holder.stopping).await;
+            let turn = self.turn(errand.deadline, holder.stopping()).await;
             if Instant::now() >= errand.deadline {
                 return Sent::Ended(progress.end_unsettled(Outcome::Expired, "the deadline passed"));
             }
-            if holder.stopping.is_cancelled() {
-                return stopped(progress);
+            if holder.stopping().is_cancelled() {
+                return stopped(progress, holder.is_remembered());
             }
-            match (holder.custody)() {
+            match holder.custody() {
                 Custody::Ours => {}
                 Custody::OursAfterAnother => progress = progress.after_an_unseen_attempt(),
                 Custody::Lost => return Sent::LeftToAnother(progress),
@@ -120,12 +135,31 @@ impl Sender {
             }
             // Without a turn the deadline has passed or the worker stops: seen above.
             let Some(turn) = turn else { continue };
-            // Counted from the first attempt: waiting for a turn before it uses nothing up.
-            let give_up_at = *give_up_at.get_or_insert_with(|| Instant::now() + self.retry.max_elapsed);
-            if Instant::now() > give_up_at {
+            if give_up_at.is_some_and(|at| Instant::now() > at) {
                 return Sent::Ended(progress.end_unsettled(Outcome::Failed, "retries ran out"));
             }
-            progress.begin_attempt();
+            let mut begun = progress.clone();
+            begun.begin_attempt();
+            match holder.mark(&begun).await {
+                Marked::Ours => {}
+                Marked::Elsewhere => return Sent::TakenOver,
+                Marked::Unseen => {
+                    progress = progress.after_an_unseen_attempt();
+                    continue;
+                }
+                Marked::NotYet => {
+                    drop(turn);
+                    self.wait(Instant::now() + polls.next_wait(), holder.stopping()).await;
+                    continue;
+                }
+            }
+            // Marking takes a moment, and the deadline is the last word before the first byte.
+            if Instant::now() >= errand.deadline {
+                return Sent::Ended(progress.end_unsettled(Outcome::Expired, "the deadline passed"));
+            }
+            progress = begun;
+            // Counted from the first attempt: waiting before it uses nothing up.
+            let give_up_at = *give_up_at.get_or_insert_with(|| Instant::now() + self.retry.max_elapsed);
             let class = self.attempt(&errand, body.clone()).await;
             turn.report(class.name() == ClassName::Answered);
             self.log_failure(&errand, &class, progress.attempts);
@@ -137,7 +171,8 @@ impl Sender {
                     at
                 }
             };
-            self.wait(at, holder.stopping).await;
+            holder.pause(&progress, at.saturating_duration_since(Instant::now())).await;
+            self.wait(at, holder.stopping()).await;
         }
     }
 
@@ -221,10 +256,10 @@ impl Sender {
     }
 }
 
-/// A job that must be left because the worker stops. The ledger goes with this process, so what was
+/// A job that must be left because the worker stops. What is not remembered after that and was
 /// ambiguous would be sent again unmarked: it ends here instead.
-fn stopped(progress: Progress) -> Sent {
-    if progress.ambiguous && progress.attempts > 0 {
+fn stopped(progress: Progress, is_remembered: bool) -> Sent {
+    if progress.ambiguous && progress.attempts > 0 && !is_remembered {
         return Sent::Ended(progress.end_unsettled(Outcome::Unknown, "the worker was stopped before another attempt"));
     }
     Sent::LeftToAnother(progress)

@@ -252,6 +252,7 @@ const METRICS: &[(&str, &str, &[&str])] = &[
     ("otp_may_be_duplicate_total", "", &[]),
     ("otp_results_published_total", "status", &["confirmed", "returned", "failed"]),
     ("otp_dead_lettered_total", "", &[]),
+    ("otp_ledger_errors_total", "", &[]),
     ("otp_broker_connected", "", &[]),
     ("otp_broker_connections_total", "", &[]),
     ("otp_circuit_open", "", &[]),
