@@ -156,7 +156,7 @@ impl Ledger {
         if let Claim::Done(event) = apart {
             return Claimed::Done(event);
         }
-        let (claim, unreachable) = match self.insist(|| self.store.claim(ask)).await {
+        let (claim, unreachable) = match self.insist(job.id, || self.store.claim(ask)).await {
             Some(claim) => (claim, false),
             None => (apart, true),
         };
@@ -222,7 +222,7 @@ impl Ledger {
     async fn note(&self, job: Job<'_>, hold: &Hold, stage: Stage, progress: &Progress) -> Result<bool, StoreError> {
         let (id, fingerprint, owner) = (job.id, job.fingerprint, hold.owner.as_str());
         let note = Note { id, fingerprint, owner, step: hold.step(), stage, progress };
-        self.heard(self.store.note(note).await)
+        self.heard(id, self.store.note(note).await)
     }
 
     /// Writes down how a job ended: the first result stays. With `hold`, for as long as it takes.
@@ -237,7 +237,7 @@ impl Ledger {
 
     async fn end(&self, job: Job<'_>, owner: Option<&str>, event: &ResultEvent) -> Finish {
         let end = || self.store.finish(job.id, job.fingerprint, owner, event);
-        match self.insist(end).await {
+        match self.insist(job.id, end).await {
             Some(finish) => finish,
             None => self.apart.record_done(job.id, job.fingerprint, event),
         }
@@ -245,30 +245,40 @@ impl Ledger {
 
     /// The result of this very job, if it has ended.
     pub async fn recorded(&self, job: Job<'_>) -> Option<ResultEvent> {
-        self.insist(|| self.store.recorded(job.id, job.fingerprint)).await.flatten()
+        self.insist(job.id, || self.store.recorded(job.id, job.fingerprint)).await.flatten()
     }
 
-    /// Takes a step until it is taken, or once where jobs go on without the store.
-    async fn insist<'a, T>(&self, step: impl Fn() -> store::Reply<'a, T>) -> Option<T> {
-        let mut waits = Policy::POLL.waits();
+    /// Takes a step of a job until it is taken, or once where jobs go on without the store.
+    async fn insist<'a, T>(&self, id: &str, step: impl Fn() -> store::Reply<'a, T>) -> Option<T> {
+        let (mut polls, mut rare) = (Policy::POLL.waits(), Policy::RECONNECT.waits());
         loop {
-            match self.heard(step().await) {
+            let wait = match self.heard(id, step().await) {
                 Ok(done) => return Some(done),
                 Err(_) if self.on_error == OnLedgerError::Send => return None,
-                Err(_) => sleep(waits.next_wait()).await,
-            }
+                // Only a person can mend that.
+                Err(StoreError::Unreadable(_)) => rare.next_wait(),
+                Err(StoreError::Unreachable(_) | StoreError::Refused(_)) => polls.next_wait(),
+            };
+            sleep(wait).await;
         }
     }
 
     /// Counts a step that failed, and says when the store goes away and comes back.
-    fn heard<T>(&self, answer: Result<T, StoreError>) -> Result<T, StoreError> {
-        let was = self.reachable.swap(answer.is_ok(), Ordering::Relaxed);
+    fn heard<T>(&self, id: &str, answer: Result<T, StoreError>) -> Result<T, StoreError> {
+        if answer.is_err() {
+            self.metrics.ledger_error();
+        }
         match &answer {
-            Ok(_) if was => {}
-            Ok(_) => info!("the ledger answers again"),
-            Err(error) => {
-                self.metrics.ledger_error();
-                if was {
+            Ok(_) => {
+                if !self.reachable.swap(true, Ordering::Relaxed) {
+                    info!("the ledger answers again");
+                }
+            }
+            Err(error @ StoreError::Unreadable(_)) => {
+                warn!(job_id = id, %error, hint = self.on_error.hint_for_a_record(), "a job is not known to the ledger");
+            }
+            Err(error @ (StoreError::Unreachable(_) | StoreError::Refused(_))) => {
+                if self.reachable.swap(false, Ordering::Relaxed) {
                     warn!(%error, hint = self.on_error.hint(), "the ledger does not answer");
                 } else {
                     debug!(%error, "the ledger does not answer");
@@ -278,3 +288,6 @@ impl Ledger {
         answer
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -51,6 +51,16 @@ impl OnLedgerError {
             OnLedgerError::Hold => "jobs wait until it does; check OTP_LEDGER_URL and the server there",
         }
     }
+
+    /// The same where it is the record of one job that cannot be read.
+    pub const fn hint_for_a_record(self) -> &'static str {
+        match self {
+            OnLedgerError::Send => "the job is sent all the same; delete its record, whose key ends in its id",
+            OnLedgerError::Hold => {
+                "the job waits; delete its record, whose key ends in its id, once it is known whether it was sent"
+            }
+        }
+    }
 }
 
 impl LedgerConfig {
@@ -85,19 +95,27 @@ fn store(reader: &mut Reader<'_>) -> StoreConfig {
 
 /// Neither the text nor the parser's words are repeated: they may hold the password.
 fn address(url: &str) -> Result<Address, String> {
-    let rule = || {
-        "must be memory:, or an address such as rediss://user:password@host:6379/0 (redis:// without TLS, special characters percent-encoded)".to_owned()
-    };
-    let info = url.into_connection_info().map_err(|_| rule())?;
-    let (host, port, tls) = match info.addr() {
-        ConnectionAddr::Tcp(host, port) => (host, *port, None),
-        ConnectionAddr::TcpTls { host, port, insecure: false, .. } => (host, *port, Some(trust()?)),
-        _ => return Err(rule()),
-    };
+    let info = plain(url).and_then(|url| url.into_connection_info().ok()).ok_or(ADDRESS_RULE)?;
+    let ConnectionAddr::Tcp(host, port) = info.addr() else { return Err(ADDRESS_RULE.into()) };
     if host.is_empty() {
-        return Err(rule());
+        return Err(ADDRESS_RULE.into());
     }
-    Ok(Address { host: host.clone(), port, tls, login: info.redis_settings().clone() })
+    let tls = is_tls(url).then(trust).transpose()?;
+    Ok(Address { host: host.clone(), port: *port, tls, login: info.redis_settings().clone() })
+}
+
+const ADDRESS_RULE: &str = "must be memory:, or an address such as rediss://user:password@host:6379/0 (redis:// without TLS, special characters percent-encoded)";
+
+/// The address without its TLS, which is ours: the client refuses `rediss://` unless it is built with
+/// a TLS of its own. What follows a `#` is refused, since the client takes it for `#insecure` only.
+fn plain(url: &str) -> Option<String> {
+    let (scheme, rest) = url.split_once("://")?;
+    let known = scheme.eq_ignore_ascii_case("redis") || is_tls(url);
+    (known && !rest.contains('#')).then(|| format!("redis://{rest}"))
+}
+
+fn is_tls(url: &str) -> bool {
+    url.split_once("://").is_some_and(|(scheme, _)| scheme.eq_ignore_ascii_case("rediss"))
 }
 
 fn trust() -> Result<Arc<ClientConfig>, String> {

@@ -2,6 +2,7 @@ use super::*;
 use std::collections::BTreeMap;
 
 mod defaults;
+mod ledger;
 mod mistakes;
 mod secrets;
 

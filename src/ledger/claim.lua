@@ -1,7 +1,10 @@
 -- Asks for a job. KEYS: the job. ARGV: fingerprint, length of its key's name, owner, lease ms, ttl ms.
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
-local job = redis.call('HMGET', KEYS[1], 'fingerprint', 'state', 'owner', 'until', 'met', 'progress', 'result')
+local job = redis.pcall('HMGET', KEYS[1], 'fingerprint', 'state', 'owner', 'until', 'met', 'progress', 'result')
+if job.err then
+  return job
+end
 local fingerprint, state, owner, till, met, progress, result = unpack(job)
 local until_then = string.format('%.0f', now + ARGV[4])
 
@@ -10,6 +13,12 @@ if not state then
     'step', 0, 'met', 'new')
   redis.call('PEXPIRE', KEYS[1], ARGV[5])
   return {'new'}
+end
+-- Written by no script of this version: it must not be taken for a state that is known.
+local known = state == 'done' and result
+  or (state == 'claimed' or state == 'sending' or state == 'waiting' or state == 'released') and tonumber(till)
+if not (fingerprint and known) then
+  return {'unreadable'}
 end
 if fingerprint ~= ARGV[1] and string.sub(fingerprint, 1, ARGV[2]) == string.sub(ARGV[1], 1, ARGV[2]) then
   return {'another'}

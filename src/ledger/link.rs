@@ -98,6 +98,7 @@ impl Link {
         match timeout(STEP_LIMIT, step(live.connection.clone())).await {
             Ok(Ok(done)) => Ok(done),
             // The server answered: the connection works.
+            Ok(Err(error)) if error.code() == Some("WRONGTYPE") => Err(StoreError::Unreadable(error.to_string())),
             Ok(Err(error)) if error.code().is_some() => Err(StoreError::Refused(error.to_string())),
             Ok(Err(error)) => Err(self.drop_broken(&live, error.to_string()).await),
             Err(_) => Err(self.drop_broken(&live, "no answer in time".into()).await),

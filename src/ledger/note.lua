@@ -2,13 +2,16 @@
 -- ARGV: fingerprint, owner, step, state, progress, lease ms (0: given back), ttl ms.
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
-local job = redis.call('HMGET', KEYS[1], 'state', 'owner', 'step')
+local job = redis.pcall('HMGET', KEYS[1], 'state', 'owner', 'step')
+if job.err then
+  return job
+end
 local state, owner, step = unpack(job)
 
 if state == 'done' or (owner and owner ~= ARGV[2]) then
   return 0
 end
-if step and tonumber(step) > tonumber(ARGV[3]) then
+if (tonumber(step) or 0) > tonumber(ARGV[3]) then
   -- Held up on its way; a later one is written.
   return 1
 end

@@ -188,5 +188,7 @@ fn lease_left(text: &[u8]) -> Result<Duration, StoreError> {
 }
 
 fn unreadable() -> StoreError {
-    StoreError::Refused("the record of the job cannot be read; another program, or another version, wrote it".into())
+    StoreError::Unreadable(
+        "its record cannot be read: another program, or another version of this one, wrote it".into(),
+    )
 }

@@ -39,9 +39,12 @@ pub enum StoreError {
     /// It cannot be reached, or did not answer in time.
     #[error("{0}")]
     Unreachable(String),
-    /// It refused, or said what nobody can read.
+    /// It refused.
     #[error("{0}")]
     Refused(String),
+    /// The store works, and the record of this one job cannot be read.
+    #[error("{0}")]
+    Unreadable(String),
 }
 
 /// Who asks for which job.

@@ -1,11 +1,23 @@
 //! The ledger that workers share: what a worker meets that another has left, whatever killed it.
 
+mod access;
 mod crash_points;
+mod hostile_records;
+mod outage;
+mod records;
+mod repeats;
+mod sharing;
+mod stops;
+mod store;
 
 use std::time::Duration;
 
-use crate::stage::Stage;
+use esms_otp_worker::ledger::redis::Redis as RedisStore;
+use esms_otp_worker::ledger::{Address, Fingerprint, Fingerprints};
+
+use crate::stage::{LIMIT, PHONE, Stage};
 use crate::support::redis::Redis;
+use crate::support::wait::until;
 
 /// A stage whose workers share a Redis. One attempt takes at most two seconds, so that the lease of a
 /// worker that died is over seven seconds after its attempt began.
@@ -16,5 +28,62 @@ async fn shared() -> (Stage, Redis) {
     (stage, redis)
 }
 
+/// The same with calls, and so leases, that outlast any test.
+async fn patient() -> (Stage, Redis) {
+    let (mut stage, redis) = shared().await;
+    stage.set("ESMS_TIMEOUT", "2m").set("OTP_SHUTDOWN_GRACE", "3m");
+    (stage, redis)
+}
+
 /// More than any lease here lasts.
 const LEASE: Duration = Duration::from_secs(60);
+
+/// What shows that nothing more comes.
+const MOMENT: Duration = Duration::from_millis(200);
+
+const GIVE_UP: &[(&str, &str)] = &[("OTP_ON_AMBIGUOUS", "give-up")];
+const HOLD: &[(&str, &str)] = &[("OTP_LEDGER_ON_ERROR", "hold")];
+
+fn told(outcome: &str, attempts: u64, may_be_duplicate: bool) -> (String, u64, bool) {
+    (outcome.to_owned(), attempts, may_be_duplicate)
+}
+
+/// Under which key the record of a job is.
+fn key(id: &str) -> String {
+    format!("esms-otp-worker:job:{id}")
+}
+
+async fn state(redis: &Redis, id: &str) -> String {
+    redis.cli(&["HGET", &key(id), "state"]).await
+}
+
+async fn until_state(redis: &Redis, id: &str, wanted: &str) {
+    until(&format!("the record of {id} is {wanted}"), LIMIT, async || state(redis, id).await == wanted).await;
+}
+
+/// Scripts that were run: one for each step of the ledger.
+async fn steps(redis: &Redis) -> u64 {
+    let stats = redis.cli(&["INFO", "commandstats"]).await;
+    stats
+        .lines()
+        .filter_map(|line| line.strip_prefix("cmdstat_evalsha:calls="))
+        .filter_map(|rest| rest.split(',').next()?.parse::<u64>().ok())
+        .sum()
+}
+
+/// As a worker would ask this Redis, with attempts as short as in [`shared`].
+fn store_at(redis: &Redis, lease: Duration) -> RedisStore {
+    let address = Address { host: "127.0.0.1".into(), port: redis.port(), tls: None, login: Default::default() };
+    RedisStore::new(address, lease, Duration::from_secs(3600))
+}
+
+/// Of a job for this number, as the workers of a stage make it.
+fn fingerprint_of(phone: &str) -> Fingerprint {
+    let body = format!(r#"{{"Phone":"{phone}","MultiChannelTempId":"1234"}}"#);
+    let request = esms_otp_worker::job::decode(body.as_bytes(), None).expect("a job");
+    Fingerprints::new("sandbox-secret").of(&request)
+}
+
+fn fingerprint() -> Fingerprint {
+    fingerprint_of(PHONE)
+}

@@ -4,10 +4,10 @@ use super::*;
 use std::fs;
 use tempfile::TempDir;
 
-const CANARY: &str = "zQcanaryQz";
+pub(super) const CANARY: &str = "zQcanaryQz";
 
 /// A file with this content, in a directory that goes with the test.
-fn file(content: &[u8]) -> (TempDir, String) {
+pub(super) fn file(content: &[u8]) -> (TempDir, String) {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("secret");
     fs::write(&path, content).unwrap();
@@ -16,7 +16,7 @@ fn file(content: &[u8]) -> (TempDir, String) {
 }
 
 /// The refusal of these settings, which must not show the canary.
-fn refused(given: &[(&str, &str)]) -> String {
+pub(super) fn refused(given: &[(&str, &str)]) -> String {
     let error = read_only(given).unwrap_err();
     let told = format!("{error}");
     assert!(!told.contains(CANARY) && !format!("{error:?}").contains(CANARY), "{told}");
@@ -67,7 +67,7 @@ fn a_file_that_is_not_there_or_empty_or_no_text_is_a_mistake_that_names_its_sett
     let (_kept, empty) = file(b" \n");
     let (directory, binary) = file(b"\xff\xfezQcanaryQz");
     let folder = directory.path().to_str().unwrap();
-    for setting in ["ESMS_API_KEY_FILE", "ESMS_SECRET_KEY_FILE", "AMQP_URL_FILE"] {
+    for setting in ["ESMS_API_KEY_FILE", "ESMS_SECRET_KEY_FILE", "AMQP_URL_FILE", "OTP_LEDGER_URL_FILE"] {
         for path in ["/nonexistent/secret", &empty, &binary, folder] {
             let direct = setting.trim_end_matches("_FILE");
             let credentials = [("ESMS_API_KEY", "key"), ("ESMS_SECRET_KEY", "secret")];
@@ -82,9 +82,12 @@ fn a_file_that_is_not_there_or_empty_or_no_text_is_a_mistake_that_names_its_sett
 #[test]
 fn a_secret_where_the_name_of_its_file_belongs_is_not_repeated() {
     let address = format!("amqp://user:{CANARY}@broker.example/");
-    for (setting, value) in
-        [("ESMS_API_KEY_FILE", CANARY), ("ESMS_SECRET_KEY_FILE", CANARY), ("AMQP_URL_FILE", &address)]
-    {
+    for (setting, value) in [
+        ("ESMS_API_KEY_FILE", CANARY),
+        ("ESMS_SECRET_KEY_FILE", CANARY),
+        ("AMQP_URL_FILE", &address),
+        ("OTP_LEDGER_URL_FILE", &format!("redis://user:{CANARY}@redis.example/")),
+    ] {
         assert!(refused(&[(setting, value)]).contains(setting));
     }
 }

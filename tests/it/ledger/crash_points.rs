@@ -2,7 +2,7 @@
 
 use esms_otp_worker::crash::Point;
 
-use super::{LEASE, shared};
+use super::{GIVE_UP, HOLD, LEASE, MOMENT, shared, told};
 use crate::stage::{PHONE, Stage, ending};
 use crate::support::client::{Job, Received};
 use crate::support::redis::Redis;
@@ -43,15 +43,8 @@ async fn crashed_at(point: Point, settings: &[(&str, &str)]) -> Aftermath {
     let second = stage.worker().await;
     let mut found = vec![results.next(LEASE).await];
     second.until_settled(&stage.names).await;
-    found.extend(results.collect(1, std::time::Duration::from_millis(200)).await);
+    found.extend(results.collect(1, MOMENT).await);
     Aftermath { stage, _redis: redis, results: found }
-}
-
-const GIVE_UP: &[(&str, &str)] = &[("OTP_ON_AMBIGUOUS", "give-up")];
-const HOLD: &[(&str, &str)] = &[("OTP_LEDGER_ON_ERROR", "hold")];
-
-fn told(outcome: &str, attempts: u64, may_be_duplicate: bool) -> (String, u64, bool) {
-    (outcome.to_owned(), attempts, may_be_duplicate)
 }
 
 #[tokio::test]

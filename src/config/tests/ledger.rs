@@ -1,0 +1,100 @@
+//! Addresses of the ledger: what is understood, what is refused, and that neither shows a password.
+
+use super::secrets::{CANARY, file, refused};
+use super::*;
+use crate::ledger::Address;
+
+fn address(url: &str) -> Address {
+    match read(&[("OTP_LEDGER_URL", url)]).unwrap_or_else(|error| panic!("{url}: {error}")).ledger.store {
+        StoreConfig::Redis(address) => address,
+        StoreConfig::Memory => panic!("{url} is no Redis"),
+    }
+}
+
+/// Host, port and whether it is TLS.
+fn place(url: &str) -> (String, u16, bool) {
+    let address = address(url);
+    (address.host, address.port, address.tls.is_some())
+}
+
+#[test]
+fn an_address_says_where_and_whether_with_tls() {
+    for (url, host, port, tls) in [
+        ("redis://redis", "redis", 6379, false),
+        (" redis://redis:7000/3 ", "redis", 7000, false),
+        ("REDIS://10.0.0.1:1/", "10.0.0.1", 1, false),
+        ("redis://[::1]:6379", "::1", 6379, false),
+        ("redis://[2001:db8::2]", "2001:db8::2", 6379, false),
+        ("rediss://redis.example", "redis.example", 6379, true),
+        ("rediss://user:password@redis.example:6380/0", "redis.example", 6380, true),
+        ("Rediss://[::1]:6380/15", "::1", 6380, true),
+    ] {
+        assert_eq!(place(url), (host.to_owned(), port, tls), "{url}");
+    }
+}
+
+#[test]
+fn an_address_says_who_one_is_there_and_which_database() {
+    for url in ["redis://us%40er:pass%2F%23word@redis/7", "rediss://us%40er:pass%2F%23word@redis/7"] {
+        let login = address(url).login;
+        let found = (login.username(), login.password(), login.db());
+        assert_eq!(found, (Some("us@er"), Some("pass/#word"), 7), "{url}");
+    }
+    let login = address("redis://:password@redis").login;
+    assert_eq!((login.username(), login.password(), login.db()), (None, Some("password"), 0));
+}
+
+#[test]
+fn a_wrong_address_of_the_ledger_is_told_without_its_password() {
+    for address in [
+        "redis://user:zQcanaryQz@",
+        "redis://user:zQcanaryQz@:6379",
+        "redis://user:zQcanaryQz@host:99999/",
+        "redis://user:zQcanaryQz@host:port/",
+        "redis://user:zQcanaryQz@host/first",
+        "redis://user:zQcanaryQz@host/0/x",
+        "redis://user:zQcanaryQz%ff@host/",
+        "redis://user:zQcanaryQz#@host/",
+        "rediss://user:zQcanaryQz@host/#insecure",
+        "redis://user:zQcanaryQz/@host/",
+        "redis://user:zQcanaryQz@host/?protocol=zQcanaryQz",
+        "redis+unix:///run/redis?pass=zQcanaryQz",
+        "unix:///run/redis?pass=zQcanaryQz",
+        "http://user:zQcanaryQz@host/",
+        "amqp://user:zQcanaryQz@host/",
+        "redis:zQcanaryQz@host",
+        "memory:zQcanaryQz",
+        "zQcanaryQz",
+        "user:zQcanaryQz@host",
+    ] {
+        let credentials = [("ESMS_API_KEY", "key"), ("ESMS_SECRET_KEY", "secret")];
+        let told = "a setting is wrong:\n  OTP_LEDGER_URL: must be memory:, or an address such as ";
+        let (_kept, path) = file(address.as_bytes());
+        for (setting, value) in [("OTP_LEDGER_URL", address), ("OTP_LEDGER_URL_FILE", path.as_str())] {
+            let found = refused(&[credentials[0], credentials[1], (setting, value)]);
+            assert!(found.starts_with(told), "{address}: {found}");
+        }
+    }
+}
+
+#[test]
+fn the_address_of_the_ledger_is_read_from_its_file() {
+    let (_kept, path) = file(b"rediss://user:pass@redis.example:7/1\n");
+    let StoreConfig::Redis(address) = read(&[("OTP_LEDGER_URL_FILE", &path)]).unwrap().ledger.store else {
+        panic!("no Redis");
+    };
+    assert_eq!((address.host.as_str(), address.port, address.login.password()), ("redis.example", 7, Some("pass")));
+}
+
+#[test]
+fn a_right_address_shown_for_debugging_shows_no_password() {
+    for url in ["redis://zQcanaryQz:zQcanaryQz@redis.example/0", "rediss://:zQcanaryQz@redis.example:1/"] {
+        let (_kept, path) = file(url.as_bytes());
+        for (setting, value) in [("OTP_LEDGER_URL", url), ("OTP_LEDGER_URL_FILE", path.as_str())] {
+            let config = read(&[(setting, value)]).unwrap();
+            for shown in [format!("{config:?}"), format!("{config:#?}"), format!("{:?}", config.ledger)] {
+                assert!(shown.contains("redis.example") && !shown.contains(CANARY), "{shown}");
+            }
+        }
+    }
+}

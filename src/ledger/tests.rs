@@ -1,0 +1,278 @@
+//! What follows from what a store says, with a store that says what a test wants.
+
+use std::collections::VecDeque;
+use std::sync::Mutex;
+use std::time::SystemTime;
+
+use futures_util::FutureExt;
+
+use super::*;
+use crate::job::decode;
+use crate::result::{Ending, Outcome};
+
+/// Says what it is told to, in order, and after that that it cannot be reached; notes what it is asked.
+#[derive(Debug, Default)]
+struct Scripted {
+    claims: Mutex<VecDeque<Result<Claim, StoreError>>>,
+    notes: Mutex<VecDeque<Result<bool, StoreError>>>,
+    finishes: Mutex<VecDeque<Result<Finish, StoreError>>>,
+    asked: Mutex<Vec<String>>,
+}
+
+fn away() -> StoreError {
+    StoreError::Unreachable("a test".into())
+}
+
+impl Scripted {
+    fn say<T: Send>(&self, asked: String, answers: &Mutex<VecDeque<Result<T, StoreError>>>) -> Reply<'static, T>
+    where
+        T: 'static,
+    {
+        self.asked.lock().unwrap().push(asked);
+        let answer = answers.lock().unwrap().pop_front().unwrap_or_else(|| Err(away()));
+        std::future::ready(answer).boxed()
+    }
+}
+
+use store::Reply;
+
+/// The ledger owns its store; the test keeps a hand on it.
+#[derive(Clone, Debug, Default)]
+struct Handle(Arc<Scripted>);
+
+impl Store for Handle {
+    fn claim<'a>(&'a self, ask: Ask<'a>) -> Reply<'a, Claim> {
+        self.0.say(format!("claim {} {}", ask.id, ask.owner), &self.0.claims)
+    }
+
+    fn note<'a>(&'a self, note: Note<'a>) -> Reply<'a, bool> {
+        self.0.say(format!("note {} {} {:?}", note.owner, note.step, note.stage), &self.0.notes)
+    }
+
+    fn finish<'a>(
+        &'a self,
+        id: &'a str,
+        _fingerprint: Fingerprint,
+        owner: Option<&'a str>,
+        _event: &'a ResultEvent,
+    ) -> Reply<'a, Finish> {
+        self.0.say(format!("finish {id} {}", owner.is_some()), &self.0.finishes)
+    }
+
+    fn recorded<'a>(&'a self, _id: &'a str, _fingerprint: Fingerprint) -> Reply<'a, Option<ResultEvent>> {
+        std::future::ready(Err(away())).boxed()
+    }
+}
+
+fn ledger(on_error: OnLedgerError) -> (Ledger, Arc<Scripted>) {
+    let store = Handle::default();
+    let ttl = Duration::from_secs(3600);
+    let ledger = Ledger {
+        store: Box::new(store.clone()),
+        outlives: true,
+        on_error,
+        apart: Memory::new(ttl),
+        fingerprints: Fingerprints::new("secret"),
+        process: Uuid::new_v4(),
+        holds: AtomicU64::default(),
+        reachable: AtomicBool::new(true),
+        metrics: Arc::new(Metrics::new().unwrap()),
+    };
+    (ledger, store.0)
+}
+
+const BODY: &str = r#"{"Phone":"0901888484","MultiChannelTempId":"1"}"#;
+
+fn job(body: &str) -> Job<'static> {
+    let fingerprint = Fingerprints::new("secret").of(&decode(body.as_bytes(), None).unwrap());
+    Job { id: "a", fingerprint, redelivered: false, delivery_count: None }
+}
+
+fn first() -> Job<'static> {
+    job(BODY)
+}
+
+fn again() -> Job<'static> {
+    Job { redelivered: true, delivery_count: Some(1), ..first() }
+}
+
+fn event() -> ResultEvent {
+    Ending::without_attempt(Outcome::Expired, "a test").into_event("a", SystemTime::UNIX_EPOCH)
+}
+
+fn tried() -> Progress {
+    Progress { attempts: 2, ..Progress::default() }
+}
+
+async fn held(ledger: &Ledger, job: Job<'_>) -> (Hold, Progress) {
+    match ledger.claim(job).await {
+        Claimed::Ours(hold, progress) => (hold, progress),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[tokio::test]
+async fn what_was_left_is_ambiguous_unless_the_ledger_shows_that_it_cannot_have_been_sent() {
+    let (send, hold) = (OnLedgerError::Send, OnLedgerError::Hold);
+    let left = |how| Claim::Left(how, tried());
+    for (on_error, claim, job, ambiguous) in [
+        (send, Claim::New, first(), false),
+        (send, Claim::New, again(), true),
+        (hold, Claim::New, first(), false),
+        (hold, Claim::New, again(), false),
+        (send, left(Left::Released), again(), false),
+        (hold, left(Left::Released), again(), false),
+        (send, left(Left::Lapsed), again(), true),
+        (hold, left(Left::Lapsed), again(), false),
+        (send, left(Left::Sending), again(), true),
+        (hold, left(Left::Sending), again(), true),
+        // A producer's repeat, after a worker died with the first.
+        (hold, left(Left::Sending), first(), true),
+    ] {
+        let what = format!("{on_error:?} {claim:?} redelivered: {}", job.redelivered);
+        let attempts = if matches!(claim, Claim::New) { 0 } else { 2 };
+        let (ledger, store) = ledger(on_error);
+        store.claims.lock().unwrap().push_back(Ok(claim));
+        let (_, progress) = held(&ledger, job).await;
+        assert_eq!((progress.ambiguous, progress.attempts), (ambiguous, attempts), "{what}");
+        assert!(!progress.may_be_duplicate, "only another attempt makes it one: {what}");
+    }
+}
+
+#[tokio::test]
+async fn without_the_store_a_first_delivery_is_as_new_and_a_redelivered_one_perhaps_sent() {
+    for (job, ambiguous) in [(first(), false), (again(), true)] {
+        let (ledger, store) = ledger(OnLedgerError::Send);
+        let (hold, progress) = held(&ledger, job).await;
+        assert_eq!(progress.ambiguous, ambiguous);
+        assert_eq!(ledger.mark(job, &hold, &progress).await, Marked::Ours);
+        ledger.pause(job, &hold, &progress, Duration::ZERO).await;
+        assert_eq!(store.asked.lock().unwrap().len(), 1, "from there it goes on without the store");
+        assert!(!ledger.outlives(&hold));
+    }
+}
+
+#[tokio::test]
+async fn a_store_lost_before_an_attempt_is_waited_for_or_done_without() {
+    for (on_error, job, marked) in [
+        (OnLedgerError::Hold, first(), Marked::NotYet),
+        (OnLedgerError::Hold, again(), Marked::NotYet),
+        (OnLedgerError::Send, first(), Marked::Ours),
+        (OnLedgerError::Send, again(), Marked::Unseen),
+    ] {
+        let (ledger, store) = ledger(on_error);
+        store.claims.lock().unwrap().push_back(Ok(Claim::New));
+        let (hold, progress) = held(&ledger, job).await;
+        assert!(ledger.outlives(&hold));
+        assert_eq!(ledger.mark(job, &hold, &progress).await, marked, "{on_error:?} {}", job.redelivered);
+        assert_eq!(ledger.outlives(&hold), on_error == OnLedgerError::Hold);
+    }
+}
+
+#[tokio::test]
+async fn a_mark_that_is_refused_shows_that_another_has_the_job() {
+    for on_error in [OnLedgerError::Send, OnLedgerError::Hold] {
+        let (ledger, store) = ledger(on_error);
+        store.claims.lock().unwrap().push_back(Ok(Claim::New));
+        store.notes.lock().unwrap().push_back(Ok(false));
+        let (hold, progress) = held(&ledger, first()).await;
+        assert_eq!(ledger.mark(first(), &hold, &progress).await, Marked::Elsewhere);
+    }
+}
+
+#[tokio::test]
+async fn the_notes_of_one_hold_are_numbered_in_their_order() {
+    let (ledger, store) = ledger(OnLedgerError::Hold);
+    store.claims.lock().unwrap().push_back(Ok(Claim::New));
+    store.notes.lock().unwrap().extend([Ok(true), Err(away()), Ok(true)]);
+    let (hold, progress) = held(&ledger, first()).await;
+    assert_eq!(ledger.mark(first(), &hold, &progress).await, Marked::Ours);
+    ledger.pause(first(), &hold, &progress, Duration::ZERO).await;
+    ledger.release(first(), &hold, &progress).await;
+    let asked = store.asked.lock().unwrap().clone();
+    for (n, stage) in ["Sending", "Waiting(0ns)", "Released(None)"].into_iter().enumerate() {
+        assert!(asked[n + 1].ends_with(&format!(" {} {stage}", n + 1)), "{asked:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn with_hold_a_claim_is_repeated_under_one_name_until_it_is_answered() {
+    let (ledger, store) = ledger(OnLedgerError::Hold);
+    let unreadable = StoreError::Unreadable("a test".into());
+    let refused = StoreError::Refused("a test".into());
+    store.claims.lock().unwrap().extend([Err(away()), Err(unreadable), Err(refused), Ok(Claim::New), Ok(Claim::New)]);
+    held(&ledger, first()).await;
+    held(&ledger, first()).await;
+    let asked = store.asked.lock().unwrap().clone();
+    assert_eq!(asked.len(), 5);
+    assert!(asked[..4].iter().all(|ask| *ask == asked[0]), "{asked:?}");
+    assert_ne!(asked[4], asked[0], "another holding has another name");
+}
+
+#[tokio::test(start_paused = true)]
+async fn with_hold_an_ending_is_written_however_long_it_takes_and_the_first_stays() {
+    let (ledger, store) = ledger(OnLedgerError::Hold);
+    store.claims.lock().unwrap().push_back(Ok(Claim::New));
+    let (hold, _) = held(&ledger, first()).await;
+    let theirs = Ending::without_attempt(Outcome::Failed, "another's").into_event("a", SystemTime::UNIX_EPOCH);
+    let mut answers: VecDeque<_> = (0..50).map(|_| Err(away())).collect();
+    answers.push_back(Ok(Finish::Already(theirs.clone())));
+    *store.finishes.lock().unwrap() = answers;
+    let finish = ledger.finish(first(), &hold, &event()).await;
+    assert!(matches!(finish, Finish::Already(found) if found == theirs));
+}
+
+#[tokio::test]
+async fn with_send_an_ending_the_store_did_not_take_is_known_to_this_process() {
+    let (ledger, store) = ledger(OnLedgerError::Send);
+    let (hold, _) = held(&ledger, first()).await;
+    assert!(matches!(ledger.finish(first(), &hold, &event()).await, Finish::Recorded));
+    let before = store.asked.lock().unwrap().len();
+    assert!(matches!(ledger.claim(again()).await, Claimed::Done(found) if found == event()));
+    assert_eq!(store.asked.lock().unwrap().len(), before, "the store is not asked for what it has not");
+    let other = job(r#"{"Phone":"0901888485","MultiChannelTempId":"1"}"#);
+    assert!(matches!(ledger.claim(other).await, Claimed::AnotherJob));
+}
+
+#[tokio::test]
+async fn with_send_a_job_given_back_without_the_store_is_gone_on_with_by_this_process() {
+    let (ledger, _store) = ledger(OnLedgerError::Send);
+    let (hold, _) = held(&ledger, first()).await;
+    ledger.release(first(), &hold, &tried()).await;
+    let (_, progress) = held(&ledger, again()).await;
+    assert_eq!((progress.attempts, progress.ambiguous), (2, false));
+}
+
+#[tokio::test]
+async fn an_answer_for_all_is_written_whoever_holds_the_job() {
+    let (ledger, store) = ledger(OnLedgerError::Hold);
+    store.claims.lock().unwrap().push_back(Ok(Claim::New));
+    store.finishes.lock().unwrap().extend([Ok(Finish::Elsewhere), Ok(Finish::Recorded)]);
+    let (hold, _) = held(&ledger, first()).await;
+    assert!(matches!(ledger.finish(first(), &hold, &event()).await, Finish::Elsewhere));
+    assert!(matches!(ledger.finish_for_all(first(), &event()).await, Finish::Recorded));
+    assert_eq!(store.asked.lock().unwrap()[1..], ["finish a true".to_owned(), "finish a false".to_owned()]);
+}
+
+#[tokio::test]
+async fn one_record_that_cannot_be_read_does_not_mean_that_the_store_is_away() {
+    let (ledger, store) = ledger(OnLedgerError::Send);
+    store.claims.lock().unwrap().push_back(Err(StoreError::Unreadable("a test".into())));
+    held(&ledger, first()).await;
+    assert!(ledger.reachable.load(Ordering::Relaxed));
+    held(&ledger, first()).await;
+    assert!(!ledger.reachable.load(Ordering::Relaxed));
+}
+
+#[test]
+fn only_a_shared_ledger_that_is_always_asked_sees_every_attempt() {
+    for (outlives, on_error, sees) in [
+        (true, OnLedgerError::Hold, true),
+        (true, OnLedgerError::Send, false),
+        (false, OnLedgerError::Hold, false),
+        (false, OnLedgerError::Send, false),
+    ] {
+        let ledger = Ledger { outlives, ..ledger(on_error).0 };
+        assert_eq!(ledger.sees_every_attempt(), sees);
+    }
+}

@@ -1,0 +1,129 @@
+//! Getting into the store: with TLS, as a user, in a database; and what is said when it does not let one in.
+
+use std::path::PathBuf;
+
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
+use tempfile::TempDir;
+
+use super::{HOLD, key, shared, told};
+use crate::stage::{LIMIT, PHONE, Stage, ending};
+use crate::support::client::Job;
+use crate::support::ports;
+use crate::support::redis::Redis;
+use crate::support::wait::until;
+
+const PASSWORD: &str = "canary/pass+word";
+const PASSWORD_IN_URL: &str = "canary%2Fpass+word";
+
+/// A Redis user who may touch the records of jobs and nothing else.
+async fn add_user(redis: &Redis) {
+    let password = format!(">{PASSWORD}");
+    redis.cli(&["ACL", "SETUSER", "worker", "on", &password, "~esms-otp-worker:job:*", "+@all", "-@admin"]).await;
+}
+
+/// A private authority, and a server's certificate for `localhost` from it, as files.
+struct Certificates(TempDir);
+
+impl Certificates {
+    fn make() -> Self {
+        let files = tempfile::tempdir().expect("a directory");
+        let mut ca = CertificateParams::default();
+        ca.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        let ca = CertifiedIssuer::self_signed(ca, KeyPair::generate().expect("a key")).expect("an authority");
+        let key = KeyPair::generate().expect("a key");
+        let leaf = CertificateParams::new(vec!["localhost".to_owned()]).expect("a name");
+        let leaf = leaf.signed_by(&key, &ca).expect("a certificate");
+        let made = Self(files);
+        for (name, pem) in [("ca", ca.as_ref().pem()), ("server", leaf.pem()), ("key", key.serialize_pem())] {
+            std::fs::write(made.path(name), pem).expect("a file");
+        }
+        made
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.0.path().join(name)
+    }
+
+    fn text(&self, name: &str) -> String {
+        self.path(name).to_str().expect("a path that is text").to_owned()
+    }
+}
+
+/// Has the server listen with TLS too; the port.
+async fn listen_with_tls(redis: &Redis, certificates: &Certificates) -> u16 {
+    let (server, key) = (certificates.text("server"), certificates.text("key"));
+    // No TLS is set up before it has a port, so that each may come alone.
+    for (name, value) in [("tls-auth-clients", "no"), ("tls-key-file", &key), ("tls-cert-file", &server)] {
+        assert_eq!(redis.cli(&["CONFIG", "SET", name, value]).await, "OK");
+    }
+    let port = ports::free_block(1);
+    assert_eq!(redis.cli(&["CONFIG", "SET", "tls-port", &port.to_string()]).await, "OK");
+    port
+}
+
+/// A worker with this address of the ledger works a job, and its record is in that database.
+async fn works(stage: &mut Stage, redis: &Redis, url: &str, database: &str) {
+    stage.set("OTP_LEDGER_URL", url);
+    let mut running = stage.worker().await;
+    let (client, mut results) = stage.audience().await;
+    let id = uuid::Uuid::new_v4().to_string();
+    client.publish(&stage.names.jobs, Job::for_phone(PHONE, &id)).await;
+    assert_eq!(ending(&results.next(LIMIT).await), told("accepted", 1, false));
+    assert_eq!(redis.cli(&["-n", database, "HGET", &key(&id), "state"]).await, "done", "{url}");
+    assert_eq!(running.metric("otp_ledger_errors_total", &[]).await, 0.0);
+    assert_eq!(running.stop().await, Some(0));
+    assert!(running.process.log_containing("canary").is_empty());
+}
+
+#[tokio::test]
+async fn a_user_with_a_password_and_a_database_of_its_own_is_enough() {
+    let (mut stage, redis) = shared().await;
+    add_user(&redis).await;
+    let port = redis.port();
+    works(&mut stage, &redis, &format!("redis://worker:{PASSWORD_IN_URL}@localhost:{port}/5"), "5").await;
+    works(&mut stage, &redis, &format!("redis://127.0.0.1:{port}"), "0").await;
+}
+
+#[tokio::test]
+async fn with_rediss_a_server_is_trusted_whose_authority_is_and_no_other() {
+    let (mut stage, redis) = shared().await;
+    add_user(&redis).await;
+    let certificates = Certificates::make();
+    let port = listen_with_tls(&redis, &certificates).await;
+    let url = format!("rediss://worker:{PASSWORD_IN_URL}@localhost:{port}/2");
+    stage.set("SSL_CERT_FILE", &certificates.text("ca"));
+    works(&mut stage, &redis, &url, "2").await;
+
+    for (host, trusted) in [("localhost", Certificates::make()), ("127.0.0.1", certificates)] {
+        stage.set("SSL_CERT_FILE", &trusted.text("ca"));
+        let url = format!("rediss://worker:{PASSWORD_IN_URL}@{host}:{port}/2");
+        stage.set("OTP_LEDGER_URL", &url).set("OTP_LEDGER_ON_ERROR", "hold");
+        let running = stage.worker().await;
+        stage.client().await.publish(&stage.names.jobs, Job::for_phone(PHONE, "distrusted")).await;
+        let line = running.process.wait_for_log("the ledger does not answer", LIMIT).await;
+        assert!(line.contains("certificate"), "{line}");
+        assert!(running.process.log_containing("canary").is_empty());
+    }
+    assert_eq!(stage.sandbox.stats().requests, 1);
+}
+
+#[tokio::test]
+async fn a_wrong_password_is_said_without_it_and_the_worker_goes_on_once_it_is_right() {
+    let (mut stage, redis) = shared().await;
+    for (name, value) in HOLD {
+        stage.set(name, value);
+    }
+    let url = format!("redis://worker:{PASSWORD_IN_URL}@localhost:{}/0", redis.port());
+    stage.set("OTP_LEDGER_URL", &url);
+    let running = stage.worker().await;
+    let (client, mut results) = stage.audience().await;
+    client.publish(&stage.names.jobs, Job::for_phone(PHONE, "a-job")).await;
+    let line = running.process.wait_for_log("the ledger does not answer", LIMIT).await;
+    assert!(line.contains("uthentication failed") && line.contains("check OTP_LEDGER_URL"), "{line}");
+    until("it has tried again", LIMIT, async || running.metric("otp_ledger_errors_total", &[]).await > 3.0).await;
+    assert_eq!(stage.sandbox.stats().requests, 0);
+    add_user(&redis).await;
+    assert_eq!(ending(&results.next(LIMIT).await), told("accepted", 1, false));
+    assert!(running.process.log_containing("canary").is_empty());
+    running.until_settled(&stage.names).await;
+}

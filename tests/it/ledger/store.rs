@@ -1,0 +1,180 @@
+//! The store itself, asked step by step: what is written, what is not undone, and who is believed.
+
+use std::time::{Duration, SystemTime};
+
+use esms_otp_worker::ledger::Fingerprint;
+use esms_otp_worker::ledger::redis::Redis as RedisStore;
+use esms_otp_worker::ledger::store::{Ask, Claim, Finish, Left, Note, Stage, Store};
+use esms_otp_worker::result::{Ending, Outcome, ResultEvent};
+use esms_otp_worker::send::retry::Progress;
+
+use super::{LEASE, fingerprint, fingerprint_of, key, state, store_at};
+use crate::stage::LIMIT;
+use crate::support::redis::Redis;
+use crate::support::wait::until;
+
+async fn claim(store: &RedisStore, owner: &str) -> Claim {
+    claim_as(store, owner, fingerprint()).await
+}
+
+async fn claim_as(store: &RedisStore, owner: &str, fingerprint: Fingerprint) -> Claim {
+    let ask = Ask { id: "a-job", fingerprint, owner, delivery_count: None };
+    store.claim(ask).await.expect("an answer")
+}
+
+async fn note(store: &RedisStore, owner: &str, step: u32, stage: Stage, attempts: u32) -> bool {
+    let progress = Progress { attempts, ..Progress::default() };
+    let note = Note { id: "a-job", fingerprint: fingerprint(), owner, step, stage, progress: &progress };
+    store.note(note).await.expect("an answer")
+}
+
+fn event(outcome: Outcome) -> ResultEvent {
+    Ending::without_attempt(outcome, "a test").into_event("a-job", SystemTime::UNIX_EPOCH)
+}
+
+async fn finish(store: &RedisStore, owner: Option<&str>, outcome: Outcome) -> Finish {
+    store.finish("a-job", fingerprint(), owner, &event(outcome)).await.expect("an answer")
+}
+
+/// Claims as soon as the lease of whoever has it is over.
+async fn claim_after_the_lease(store: &RedisStore, owner: &str) -> (Left, u32) {
+    let mut found = None;
+    until("the lease is over", LIMIT, async || match claim(store, owner).await {
+        Claim::Elsewhere(_) => false,
+        other => {
+            found = Some(other);
+            true
+        }
+    })
+    .await;
+    match found {
+        Some(Claim::Left(left, progress)) => (left, progress.attempts),
+        other => panic!("{other:?}"),
+    }
+}
+
+const SHORT: Duration = Duration::from_millis(300);
+
+#[tokio::test]
+async fn one_asker_gets_a_job_and_gets_it_again_when_its_answer_was_lost() {
+    let redis = Redis::start().await;
+    let store = store_at(&redis, LEASE);
+    assert!(matches!(claim(&store, "one").await, Claim::New));
+    assert!(matches!(claim(&store, "one").await, Claim::New));
+    let Claim::Elsewhere(left) = claim(&store, "two").await else { panic!("two have it") };
+    assert!(left <= LEASE && left > LEASE / 2, "{left:?}");
+    assert!(note(&store, "one", 1, Stage::Released(None), 3).await);
+    assert!(matches!(claim(&store, "two").await, Claim::Left(Left::Released, progress) if progress.attempts == 3));
+    assert!(matches!(claim(&store, "two").await, Claim::Left(Left::Released, progress) if progress.attempts == 3));
+    assert!(matches!(claim(&store, "one").await, Claim::Elsewhere(_)));
+}
+
+#[tokio::test]
+async fn what_a_dead_owner_leaves_says_whether_it_was_sending() {
+    for (stage, left) in [(Stage::Sending, Left::Sending), (Stage::Waiting(Duration::ZERO), Left::Lapsed)] {
+        let redis = Redis::start().await;
+        let store = store_at(&redis, SHORT);
+        claim(&store, "one").await;
+        assert!(note(&store, "one", 1, stage, 2).await);
+        assert_eq!(claim_after_the_lease(&store, "two").await, (left, 2), "{stage:?}");
+        // It died before it wrote anything: the attempt of the first is still the last thing known.
+        assert_eq!(claim_after_the_lease(&store, "three").await, (left, 2), "{stage:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_note_that_was_held_up_does_not_undo_a_later_one() {
+    let redis = Redis::start().await;
+    let store = store_at(&redis, LEASE);
+    claim(&store, "one").await;
+    assert!(note(&store, "one", 3, Stage::Sending, 2).await);
+    assert!(note(&store, "one", 2, Stage::Waiting(Duration::ZERO), 1).await, "it is no loss of the hold");
+    assert_eq!(state(&redis, "a-job").await, "sending");
+    assert!(note(&store, "one", 4, Stage::Released(None), 2).await);
+    assert!(note(&store, "one", 3, Stage::Sending, 2).await);
+    assert_eq!(state(&redis, "a-job").await, "released");
+    // Of whoever has it next, the count begins anew, and the first has no say any more.
+    assert!(matches!(claim(&store, "two").await, Claim::Left(Left::Released, progress) if progress.attempts == 2));
+    assert!(!note(&store, "one", 9, Stage::Sending, 9).await);
+    assert!(note(&store, "two", 1, Stage::Sending, 3).await);
+    assert_eq!(state(&redis, "a-job").await, "sending");
+}
+
+#[tokio::test]
+async fn a_mark_renews_the_lease_and_a_wait_adds_to_it() {
+    let redis = Redis::start().await;
+    let store = store_at(&redis, SHORT);
+    claim(&store, "one").await;
+    assert!(note(&store, "one", 1, Stage::Waiting(LEASE), 1).await);
+    let Claim::Elsewhere(left) = claim(&store, "two").await else { panic!("two have it") };
+    assert!(left > LEASE / 2 && left <= LEASE + SHORT, "{left:?}");
+    assert!(note(&store, "one", 2, Stage::Sending, 2).await);
+    assert_eq!(claim_after_the_lease(&store, "two").await, (Left::Sending, 2));
+}
+
+#[tokio::test]
+async fn the_first_result_stays_whoever_comes_after_it() {
+    let redis = Redis::start().await;
+    let store = store_at(&redis, LEASE);
+    claim(&store, "one").await;
+    assert!(matches!(finish(&store, Some("two"), Outcome::Failed).await, Finish::Elsewhere));
+    assert!(matches!(finish(&store, Some("one"), Outcome::Accepted).await, Finish::Recorded));
+    for owner in [Some("one"), Some("two"), None] {
+        let finish = finish(&store, owner, Outcome::Unknown).await;
+        assert!(matches!(finish, Finish::Already(found) if found == event(Outcome::Accepted)), "{owner:?}");
+    }
+    assert!(!note(&store, "one", 9, Stage::Sending, 9).await, "nothing begins after the end");
+    assert!(matches!(claim(&store, "two").await, Claim::Done(found) if found == event(Outcome::Accepted)));
+    let recorded = store.recorded("a-job", fingerprint()).await.expect("an answer");
+    assert_eq!(recorded, Some(event(Outcome::Accepted)));
+}
+
+#[tokio::test]
+async fn an_answer_for_all_ends_a_job_that_somebody_else_holds() {
+    let redis = Redis::start().await;
+    let store = store_at(&redis, LEASE);
+    claim(&store, "one").await;
+    assert!(matches!(finish(&store, None, Outcome::Accepted).await, Finish::Recorded));
+    let late = finish(&store, Some("one"), Outcome::Unknown).await;
+    assert!(matches!(late, Finish::Already(found) if found == event(Outcome::Accepted)));
+}
+
+#[tokio::test]
+async fn another_job_under_the_id_is_told_apart_and_touches_nothing() {
+    let redis = Redis::start().await;
+    let store = store_at(&redis, LEASE);
+    claim(&store, "one").await;
+    let other = fingerprint_of("0901888485");
+    let before = redis.cli(&["HGETALL", &key("a-job")]).await;
+    assert!(matches!(claim_as(&store, "two", other).await, Claim::AnotherJob));
+    let finish = store.finish("a-job", other, Some("two"), &event(Outcome::Failed)).await;
+    assert!(matches!(finish, Ok(Finish::Recorded)), "its own result, which nobody else is given");
+    assert_eq!(redis.cli(&["HGETALL", &key("a-job")]).await, before);
+    assert_eq!(store.recorded("a-job", other).await.expect("an answer"), None);
+}
+
+#[tokio::test]
+async fn a_job_the_store_has_lost_is_written_again_by_whoever_works_it() {
+    let redis = Redis::start().await;
+    let store = store_at(&redis, LEASE);
+    claim(&store, "one").await;
+    redis.cli(&["FLUSHALL"]).await;
+    assert!(note(&store, "one", 1, Stage::Sending, 1).await);
+    assert!(matches!(claim(&store, "two").await, Claim::Elsewhere(_)));
+    redis.cli(&["FLUSHALL"]).await;
+    // The scripts are gone with a restart, too.
+    redis.cli(&["SCRIPT", "FLUSH"]).await;
+    assert!(matches!(finish(&store, Some("one"), Outcome::Accepted).await, Finish::Recorded));
+    assert!(matches!(claim(&store, "two").await, Claim::Done(_)));
+}
+
+#[tokio::test]
+async fn of_many_who_ask_at_once_one_gets_the_job() {
+    let redis = Redis::start().await;
+    let stores: Vec<RedisStore> = (0..4).map(|_| store_at(&redis, LEASE)).collect();
+    let owners: Vec<String> = (0..100).map(|n| format!("owner-{n}")).collect();
+    let asks = owners.iter().enumerate().map(|(n, owner)| claim(&stores[n % 4], owner));
+    let claims = futures_util::future::join_all(asks).await;
+    assert_eq!(claims.iter().filter(|claim| matches!(claim, Claim::New)).count(), 1);
+    assert_eq!(claims.iter().filter(|claim| matches!(claim, Claim::Elsewhere(_))).count(), 99);
+}
