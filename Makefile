@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help build run demo test lint services
+.PHONY: help build run demo test limits lint services
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -16,6 +16,11 @@ demo: ## the worker against a private RabbitMQ and a pretended eSMS
 
 test: services ## all tests, against a private RabbitMQ and Redis
 	cargo test --locked
+
+# As `make test` runs them, but for the number of jobs; `make limits LIMITS_JOBS=100000` for fewer.
+limits: export LIMITS_JOBS ?= 1000000
+limits: services ## what a million queued jobs and a blocked broker cost the worker
+	cargo test --locked --test it -- --nocapture --test-threads=1 limits::
 
 lint: ## formatting, clippy and documentation; warnings are errors
 	cargo fmt --check

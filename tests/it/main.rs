@@ -13,6 +13,7 @@ mod decoding;
 mod dropped;
 mod hostile;
 mod ledger;
+mod limits;
 mod pace;
 mod program;
 mod readme;

@@ -233,3 +233,24 @@ async fn a_job_whose_deadline_passes_while_it_is_held_is_expired_and_was_never_s
     assert_eq!(afar.stage.sandbox.stats().requests, 0);
     running.until_settled(&afar.stage.names).await;
 }
+
+#[tokio::test]
+async fn an_answer_that_cannot_be_recorded_before_the_grace_is_over_is_never_sent_again_with_give_up() {
+    // Short, so that the lease is over soon; the grace must be longer than an attempt.
+    let short = [("ESMS_TIMEOUT", "2s"), ("OTP_SHUTDOWN_GRACE", "2100ms"), GIVE_UP[0]];
+    let afar = Afar::new(&short).await;
+    afar.stage.sandbox.script(None, vec![Fault::Hold]);
+    let mut running = afar.stage.worker().await;
+    let (client, mut results) = afar.stage.audience().await;
+    afar.publish(&client, "a-job").await;
+    timeout(LIMIT, afar.stage.sandbox.wait_until_held(1)).await.expect("the call");
+    afar.begin(Trouble::Refused).await;
+    afar.stage.sandbox.release_held();
+    until_errors(&running, 0.0).await;
+    assert_eq!(running.stop().await, Some(4), "it could not finish, and says so");
+    afar.end(Trouble::Refused).await;
+    let next = afar.stage.worker().await;
+    assert_eq!(ending(&results.next(LIMIT).await), told("unknown", 1, false));
+    assert_eq!(afar.stage.sandbox.stats().requests, 1);
+    next.until_settled(&afar.stage.names).await;
+}

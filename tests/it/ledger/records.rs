@@ -41,7 +41,7 @@ async fn ids_are_stored_as_they_were_given_and_results_carry_them() {
         "đơn-hàng-✓-🔐".to_owned(),
         "x".repeat(200),
         "é".repeat(100),
-        "a b  c ".to_owned(),
+        " a b  c".to_owned(),
         "{order}{1}".to_owned(),
         "*?[a-z]".to_owned(),
         "\"quoted\" 'twice' \\n".to_owned(),

@@ -1,0 +1,183 @@
+//! What a great deal of something costs the worker: jobs that wait, results that nobody reads, a broker
+//! that takes nothing. `make limits` runs these with a million jobs.
+
+use std::collections::HashSet;
+use std::time::{Duration, Instant};
+
+use esms_otp_worker::sandbox::Fault;
+use tokio::time::{sleep, timeout};
+
+use crate::stage::{LIMIT, Running, Stage, ending, field};
+use crate::support::broker::Broker;
+use crate::support::client::{Client, Job, Results};
+use crate::support::metrics::{get, wait_for};
+use crate::support::proxy::{Direction, Proxy};
+use crate::support::wait::until;
+
+/// How many jobs wait in the queue, unless `LIMITS_JOBS` says.
+const QUEUED: usize = 20_000;
+
+fn queued() -> usize {
+    std::env::var("LIMITS_JOBS").map_or(QUEUED, |text| text.parse().expect("LIMITS_JOBS is a number"))
+}
+
+fn job(n: usize) -> Job {
+    Job::for_phone(&format!("0{n:09}"), &n.to_string())
+}
+
+/// In batches: a publisher that keeps every confirm of a million jobs needs memory of its own.
+async fn publish(client: &Client, queue: &str, jobs: std::ops::Range<usize>) {
+    let jobs: Vec<usize> = jobs.collect();
+    for batch in jobs.chunks(2_000) {
+        client.publish_all(queue, batch.iter().copied().map(job)).await;
+    }
+}
+
+/// Memory of the process that is in RAM, in KiB.
+fn memory(running: &Running) -> f64 {
+    let status = std::fs::read_to_string(format!("/proc/{}/status", running.process.pid())).expect("Linux's /proc");
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("VmRSS");
+    line.trim().trim_end_matches(" kB").parse().expect("a number of KiB")
+}
+
+/// Processor time the process has used.
+fn processor_time(running: &Running) -> Duration {
+    let stat = std::fs::read_to_string(format!("/proc/{}/stat", running.process.pid())).expect("Linux's /proc");
+    // The second field is the name, in parentheses; user and system time are the 14th and 15th.
+    let (_, fields) = stat.rsplit_once(") ").expect("a name");
+    let ticks = fields.split(' ').skip(11).take(2).map(|ticks| ticks.parse::<u64>().expect("a number"));
+    // A tick is 10 ms on every Linux that tests run on.
+    Duration::from_millis(ticks.sum::<u64>() * 10)
+}
+
+fn assert_no_more(what: &str, before: f64, after: f64) {
+    println!("{what}: {before:.0} KiB before, {after:.0} KiB after");
+    assert!(after < before * 1.5, "{what}: {before:.0} KiB grew to {after:.0} KiB");
+}
+
+#[tokio::test]
+async fn jobs_that_wait_in_the_queue_cost_the_worker_no_memory() {
+    let mut stage = Stage::new().await;
+    stage.set("OTP_BREAKER_FAILURES", "1").set("OTP_BREAKER_COOLDOWN", "1h").set("OTP_JOB_TTL", "2h");
+    stage.sandbox.stop_listening().await.expect("a port to close");
+    let mut running = stage.worker().await;
+    let client = stage.client().await;
+    publish(&client, &stage.names.jobs, 0..1_000).await;
+    running.until_metric("otp_circuit_open", &[], 1.0).await;
+    running.until_metric("otp_jobs_in_flight", &[], 64.0).await;
+    let (before, began) = (memory(&running), Instant::now());
+    publish(&client, &stage.names.jobs, 1_000..queued()).await;
+    println!("{} jobs queued in {:?}", queued() - 1_000, began.elapsed());
+    assert_no_more("jobs that wait", before, memory(&running));
+    assert_eq!(running.metric("otp_jobs_in_flight", &[]).await, 64.0);
+    assert_eq!(running.stop().await, Some(0));
+    // Other tests share the broker.
+    let deleted = client.channel().queue_delete(stage.names.jobs.as_str().into(), Default::default()).await;
+    assert_eq!(deleted.expect("the queue of jobs"), u32::try_from(queued()).expect("a number of messages"));
+}
+
+#[tokio::test]
+async fn results_that_nobody_reads_pile_up_at_the_broker_and_not_in_the_worker() {
+    const FIRST: usize = 500;
+    const ALL: usize = 4_000;
+    let stage = Stage::new().await;
+    let running = stage.worker().await;
+    let client = stage.client().await;
+    let done = async |jobs: usize| {
+        let confirmed = [("status", "confirmed")];
+        running.until_metric("otp_results_published_total", &confirmed, jobs as f64).await;
+    };
+    publish(&client, &stage.names.jobs, 0..FIRST).await;
+    done(FIRST).await;
+    let before = memory(&running);
+    publish(&client, &stage.names.jobs, FIRST..ALL).await;
+    done(ALL).await;
+    assert_no_more("results that nobody reads", before, memory(&running));
+    running.until_settled(&stage.names).await;
+    assert_eq!(Broker::shared().await.queue_depth(&stage.names.unrouted).await, u32::try_from(ALL).ok());
+    assert_eq!((get(running.http, "/readyz").await.0, stage.sandbox.accepted_total()), (200, ALL as u64));
+    let _ = client.channel().queue_delete(stage.names.unrouted.as_str().into(), Default::default()).await;
+}
+
+/// Reads until every job of `all` has a result.
+async fn every_result(results: &mut Results, mut found: HashSet<String>, all: usize) {
+    while found.len() < all {
+        let result = results.next(LIMIT).await;
+        let (outcome, attempts, may_be_duplicate) = ending(&result);
+        assert_eq!((outcome.as_str(), attempts, may_be_duplicate), ("accepted", 1, false));
+        found.insert(field(&result, "JobId"));
+    }
+}
+
+/// A worker with as many calls under way as it may have, and jobs waiting behind them.
+async fn busy(stage: &mut Stage, at_once: usize, all: usize) -> (Running, Client, Results) {
+    stage.set("OTP_CONCURRENCY", &at_once.to_string()).set("ESMS_TIMEOUT", "2m").set("OTP_SHUTDOWN_GRACE", "3m");
+    stage.sandbox.script(None, vec![Fault::Hold; at_once]);
+    let running = stage.worker().await;
+    let (listener, results) = stage.audience().await;
+    publish(&stage.client().await, &stage.names.jobs, 0..all).await;
+    let calls = stage.sandbox.wait_until_held(at_once as u64);
+    timeout(LIMIT, calls).await.expect("the calls");
+    (running, listener, results)
+}
+
+#[tokio::test]
+async fn a_reply_exchange_that_does_not_confirm_stops_the_taking_of_jobs_until_it_does() {
+    const AT_ONCE: usize = 8;
+    const ALL: usize = 60;
+    let broker = Broker::shared().await;
+    let proxy = Proxy::start(broker.port()).await;
+    let mut stage = Stage::new().await;
+    stage.set("AMQP_URL", &broker.url_through(proxy.port()));
+    let (_running, _listener, mut results) = busy(&mut stage, AT_ONCE, ALL).await;
+    proxy.stall_named("esms-otp-worker publisher", Direction::ToClient);
+    stage.sandbox.release_held();
+    // Published, and not confirmed.
+    let first = results.collect(AT_ONCE, LIMIT).await;
+    let first: HashSet<String> = first.iter().map(|result| field(result, "JobId")).collect();
+    assert_eq!(first.len(), AT_ONCE);
+    let watched = Instant::now();
+    while watched.elapsed() < Duration::from_secs(2) {
+        assert_eq!(broker.unacked(&stage.names.jobs).await as usize, AT_ONCE);
+        assert_eq!(stage.sandbox.stats().requests as usize, AT_ONCE, "nothing more is called");
+    }
+    proxy.resume();
+    every_result(&mut results, first, ALL).await;
+    until("every job is settled", LIMIT, async || broker.messages(&stage.names.jobs).await == 0).await;
+    assert_eq!((stage.sandbox.accepted_total() as usize, stage.sandbox.duplicates()), (ALL, vec![]));
+}
+
+#[tokio::test]
+async fn a_broker_out_of_memory_is_waited_for_without_spinning_and_nothing_is_lost() {
+    const AT_ONCE: usize = 16;
+    const ALL: usize = 200;
+    let broker = Broker::start().await;
+    let mut stage = Stage::on(&broker.url()).await;
+    let (running, _listener, mut results) = busy(&mut stage, AT_ONCE, ALL).await;
+    let watermark = async |share: &str| {
+        broker.eval(&format!("vm_memory_monitor:set_vm_memory_high_watermark({share}).")).await;
+    };
+    watermark("0.0").await;
+    until("the alarm", LIMIT, async || broker.eval("rabbit_alarm:get_alarms().").await.contains("memory")).await;
+    stage.sandbox.release_held();
+    running.until_not_ready().await;
+    running.process.wait_for_log("the broker blocks publishers", LIMIT).await;
+
+    let (used, began) = (processor_time(&running), Instant::now());
+    // It is what happens in this time that is looked at.
+    sleep(Duration::from_secs(5)).await;
+    let (used, took) = (processor_time(&running) - used, began.elapsed());
+    println!("an alarm of {took:?} took {used:?} of processor time");
+    assert!(used < took / 10, "{used:?} of processor time in {took:?}");
+    assert_eq!(get(running.http, "/livez").await.0, 200);
+    assert_eq!(stage.sandbox.stats().requests as usize, AT_ONCE, "nothing more is called");
+    assert!(results.collect(1, Duration::from_millis(200)).await.is_empty());
+
+    watermark("0.4").await;
+    every_result(&mut results, HashSet::new(), ALL).await;
+    running.until_ready().await;
+    until("every job is settled", LIMIT, async || broker.messages(&stage.names.jobs).await == 0).await;
+    assert_eq!((stage.sandbox.accepted_total() as usize, stage.sandbox.duplicates()), (ALL, vec![]));
+    let confirmed = |count| count >= ALL as f64;
+    wait_for(running.http, "otp_results_published_total", &[("status", "confirmed")], confirmed, LIMIT).await;
+}
