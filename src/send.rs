@@ -10,6 +10,7 @@ pub mod esms;
 pub mod rate;
 pub mod retry;
 
+use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -113,51 +114,29 @@ impl Sender {
         loop {
             // Everything else is asked after the waiting, just before the call.
             let turn = self.turn(errand.deadline, holder.stopping()).await;
-            if Instant::now() >= errand.deadline {
-                return Sent::Ended(progress.end_unsettled(Outcome::Expired, "the deadline passed"));
-            }
-            if holder.stopping().is_cancelled() {
-                return stopped(progress, holder.is_remembered());
-            }
-            match holder.custody() {
-                Custody::Ours => {}
-                Custody::OursAfterAnother => progress = progress.after_an_unseen_attempt(),
-                Custody::Lost => return Sent::LeftToAnother(progress),
-                Custody::GivenUp => {
-                    let progress = progress.after_an_unseen_attempt();
-                    return Sent::Ended(progress.end_unsettled(Outcome::Expired, "the broker gave the job up"));
-                }
-            }
-            if progress.ambiguous && self.retry.on_ambiguous == OnAmbiguous::GiveUp {
-                return Sent::Ended(
-                    progress.end_unsettled(Outcome::Unknown, "not sent, because OTP_ON_AMBIGUOUS=give-up"),
-                );
-            }
+            progress = match self.still_to_send(progress, &errand, holder) {
+                ControlFlow::Continue(progress) => progress,
+                ControlFlow::Break(sent) => return sent,
+            };
             // Without a turn the deadline has passed or the worker stops: seen above.
             let Some(turn) = turn else { continue };
             if give_up_at.is_some_and(|at| Instant::now() > at) {
                 return Sent::Ended(progress.end_unsettled(Outcome::Failed, "retries ran out"));
             }
-            let mut begun = progress.clone();
-            begun.begin_attempt();
-            match holder.mark(&begun).await {
-                Marked::Ours => {}
-                Marked::Elsewhere => return Sent::TakenOver,
-                Marked::Unseen => {
-                    progress = progress.after_an_unseen_attempt();
+            match begin(progress, &errand, holder).await {
+                Begun::Attempt(begun) => progress = begun,
+                Begun::Not(sent) => return sent,
+                Begun::AskAgain(now) => {
+                    progress = now;
                     continue;
                 }
-                Marked::NotYet => {
+                Begun::NotYet(now) => {
+                    progress = now;
                     drop(turn);
                     self.wait(Instant::now() + polls.next_wait(), holder.stopping()).await;
                     continue;
                 }
             }
-            // Marking takes a moment, and the deadline is the last word before the first byte.
-            if Instant::now() >= errand.deadline {
-                return Sent::Ended(progress.end_unsettled(Outcome::Expired, "the deadline passed"));
-            }
-            progress = begun;
             // Counted from the first attempt: waiting before it uses nothing up.
             let give_up_at = *give_up_at.get_or_insert_with(|| Instant::now() + self.retry.max_elapsed);
             let class = self.attempt(&errand, body.clone()).await;
@@ -174,6 +153,36 @@ impl Sender {
             holder.pause(&progress, at.saturating_duration_since(Instant::now())).await;
             self.wait(at, holder.stopping()).await;
         }
+    }
+
+    /// Whether a job may be attempted now, as far as is known without asking anybody.
+    fn still_to_send(
+        &self,
+        mut progress: Progress,
+        errand: &Errand<'_>,
+        holder: &impl Holder,
+    ) -> ControlFlow<Sent, Progress> {
+        if Instant::now() >= errand.deadline {
+            return ControlFlow::Break(past_deadline(progress));
+        }
+        if holder.stopping().is_cancelled() {
+            return ControlFlow::Break(stopped(progress, holder.is_remembered()));
+        }
+        match holder.custody() {
+            Custody::Ours => {}
+            Custody::OursAfterAnother => progress = progress.after_an_unseen_attempt(),
+            Custody::Lost => return ControlFlow::Break(Sent::LeftToAnother(progress)),
+            Custody::GivenUp => {
+                let progress = progress.after_an_unseen_attempt();
+                let ending = progress.end_unsettled(Outcome::Expired, "the broker gave the job up");
+                return ControlFlow::Break(Sent::Ended(ending));
+            }
+        }
+        if progress.ambiguous && self.retry.on_ambiguous == OnAmbiguous::GiveUp {
+            let ending = progress.end_unsettled(Outcome::Unknown, "not sent, because OTP_ON_AMBIGUOUS=give-up");
+            return ControlFlow::Break(Sent::Ended(ending));
+        }
+        ControlFlow::Continue(progress)
     }
 
     /// Waits until the circuit and the rate limit let a call through; none if it may not be made any
@@ -254,6 +263,36 @@ impl Sender {
             "attempt failed"
         );
     }
+}
+
+/// Whether an attempt begins.
+enum Begun {
+    /// It does, and is counted.
+    Attempt(Progress),
+    /// Something is known now that was not: whether it may is to be asked again.
+    AskAgain(Progress),
+    /// It is to be tried again a little later.
+    NotYet(Progress),
+    /// It does not, and none will.
+    Not(Sent),
+}
+
+/// Writes down that an attempt begins; from then on it may have been made, whatever happens to this process.
+async fn begin(progress: Progress, errand: &Errand<'_>, holder: &impl Holder) -> Begun {
+    let mut begun = progress.clone();
+    begun.begin_attempt();
+    match holder.mark(&begun).await {
+        // Marking takes a moment, and the deadline has the last word before the first byte.
+        Marked::Ours if Instant::now() >= errand.deadline => Begun::Not(past_deadline(progress)),
+        Marked::Ours => Begun::Attempt(begun),
+        Marked::Unseen => Begun::AskAgain(progress.after_an_unseen_attempt()),
+        Marked::NotYet => Begun::NotYet(progress),
+        Marked::Elsewhere => Begun::Not(Sent::TakenOver),
+    }
+}
+
+fn past_deadline(progress: Progress) -> Sent {
+    Sent::Ended(progress.end_unsettled(Outcome::Expired, "the deadline passed"))
 }
 
 /// A job that must be left because the worker stops. What is not remembered after that and was
