@@ -107,7 +107,9 @@ impl Ending {
         };
         // Strings, numbers and JSON that was parsed: there is nothing in it that can fail.
         let body = serde_json::to_vec(&wire).unwrap_or_default();
-        ResultEvent { outcome: self.outcome, may_be_duplicate: self.may_be_duplicate, body: Bytes::from(body) }
+        // Without room to grow: the ledger may keep it for a day.
+        let body = Bytes::from(body.into_boxed_slice());
+        ResultEvent { outcome: self.outcome, may_be_duplicate: self.may_be_duplicate, body }
     }
 }
 
