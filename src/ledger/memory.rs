@@ -13,7 +13,7 @@ use super::{Fingerprint, follows};
 use crate::result::ResultEvent;
 use crate::send::retry::Progress;
 
-/// The most jobs remembered; about 100 MB of results. The oldest are forgotten first.
+/// The most jobs remembered: 130 to 190 MB, measured with ids that are UUIDs. The oldest are forgotten first.
 const MOST_JOBS: usize = 200_000;
 
 #[derive(Debug)]
