@@ -170,15 +170,24 @@ impl Worker {
     /// The id belongs to a job in flight; whether it is this one's by right, the ledger knows.
     fn spawn_contested(self: &Arc<Self>, job: Job, receipt: Receipt) {
         let worker = Arc::clone(self);
-        self.spawn(async move {
-            match worker.parts.ledger.recorded(worker.ledgers(&job)).await {
-                Some(event) => {
-                    worker.parts.metrics.redelivered(Found::Done);
-                    worker.parts.answers.answer(&job.id, &event, &receipt).await;
-                }
-                None => worker.refuse(&job.id, &receipt, &job.original, ANOTHER_JOB).await,
+        self.spawn(async move { worker.contest(&job, &receipt).await });
+    }
+
+    async fn contest(&self, job: &Job, receipt: &Receipt) {
+        let recorded = tokio::select! {
+            recorded = self.parts.ledger.recorded(self.ledgers(job)) => recorded,
+            () = self.stopping.cancelled() => {
+                receipt.give_back().await;
+                return;
             }
-        });
+        };
+        match recorded {
+            Some(event) => {
+                self.parts.metrics.redelivered(Found::Done);
+                self.parts.answers.answer(&job.id, &event, receipt).await;
+            }
+            None => self.refuse(&job.id, receipt, &job.original, ANOTHER_JOB).await,
+        }
     }
 
     /// A job that may have killed its workers is kept for people, before anything else is done.

@@ -24,10 +24,11 @@ fn away() -> StoreError {
 }
 
 impl Scripted {
-    fn say<T: Send>(&self, asked: String, answers: &Mutex<VecDeque<Result<T, StoreError>>>) -> Reply<'static, T>
-    where
-        T: 'static,
-    {
+    fn say<T: Send + 'static>(
+        &self,
+        asked: String,
+        answers: &Mutex<VecDeque<Result<T, StoreError>>>,
+    ) -> Reply<'static, T> {
         self.asked.lock().unwrap().push(asked);
         let answer = answers.lock().unwrap().pop_front().unwrap_or_else(|| Err(away()));
         std::future::ready(answer).boxed()

@@ -215,6 +215,24 @@ async fn a_worker_that_holds_its_jobs_stops_at_once_and_leaves_them_to_the_next(
 }
 
 #[tokio::test]
+async fn a_worker_that_holds_another_job_of_the_same_id_stops_at_once_too() {
+    let afar = Afar::new(HOLD).await;
+    afar.stage.sandbox.script(None, vec![Fault::Status { code: 503, retry_after: Some("25".into()) }]);
+    let mut running = afar.stage.worker().await;
+    let client = afar.stage.client().await;
+    afar.publish(&client, "an-id").await;
+    until_state(&afar.redis, "an-id", "waiting").await;
+    afar.begin(Trouble::Killed).await;
+    client.publish(&afar.stage.names.jobs, Job::for_phone("0901888485", "an-id")).await;
+    until_errors(&running, 0.0).await;
+    let asked = Instant::now();
+    assert_eq!(running.stop().await, Some(0));
+    assert!(asked.elapsed() < PROMPT, "{:?}", asked.elapsed());
+    let ready = async || Broker::shared().await.queue_depth(&afar.stage.names.jobs).await == Some(2);
+    until("both are back", LIMIT, ready).await;
+}
+
+#[tokio::test]
 async fn a_job_whose_deadline_passes_while_it_is_held_is_expired_and_was_never_sent() {
     let afar = Afar::new(&[("OTP_LEDGER_ON_ERROR", "hold"), ("OTP_JOB_TTL", "1s")]).await;
     let running = afar.stage.worker().await;
