@@ -7,7 +7,9 @@
 mod support;
 
 mod attempts;
+mod balance;
 mod broker_failures;
+mod check;
 mod command_line;
 mod decoding;
 mod dropped;
