@@ -11,6 +11,7 @@ mod broker_failures;
 mod command_line;
 mod decoding;
 mod dropped;
+mod fuzzed;
 mod hostile;
 mod pace;
 mod program;
