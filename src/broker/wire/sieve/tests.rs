@@ -196,6 +196,14 @@ fn repaired_frames_are_counted() {
 }
 
 #[test]
+fn a_string_that_overruns_its_method_leaves_the_end_marker_alone() {
+    let cut = raw_frame(METHOD, &[&[0, 60, 0, 60, 0][..], &[0; 9], &[0, 2, b'q']].concat());
+    assert_eq!(sift(&cut), cut);
+    let stub = raw_frame(METHOD, &[0, 60, 0]);
+    assert_eq!(sift(&stub), stub);
+}
+
+#[test]
 fn a_change_before_an_unreadable_field_is_counted() {
     let table = [short(b"\xff"), b"F".to_vec(), sized(&[short(b"\xff"), b"?".to_vec()].concat())].concat();
     let start = raw_frame(METHOD, &[&[0, 10, 0, 10, 0, 9][..], &sized(&table)].concat());
