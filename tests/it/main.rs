@@ -13,6 +13,7 @@ mod check;
 mod command_line;
 mod decoding;
 mod dropped;
+mod fuzzed;
 mod hostile;
 mod ledger;
 mod pace;
