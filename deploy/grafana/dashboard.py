@@ -143,7 +143,7 @@ def bars(title, description, unit, queries, thresholds):
         "reduceOptions": {"calcs": ["lastNotNull"], "fields": "", "values": False},
     }
     return panel(
-        "bargauge", title, description, unit, queries, options, thresholds, instant=True, min=0,
+        "bargauge", title, description, unit, queries, options, thresholds, instant=True, min=0, decimals=0,
         color={"mode": "thresholds"}, noValue="none",
     )
 
@@ -409,12 +409,17 @@ def workers():
         max=1,
     )
     yield 6, 7, graph(
-        "Connections made",
-        "Connections made to the broker each interval. A worker makes three when it starts, and again whenever it has lost them.",
-        "suffix:connections",
-        [("{{instance}}", sum_by("instance", increase("otp_broker_connections_total")))],
+        "Restarts and reconnects",
+        "`restarts`: workers that started anew under the same address; a pod that is replaced gets another. `reconnects`: connections "
+        "made to the broker by workers that ran already; each has three.",
+        "suffix:times",
+        [
+            ("restarts", f"sum(changes({select('process_start_time_seconds')}[$__rate_interval]))"),
+            ("reconnects", f"sum({increase('otp_broker_connections_total')})"),
+        ],
+        colours={"restarts": RED, "reconnects": ORANGE},
         style="bars",
-        stacked=True,
+        decimals=0,
     )
     yield 6, 7, graph(
         "Ledger errors",

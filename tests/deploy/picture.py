@@ -26,7 +26,7 @@ BACKGROUND, PANEL, EDGE, TEXT, FAINT, GRID = "#111217", "#181B1F", "#2C3235", "#
 PALETTE = ["#7EB26D", "#EAB839", "#6ED0E0", "#EF843C", "#E24D42", "#1F78C1", "#BA43A9", "#705DA0", "#508642", "#CCA300"]
 
 # One cell of Grafana's grid, in inches, and the space between panels.
-CELL_WIDTH, CELL_HEIGHT, GAP = 0.74, 0.42, 0.11
+CELL_WIDTH, CELL_HEIGHT, GAP = 0.74, 0.36, 0.1
 TOP, BOTTOM, SIDE = 0.75, 0.5, 0.2
 
 
@@ -37,12 +37,14 @@ def scaled(value, base, names):
     return value / base**place, names[place]
 
 
-def plain(value):
+def plain(value, decimals=None):
+    if decimals is not None:
+        return f"{value:,.{decimals}f}"
     return f"{value:,.0f}" if abs(value) >= 100 or value == int(value) else f"{value:.3g}"
 
 
-def formatted(value, unit):
-    """A value as Grafana writes it."""
+def formatted(value, unit, decimals=None):
+    """A value much as Grafana writes it."""
     if unit == "percentunit":
         return f"{value * 100:.3g}%"
     if unit == "s":
@@ -54,8 +56,8 @@ def formatted(value, unit):
     if unit == "currencyVND":
         return "{:.3g}{} đ".format(*scaled(value, 1000, ["", "K", " Mil", " Bil"]))
     if unit.startswith("suffix:"):
-        return f"{plain(value)} {unit.removeprefix('suffix:')}"
-    return plain(value)
+        return f"{plain(value, decimals)} {unit.removeprefix('suffix:')}"
+    return plain(value, decimals)
 
 
 def named(template, labels):
@@ -123,7 +125,7 @@ class Canvas:
     def frame(self, left, bottom, width, height):
         inches = self.figure.dpi_scale_trans
         style = "round,pad=0,rounding_size=0.04"
-        patch = FancyBboxPatch((left, bottom), width, height, style, facecolor=PANEL, edgecolor=EDGE, linewidth=0.8, transform=inches)
+        patch = FancyBboxPatch((left, bottom), width, height, style, facecolor=PANEL, edgecolor=EDGE, linewidth=0.8, transform=inches, zorder=-1)
         self.figure.patches.append(patch)
 
 
@@ -132,7 +134,7 @@ def draw_heading(canvas, panel):
     canvas.text(left + 0.05, bottom + height / 2, f"▾  {panel['title']}", fontsize=11, fontweight="bold")
 
 
-def draw_graph(canvas, panel, box, series):
+def draw_graph(canvas, panel, box, series, seconds):
     left, bottom, width, height = box
     unit, custom = panel["fieldConfig"]["defaults"]["unit"], panel["fieldConfig"]["defaults"]["custom"]
     axes = canvas.axes(left + 0.72, bottom + 0.62, width - 0.86, height - 1.0)
@@ -144,8 +146,11 @@ def draw_graph(canvas, panel, box, series):
         for step in panel["fieldConfig"]["defaults"]["thresholds"]["steps"][1:]:
             if step["value"] <= highest:
                 axes.axhline(step["value"], color=step["color"], linewidth=0.9, linestyle=(0, (4, 3)), alpha=0.8)
-    style(axes, unit)
-    draw_legend(canvas, left + 0.15, bottom + 0.17, width - 0.25, drawn, unit)
+    style(axes, unit, seconds // 60)
+    counts = panel["fieldConfig"]["defaults"].get("decimals") == 0
+    nothing = not any(value for _, _, values, _ in drawn for value in values)
+    axes.yaxis.set_major_locator(plt.MaxNLocator(1 if nothing else 4, integer=counts))
+    draw_legend(canvas, left + 0.15, bottom + 0.17, width - 0.25, drawn, panel)
 
 
 def plot(axes, drawn, custom):
@@ -179,11 +184,12 @@ def top_of(axes, drawn, custom, given):
     return highest
 
 
-def style(axes, unit):
-    axes.yaxis.set_major_formatter(lambda value, _: formatted(value, unit))
-    axes.yaxis.set_major_locator(plt.MaxNLocator(4, integer=unit == "none"))
+def style(axes, unit, minutes):
+    # The words are in the legend, and there is little room here.
+    short = "none" if unit.startswith("suffix:") else unit
+    axes.yaxis.set_major_formatter(lambda value, _: formatted(value, short))
     axes.xaxis.set_major_formatter(dates.DateFormatter("%H:%M"))
-    axes.xaxis.set_major_locator(plt.MaxNLocator(5) if not axes.lines and not axes.collections else dates.AutoDateLocator(maxticks=6))
+    axes.xaxis.set_major_locator(dates.MinuteLocator(interval=max(1, minutes // 5)))
     axes.tick_params(colors=FAINT, labelsize=7, length=0)
     axes.grid(True, color=GRID, linewidth=0.8)
     axes.set_axisbelow(True)
@@ -192,21 +198,22 @@ def style(axes, unit):
     axes.margins(x=0)
 
 
-def draw_legend(canvas, left, bottom, width, drawn, unit):
-    """One line, shortened to what fits."""
-    at = left
-    for name, _, values, colour in drawn:
-        words = f"{name}: {formatted(last(values), unit)}" if math.isfinite(last(values)) else name
-        needs = 0.28 + 0.068 * len(words)
+def draw_legend(canvas, left, bottom, width, drawn, panel):
+    """One line, shortened to what fits, the largest first."""
+    at, defaults = left, panel["fieldConfig"]["defaults"]
+    largest_first = sorted(drawn, key=lambda each: -last(each[2]) if math.isfinite(last(each[2])) else math.inf)
+    for name, _, values, colour in largest_first:
+        words = f"{name}: {formatted(last(values), defaults['unit'], defaults.get('decimals'))}" if math.isfinite(last(values)) else name
+        needs = 0.34 + 0.057 * len(words)
         if at + needs > left + width:
             canvas.text(at, bottom, "…", color=FAINT, fontsize=7.5)
             return
-        canvas.text(at, bottom, "━", color=colour, fontsize=9)
-        canvas.text(at + 0.17, bottom, words, color=FAINT, fontsize=7.2)
+        canvas.text(at, bottom, "■", color=colour, fontsize=10)
+        canvas.text(at + 0.16, bottom, words, color=FAINT, fontsize=7.2)
         at += needs
 
 
-def draw_number(canvas, panel, box, series):
+def draw_number(canvas, panel, box, series, _):
     left, bottom, width, height = box
     unit = panel["fieldConfig"]["defaults"]["unit"]
     series = list(series) or [(panel["fieldConfig"]["defaults"]["noValue"], [], [])]
@@ -221,14 +228,14 @@ def draw_number(canvas, panel, box, series):
             spark.set_ylim(0, max((each for each in values if math.isfinite(each)), default=1) * 1.15 or 1)
             spark.margins(x=0)
             spark.axis("off")
-        words = formatted(value, unit) if math.isfinite(value) else name
+        words = formatted(value, unit, panel["fieldConfig"]["defaults"].get("decimals")) if math.isfinite(value) else name
         middle = left + (place + 0.5) * share
         canvas.text(middle, bottom + height * 0.52, words, color=colour, fontsize=21, ha="center", fontweight="bold")
         if len(series) > 1:
             canvas.text(middle, bottom + height * 0.2, name, color=FAINT, fontsize=8, ha="center")
 
 
-def draw_bars(canvas, panel, box, series):
+def draw_bars(canvas, panel, box, series, _):
     left, bottom, width, height = box
     unit, colour = panel["fieldConfig"]["defaults"]["unit"], panel["fieldConfig"]["defaults"]["thresholds"]["steps"][0]["color"]
     ranked = sorted(((last(values), name) for name, _, values in series if math.isfinite(last(values))), reverse=True)[:10]
@@ -236,7 +243,7 @@ def draw_bars(canvas, panel, box, series):
     axes.barh(range(len(ranked)), [value for value, _ in ranked], color=colour, height=0.55, alpha=0.85)
     axes.set_yticks(range(len(ranked)), [name for _, name in ranked], color=TEXT, fontsize=8)
     for place, (value, _) in enumerate(ranked):
-        axes.annotate(f"  {formatted(value, unit)}", (value, place), color=FAINT, fontsize=8, va="center")
+        axes.annotate(f"  {formatted(value, unit, 0)}", (value, place), color=FAINT, fontsize=8, va="center")
     axes.set_ylim(max(len(ranked), 4) - 0.5, -0.5)
     axes.set_xticks([])
     axes.tick_params(length=0)
@@ -251,9 +258,9 @@ def draw(canvas, panel, prometheus, seconds):
     box = canvas.box(panel["gridPos"])
     left, bottom, width, height = box
     canvas.frame(*box)
-    canvas.text(left + 0.12, bottom + height - 0.17, panel["title"], fontsize=8.5, fontweight="medium")
+    canvas.text(left + 0.12, bottom + height - 0.17, panel["title"], fontsize=8.5)
     drawer = {"timeseries": draw_graph, "stat": draw_number, "bargauge": draw_bars}[panel["type"]]
-    drawer(canvas, panel, box, list(series_of(panel, prometheus, seconds)))
+    drawer(canvas, panel, box, list(series_of(panel, prometheus, seconds)), seconds)
 
 
 def main():
