@@ -432,9 +432,9 @@ def workers():
     )
     yield 8, 7, graph(
         "CPU",
-        "Of one core, by worker. The worker counts whole seconds, so that an idle one shows steps.",
+        "Of one core, by worker, over five minutes: the worker counts whole seconds.",
         "percentunit",
-        [("{{instance}}", sum_by("instance", rate("process_cpu_seconds_total")))],
+        [("{{instance}}", sum_by("instance", f"rate({select('process_cpu_seconds_total')}[5m])"))],
     )
     yield 8, 7, graph(
         "Memory",

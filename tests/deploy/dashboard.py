@@ -150,7 +150,7 @@ def wrong_with_legends(panel, expressions):
     for target in panel["targets"]:
         names = promql.named(target["expr"])
         labels = names.by.union(*(expressions.labels_of(each.metric) or set() for each in names.selectors))
-        for label in re.findall(r"\{\{(\w+)\}\}", target["legendFormat"]):
+        for label in re.findall(r"\{\{(\w+)\}\}", target.get("legendFormat", "")):
             if label not in labels:
                 yield f"its legend names {label}, which nothing in query {target['refId']} has"
 

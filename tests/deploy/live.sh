@@ -21,10 +21,10 @@ picture=${1:-}
 
 die() {
     echo "live: $*" >&2
-    for log in prometheus sandbox a b send; do
-        if [ -s "$dir/$log.log" ]; then
-            echo "live: the end of $log.log:" >&2
-            tail -n 5 "$dir/$log.log" >&2
+    for log in prometheus.log sandbox.log a.log b.log send.log dashboard.txt; do
+        if [ -s "$dir/$log" ]; then
+            echo "live: the end of $log:" >&2
+            tail -n 5 "$dir/$log" >&2
         fi
     done
     exit 1
@@ -203,7 +203,7 @@ under_load() {
     until_ok 60 'every panel has data' check_dashboard
     say "$(cat "$dir/dashboard.txt")"
     [ -z "$(fired 'severity="page"')" ] || die "somebody was paged: $(fired 'severity="page"')"
-    say "nobody was paged; tickets: $(fired 'severity="ticket"')"
+    say "nobody was paged; tickets: $(fired 'severity="ticket"' | grep . || echo none)"
 }
 
 draw() {
@@ -212,7 +212,7 @@ draw() {
     say "drawn: $picture"
 }
 
-refuses() { fired 'severity="page"' | grep -q OtpAccountRefused; }
+account_refused() { fired 'severity="page"' | grep -q OtpAccountRefused; }
 
 what_it_says() {
     curl -fs "$prometheus/api/v1/alerts" | python3 -c '
@@ -228,7 +228,7 @@ empty_account() {
         "127.0.0.1:$sandbox/_sandbox/forced"
     load "$REFUSED_FOR" 20000000 &
     loading=$!
-    until_ok "$FIRES_WITHIN" 'OtpAccountRefused fires' refuses
+    until_ok "$FIRES_WITHIN" 'OtpAccountRefused fires' account_refused
     say "OtpAccountRefused fired $((SECONDS - since)) s after the account was empty"
     what_it_says
     wait "$loading" || [ $? = 1 ] || die 'the load failed'
