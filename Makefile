@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help build run demo test lint broker
+.PHONY: help build run demo test lint services
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -14,7 +14,7 @@ run: ## the worker against the real endpoint, with the settings in the environme
 demo: ## the worker against a private RabbitMQ and a pretended eSMS
 	@tests/demo/run.sh
 
-test: broker ## all tests, against a private RabbitMQ
+test: services ## all tests, against a private RabbitMQ and Redis
 	cargo test --locked
 
 lint: ## formatting, clippy and documentation; warnings are errors
@@ -22,5 +22,5 @@ lint: ## formatting, clippy and documentation; warnings are errors
 	cargo clippy --all-targets --locked -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --no-deps --locked --document-private-items
 
-broker: ## installs RabbitMQ where it is missing
-	@tests/support/install-broker.sh
+services: ## installs RabbitMQ and Redis where they are missing
+	@tests/support/install-services.sh

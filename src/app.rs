@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use secrecy::ExposeSecret;
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -76,7 +77,12 @@ pub async fn run(config: Config, stop: CancellationToken, abort: CancellationTok
 
     let parts = Parts {
         sender: Sender::new(esms, config.pace, config.retry.clone(), Arc::clone(&metrics)),
-        ledger: Ledger::in_memory(config.ledger_ttl),
+        ledger: Ledger::new(
+            &config.ledger,
+            config.esms.timeout,
+            config.esms.secret_key.expose_secret(),
+            Arc::clone(&metrics),
+        ),
         answers: Answers::new(results, replies, &config.broker, Arc::clone(&metrics)),
         metrics: Arc::clone(&metrics),
     };

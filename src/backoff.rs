@@ -32,6 +32,9 @@ impl Policy {
     /// How connections to the broker are tried again: soon at first, then about every 10 s, for ever.
     pub const RECONNECT: Policy = Policy { initial: Duration::from_millis(100), longest: Duration::from_secs(10) };
 
+    /// How something that another process will settle soon is asked about: at once, then about every second.
+    pub const POLL: Policy = Policy { initial: Duration::from_millis(50), longest: Duration::from_secs(1) };
+
     /// A policy of these waits.
     ///
     /// # Errors

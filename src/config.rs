@@ -4,10 +4,12 @@
 //! mistake. A message names the setting and the rule; it repeats no value that may be secret.
 
 mod broker;
+mod ledger;
 mod reader;
 pub mod settings;
 
 pub use broker::{BrokerConfig, TopologyMode};
+pub use ledger::{LedgerConfig, OnLedgerError, StoreConfig};
 pub use reader::{ConfigError, Mistake, Source};
 
 use std::collections::BTreeSet;
@@ -39,8 +41,8 @@ pub struct Config {
     pub pace: PaceConfig,
     /// The provider.
     pub esms: EsmsConfig,
-    /// How long a job done is remembered.
-    pub ledger_ttl: Duration,
+    /// Where jobs are remembered.
+    pub ledger: LedgerConfig,
     /// The time between a signal and the end of the process.
     pub shutdown_grace: Duration,
     /// Where metrics and health are served.
@@ -122,14 +124,18 @@ impl Config {
     /// Every mistake in the settings, together.
     pub fn read(source: &Source<'_>) -> Result<Self, ConfigError> {
         let mut reader = Reader::new(source);
+        let broker = BrokerConfig::from_reader(&mut reader);
+        let concurrency = concurrency(&mut reader);
+        let job_ttl = reader.duration(&settings::OTP_JOB_TTL, Duration::from_secs(1));
+        let retry = RetryConfig::from_reader(&mut reader);
         let config = Self {
-            broker: BrokerConfig::from_reader(&mut reader),
-            concurrency: concurrency(&mut reader),
-            job_ttl: reader.duration(&settings::OTP_JOB_TTL, Duration::from_secs(1)),
-            retry: RetryConfig::from_reader(&mut reader),
+            broker,
+            concurrency,
+            job_ttl,
+            ledger: LedgerConfig::from_reader(&mut reader, retry.on_ambiguous, job_ttl),
+            retry,
             pace: PaceConfig::from_reader(&mut reader),
             esms: EsmsConfig::from_reader(&mut reader),
-            ledger_ttl: ledger_ttl(&mut reader),
             shutdown_grace: reader.duration(&settings::OTP_SHUTDOWN_GRACE, Duration::from_millis(1)),
             http_addr: http_addr(&mut reader),
             log: LogConfig::from_reader(&mut reader),
@@ -150,14 +156,6 @@ fn concurrency(reader: &mut Reader<'_>) -> u16 {
             text.parse::<u16>().ok().filter(|n| *n > 0).ok_or_else(|| "must be a whole number from 1 to 65535".into())
         })
         .unwrap_or(1)
-}
-
-fn ledger_ttl(reader: &mut Reader<'_>) -> Duration {
-    if reader.text(&settings::OTP_LEDGER_URL).trim() != "memory:" {
-        // The text is not repeated: a ledger's address may hold a password.
-        reader.mistake(&settings::OTP_LEDGER_URL, "must be memory:");
-    }
-    reader.duration(&settings::OTP_LEDGER_TTL, Duration::from_secs(1))
 }
 
 fn http_addr(reader: &mut Reader<'_>) -> SocketAddr {

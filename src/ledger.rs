@@ -1,58 +1,37 @@
 //! What has been sent, or may have been: a job known here is not sent as if it were new.
 //!
-//! In memory: it is this process's knowledge, bounded and expiring, and it goes with the process.
+//! A job is claimed, marked as being sent before the first byte of each attempt, and done with its
+//! whole result. What is kept where is the [`store`]'s; what follows from it is decided here.
 
-use std::collections::hash_map::RandomState;
-use std::collections::{HashMap, VecDeque};
-use std::hash::BuildHasher;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+pub mod fingerprint;
+pub mod link;
+pub mod memory;
+pub mod redis;
+pub mod store;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
-use tokio::time::Instant;
+use tokio::time::sleep;
+use tracing::{debug, info, warn};
+use uuid::Uuid;
 
+use crate::backoff::Policy;
+use crate::config::{LedgerConfig, OnLedgerError, StoreConfig};
 use crate::job::OtpRequest;
 use crate::result::ResultEvent;
 use crate::send::retry::Progress;
+use crate::telemetry::metrics::Metrics;
+pub use fingerprint::{Fingerprint, Fingerprints};
+pub use link::Address;
+use memory::Memory;
+use redis::Redis;
+pub use store::Finish;
+use store::{Ask, Claim, Left, Note, Stage, Store, StoreError};
 
-/// The most jobs remembered; about 100 MB of results. The oldest are forgotten first.
-const MOST_JOBS: usize = 200_000;
-
-/// Tells one job from another under the same id. Keyed by this process and not reversible in
-/// practice: it is made from a phone number.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Fingerprint(u64);
-
-/// What the ledger knows of a job.
-#[derive(Clone, Debug)]
-pub enum Known {
-    /// Nothing.
-    Nothing,
-    /// The job has ended; this is its result.
-    Done(ResultEvent),
-    /// It was left between two attempts.
-    Unsettled(Left),
-    /// The id belongs to another job.
-    AnotherJob,
-}
-
-/// A job that was left between two attempts.
-#[derive(Clone, Debug)]
-pub struct Left {
-    /// What it has been through.
-    pub progress: Progress,
-    /// Its delivery count when it was left, where its queue counts.
-    pub delivery_count: Option<u64>,
-}
-
-impl Left {
-    /// The progress of the job when it comes again with `delivery_count`. The broker counts every
-    /// delivery it takes back: a count that grew by our own alone shows that no other worker lost
-    /// the job meanwhile, and so that none sent it unseen.
-    pub fn resumed_by(self, delivery_count: Option<u64>) -> Progress {
-        let only_ours = follows(self.delivery_count, delivery_count);
-        if only_ours { self.progress } else { self.progress.after_an_unseen_attempt() }
-    }
-}
+/// What a lease lasts longer than an attempt can: two steps of the store, and a pause of the process.
+pub const LEASE_MARGIN: Duration = Duration::from_secs(5);
 
 /// Whether `later` is the delivery right after `earlier`. RabbitMQ 4 gives no count with a first
 /// delivery, where 3.10 gives 0; every later one has a count, unless its queue counts none.
@@ -60,224 +39,242 @@ pub fn follows(earlier: Option<u64>, later: Option<u64>) -> bool {
     later.is_some_and(|later| later.checked_sub(1) == Some(earlier.unwrap_or_default()))
 }
 
+/// A delivery's job, as the ledger is asked about it.
+#[derive(Clone, Copy, Debug)]
+pub struct Job<'a> {
+    /// Its id.
+    pub id: &'a str,
+    /// What tells it from another under the same id.
+    pub fingerprint: Fingerprint,
+    /// Whether the broker had delivered it before.
+    pub redelivered: bool,
+    /// How often its queue has taken it back, where it counts.
+    pub delivery_count: Option<u64>,
+}
+
+/// What a delivery meets.
 #[derive(Debug)]
-enum State {
+pub enum Claimed {
+    /// The job is this delivery's to work, and this is what it has been through.
+    Ours(Hold, Progress),
+    /// Another worker has it, for this long at most unless it goes on with it.
+    Elsewhere(Duration),
+    /// It has ended; this is its result.
     Done(ResultEvent),
-    Unsettled(Left),
+    /// The id belongs to another job.
+    AnotherJob,
 }
 
+/// One holding of a job, from its claim to its end or its going back.
 #[derive(Debug)]
-struct Entry {
-    fingerprint: Fingerprint,
-    state: State,
-    expires: Instant,
+pub struct Hold {
+    owner: String,
+    steps: AtomicU32,
+    /// The store could not be reached, and the job goes on without it.
+    apart: AtomicBool,
 }
 
-#[derive(Debug, Default)]
-struct Entries {
-    jobs: HashMap<String, Entry>,
-    /// Ids in the order of expiry, which is the order of recording since all live equally long. An
-    /// id recorded twice is here twice; only the place that matches its entry counts.
-    order: VecDeque<(Instant, String)>,
+impl Hold {
+    fn step(&self) -> u32 {
+        self.steps.fetch_add(1, Ordering::Relaxed) + 1
+    }
+
+    fn is_apart(&self) -> bool {
+        self.apart.load(Ordering::Relaxed)
+    }
 }
 
-/// Jobs that have ended, and jobs left unsettled.
+/// Whether an attempt may begin.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Marked {
+    /// It may.
+    Ours,
+    /// The store cannot be reached, and from here the job goes on without it.
+    Unseen,
+    /// Another worker has the job.
+    Elsewhere,
+    /// The store cannot be reached, and is to be waited for.
+    NotYet,
+}
+
+/// The ledger.
 #[derive(Debug)]
 pub struct Ledger {
-    ttl: Duration,
-    most_jobs: usize,
-    keys: RandomState,
-    entries: Mutex<Entries>,
+    store: Box<dyn Store>,
+    /// Whether the store is another process's, and so outlives this one.
+    outlives: bool,
+    on_error: OnLedgerError,
+    /// The endings that could not be written to the store, for as long as this process lives.
+    apart: Memory,
+    fingerprints: Fingerprints,
+    process: Uuid,
+    holds: AtomicU64,
+    reachable: AtomicBool,
+    metrics: Arc<Metrics>,
 }
 
 impl Ledger {
-    /// A ledger that remembers each job for `ttl`.
-    pub fn in_memory(ttl: Duration) -> Self {
-        Self { ttl, most_jobs: MOST_JOBS, keys: RandomState::new(), entries: Mutex::default() }
+    /// The ledger of these settings. `attempt` is the limit on one attempt; fingerprints are made with
+    /// `secret`.
+    pub fn new(config: &LedgerConfig, attempt: Duration, secret: &str, metrics: Arc<Metrics>) -> Self {
+        let (store, outlives): (Box<dyn Store>, bool) = match &config.store {
+            StoreConfig::Memory => (Box::new(Memory::new(config.ttl)), false),
+            StoreConfig::Redis(address) => {
+                (Box::new(Redis::new(address.clone(), attempt + LEASE_MARGIN, config.ttl)), true)
+            }
+        };
+        Self {
+            store,
+            outlives,
+            on_error: config.on_error,
+            apart: Memory::new(config.ttl),
+            fingerprints: Fingerprints::new(secret),
+            process: Uuid::new_v4(),
+            holds: AtomicU64::default(),
+            reachable: AtomicBool::new(true),
+            metrics,
+        }
     }
 
     /// The fingerprint of a job.
     pub fn fingerprint(&self, request: &OtpRequest) -> Fingerprint {
-        Fingerprint(self.keys.hash_one(request))
+        self.fingerprints.of(request)
     }
 
-    /// What is known of the job `id`.
-    pub fn look_up(&self, id: &str, fingerprint: Fingerprint) -> Known {
-        let entries = self.entries();
-        match entries.jobs.get(id).filter(|entry| entry.expires > Instant::now()) {
-            None => Known::Nothing,
-            Some(entry) if entry.fingerprint != fingerprint => Known::AnotherJob,
-            Some(Entry { state: State::Done(event), .. }) => Known::Done(event.clone()),
-            Some(Entry { state: State::Unsettled(left), .. }) => Known::Unsettled(left.clone()),
+    /// Whether every attempt of any worker is known here: the store is shared, and no worker sends
+    /// while it cannot reach it.
+    pub fn sees_every_attempt(&self) -> bool {
+        self.outlives && self.on_error == OnLedgerError::Hold
+    }
+
+    /// Asks for a job; with `hold`, for as long as it takes.
+    pub async fn claim(&self, job: Job<'_>) -> Claimed {
+        let owner = format!("{}:{}", self.process, self.holds.fetch_add(1, Ordering::Relaxed));
+        let ask = Ask { id: job.id, fingerprint: job.fingerprint, owner: &owner, delivery_count: job.delivery_count };
+        // What this process could not write to the store.
+        let apart = self.apart.look_up(&ask);
+        if let Claim::Done(event) = apart {
+            return Claimed::Done(event);
         }
+        let (claim, unreachable) = match self.insist(|| self.store.claim(ask)).await {
+            Some(claim) => (claim, false),
+            None => (apart, true),
+        };
+        self.met(claim, job.redelivered, Hold { owner, steps: AtomicU32::default(), apart: unreachable.into() })
     }
 
-    /// The job `id` has ended with this result.
-    pub fn record_done(&self, id: &str, fingerprint: Fingerprint, event: ResultEvent) {
-        self.record(id, fingerprint, State::Done(event));
-    }
-
-    /// The job `id` was left between two attempts.
-    pub fn record_unsettled(&self, id: &str, fingerprint: Fingerprint, left: Left) {
-        self.record(id, fingerprint, State::Unsettled(left));
-    }
-
-    fn record(&self, id: &str, fingerprint: Fingerprint, state: State) {
-        let now = Instant::now();
-        let expires = now + self.ttl;
-        let mut entries = self.entries();
-        entries.jobs.insert(id.to_owned(), Entry { fingerprint, state, expires });
-        entries.order.push_back((expires, id.to_owned()));
-        entries.forget(now, self.most_jobs);
-    }
-
-    fn entries(&self) -> MutexGuard<'_, Entries> {
-        // No code panics while it holds this lock, and the map is whole even if some did.
-        self.entries.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl Entries {
-    fn forget(&mut self, now: Instant, most: usize) {
-        while let Some((expires, _)) = self.order.front() {
-            if *expires > now && self.order.len() <= most {
-                return;
-            }
-            let Some((expires, id)) = self.order.pop_front() else { return };
-            if self.jobs.get(&id).is_some_and(|entry| entry.expires == expires) {
-                self.jobs.remove(&id);
+    fn met(&self, claim: Claim, redelivered: bool, hold: Hold) -> Claimed {
+        let seen = self.sees_every_attempt();
+        match claim {
+            Claim::Done(event) => Claimed::Done(event),
+            Claim::Elsewhere(left) => Claimed::Elsewhere(left),
+            Claim::AnotherJob => Claimed::AnotherJob,
+            // That nothing is written shows that nothing was sent only where all that is sent is written.
+            Claim::New if redelivered && !seen => Claimed::Ours(hold, Progress::default().after_an_unseen_attempt()),
+            Claim::New => Claimed::Ours(hold, Progress::default()),
+            Claim::Left(Left::Released, progress) => Claimed::Ours(hold, progress),
+            Claim::Left(Left::Lapsed, progress) if seen => Claimed::Ours(hold, progress),
+            Claim::Left(Left::Lapsed | Left::Sending, progress) => {
+                Claimed::Ours(hold, progress.after_an_unseen_attempt())
             }
         }
     }
-}
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::job::decode;
-    use crate::result::{Ending, Outcome};
-    use std::time::SystemTime;
-
-    fn request(phone: &str) -> OtpRequest {
-        decode(format!(r#"{{"Phone":"{phone}","MultiChannelTempId":"1"}}"#).as_bytes(), None).unwrap()
-    }
-
-    fn event() -> ResultEvent {
-        Ending::without_attempt(Outcome::Expired, "a test").into_event("a", SystemTime::UNIX_EPOCH)
-    }
-
-    #[test]
-    fn a_job_done_is_known_with_its_result_and_another_under_its_id_is_told_apart() {
-        let ledger = Ledger::in_memory(Duration::from_secs(60));
-        let (one, other) = (ledger.fingerprint(&request("0901888484")), ledger.fingerprint(&request("0901888485")));
-        assert!(matches!(ledger.look_up("a", one), Known::Nothing));
-        ledger.record_done("a", one, event());
-        assert!(matches!(ledger.look_up("a", one), Known::Done(found) if found == event()));
-        assert!(matches!(ledger.look_up("a", other), Known::AnotherJob));
-    }
-
-    #[test]
-    fn only_the_very_next_count_follows() {
-        for (earlier, later) in [(Some(0), Some(1)), (Some(7), Some(8)), (None, Some(1))] {
-            assert!(follows(earlier, later), "{earlier:?} {later:?}");
+    /// Marks an attempt as under way, before its first byte; `begun` counts it. The lease is renewed.
+    pub async fn mark(&self, job: Job<'_>, hold: &Hold, begun: &Progress) -> Marked {
+        if hold.is_apart() {
+            return Marked::Ours;
         }
-        let most = Some(u64::MAX);
-        for (earlier, later) in [
-            (Some(0), Some(0)),
-            (Some(0), Some(2)),
-            (Some(2), Some(1)),
-            (None, Some(0)),
-            (None, Some(2)),
-            (None, None),
-            (Some(0), None),
-            (most, most),
-            (most, Some(0)),
-            (most, None),
-        ] {
-            assert!(!follows(earlier, later), "{earlier:?} {later:?}");
+        match self.note(job, hold, Stage::Sending, begun).await {
+            Ok(true) => Marked::Ours,
+            Ok(false) => Marked::Elsewhere,
+            Err(_) if self.on_error == OnLedgerError::Hold => Marked::NotYet,
+            Err(_) => {
+                hold.apart.store(true, Ordering::Relaxed);
+                if job.redelivered { Marked::Unseen } else { Marked::Ours }
+            }
         }
     }
 
-    #[test]
-    fn a_job_nobody_had_meanwhile_is_resumed_as_it_was_left() {
-        let left = |delivery_count| Left { progress: Progress { attempts: 2, ..Progress::default() }, delivery_count };
-        for (before, now) in [(Some(3), Some(4)), (None, Some(1))] {
-            let progress = left(before).resumed_by(now);
-            assert_eq!((progress.attempts, progress.ambiguous), (2, false));
+    /// An attempt is over, and the next is `wait` away. That this is not written makes the attempt
+    /// count as under way, which is the careful mistake.
+    pub async fn pause(&self, job: Job<'_>, hold: &Hold, progress: &Progress, wait: Duration) {
+        if !hold.is_apart() {
+            let _ = self.note(job, hold, Stage::Waiting(wait), progress).await;
         }
     }
 
-    #[test]
-    fn a_job_another_worker_may_have_sent_meanwhile_is_resumed_as_ambiguous() {
-        for (before, now) in [(Some(3), Some(5)), (Some(3), Some(3)), (None, None), (Some(3), None)] {
-            let left = Left { progress: Progress { attempts: 2, ..Progress::default() }, delivery_count: before };
-            let mut progress = left.resumed_by(now);
-            assert!(progress.ambiguous && !progress.may_be_duplicate, "{before:?} {now:?}");
-            progress.begin_attempt();
-            assert!(progress.may_be_duplicate);
+    /// The job goes back to the broker. That this is not written makes the next worker wait for the
+    /// lease's end.
+    pub async fn release(&self, job: Job<'_>, hold: &Hold, progress: &Progress) {
+        if hold.is_apart() {
+            self.apart.record_left(job.id, job.fingerprint, progress, job.delivery_count);
+        } else {
+            let _ = self.note(job, hold, Stage::Released(job.delivery_count), progress).await;
         }
     }
 
-    #[test]
-    fn what_was_ambiguous_when_it_was_left_stays_so() {
-        let progress = Progress { attempts: 1, ambiguous: true, ..Progress::default() };
-        assert!(Left { progress, delivery_count: Some(0) }.resumed_by(Some(1)).ambiguous);
+    /// Whether what was noted of a held job is there after this process's end.
+    pub fn outlives(&self, hold: &Hold) -> bool {
+        self.outlives && !hold.is_apart()
     }
 
-    #[tokio::test(start_paused = true)]
-    async fn a_job_left_unsettled_is_known_until_its_result_takes_its_place() {
-        let ledger = Ledger::in_memory(Duration::from_secs(60));
-        let print = ledger.fingerprint(&request("0901888484"));
-        let other = ledger.fingerprint(&request("0901888485"));
-        ledger.record_unsettled("a", print, Left { progress: Progress::default(), delivery_count: Some(4) });
-        assert!(matches!(ledger.look_up("a", print), Known::Unsettled(left) if left.delivery_count == Some(4)));
-        assert!(matches!(ledger.look_up("a", other), Known::AnotherJob));
-        tokio::time::advance(Duration::from_secs(40)).await;
-        ledger.record_done("a", print, event());
-        // The first record's time is up, the second's is not.
-        tokio::time::advance(Duration::from_secs(40)).await;
-        ledger.record_done("b", print, event());
-        assert!(matches!(ledger.look_up("a", print), Known::Done(_)));
-        assert_eq!(ledger.entries().order.len(), 2);
+    async fn note(&self, job: Job<'_>, hold: &Hold, stage: Stage, progress: &Progress) -> Result<bool, StoreError> {
+        let (id, fingerprint, owner) = (job.id, job.fingerprint, hold.owner.as_str());
+        let note = Note { id, fingerprint, owner, step: hold.step(), stage, progress };
+        self.heard(self.store.note(note).await)
     }
 
-    #[test]
-    fn the_fingerprint_tells_every_field_of_a_job() {
-        let ledger = Ledger::in_memory(Duration::from_secs(60));
-        let print = |body: &str| ledger.fingerprint(&decode(body.as_bytes(), None).unwrap());
-        let job = print(r#"{"Phone":"0901888484","MultiChannelTempId":"1"}"#);
-        assert_eq!(job, print(r#"{"TypeId":2,"MultiChannelTempId":1,"Phone":"0901.888.484","Extra":true}"#));
-        for other in [
-            r#"{"Phone":"0901888485","MultiChannelTempId":"1"}"#,
-            r#"{"Phone":"0901888484","MultiChannelTempId":"2"}"#,
-            r#"{"Phone":"0901888484","MultiChannelTempId":"1","TypeId":"1"}"#,
-            r#"{"Phone":"0901888484","MultiChannelTempId":"1","TimeAlive":"5"}"#,
-        ] {
-            assert_ne!(job, print(other), "{other}");
+    /// Writes down how a job ended: the first result stays. With `hold`, for as long as it takes.
+    pub async fn finish(&self, job: Job<'_>, hold: &Hold, event: &ResultEvent) -> Finish {
+        self.end(job, Some(hold.owner.as_str()), event).await
+    }
+
+    /// The same for a job that another worker has, where eSMS has answered this one.
+    pub async fn finish_for_all(&self, job: Job<'_>, event: &ResultEvent) -> Finish {
+        self.end(job, None, event).await
+    }
+
+    async fn end(&self, job: Job<'_>, owner: Option<&str>, event: &ResultEvent) -> Finish {
+        let end = || self.store.finish(job.id, job.fingerprint, owner, event);
+        match self.insist(end).await {
+            Some(finish) => finish,
+            None => self.apart.record_done(job.id, job.fingerprint, event),
         }
     }
 
-    #[tokio::test(start_paused = true)]
-    async fn a_job_is_forgotten_after_its_time_and_its_memory_given_back() {
-        let ledger = Ledger::in_memory(Duration::from_secs(60));
-        let print = ledger.fingerprint(&request("0901888484"));
-        ledger.record_done("a", print, event());
-        tokio::time::advance(Duration::from_secs(61)).await;
-        assert!(matches!(ledger.look_up("a", print), Known::Nothing));
-        ledger.record_done("b", print, event());
-        assert_eq!(ledger.entries().jobs.len(), 1);
+    /// The result of this very job, if it has ended.
+    pub async fn recorded(&self, job: Job<'_>) -> Option<ResultEvent> {
+        self.insist(|| self.store.recorded(job.id, job.fingerprint)).await.flatten()
     }
 
-    #[test]
-    fn the_oldest_jobs_are_forgotten_when_there_are_too_many() {
-        let ledger = Ledger { most_jobs: 10, ..Ledger::in_memory(Duration::from_secs(60)) };
-        let print = ledger.fingerprint(&request("0901888484"));
-        for n in 0..100 {
-            ledger.record_done(&n.to_string(), print, event());
+    /// Takes a step until it is taken, or once where jobs go on without the store.
+    async fn insist<'a, T>(&self, step: impl Fn() -> store::Reply<'a, T>) -> Option<T> {
+        let mut waits = Policy::POLL.waits();
+        loop {
+            match self.heard(step().await) {
+                Ok(done) => return Some(done),
+                Err(_) if self.on_error == OnLedgerError::Send => return None,
+                Err(_) => sleep(waits.next_wait()).await,
+            }
         }
-        assert!(matches!(ledger.look_up("89", print), Known::Nothing));
-        assert!(matches!(ledger.look_up("90", print), Known::Done(_)));
-        assert_eq!(ledger.entries().jobs.len(), 10);
-        assert_eq!(ledger.entries().order.len(), 10);
+    }
+
+    /// Counts a step that failed, and says when the store goes away and comes back.
+    fn heard<T>(&self, answer: Result<T, StoreError>) -> Result<T, StoreError> {
+        let was = self.reachable.swap(answer.is_ok(), Ordering::Relaxed);
+        match &answer {
+            Ok(_) if was => {}
+            Ok(_) => info!("the ledger answers again"),
+            Err(error) => {
+                self.metrics.ledger_error();
+                if was {
+                    warn!(%error, hint = self.on_error.hint(), "the ledger does not answer");
+                } else {
+                    debug!(%error, "the ledger does not answer");
+                }
+            }
+        }
+        answer
     }
 }

@@ -14,6 +14,7 @@ pub mod app;
 pub mod backoff;
 pub mod broker;
 pub mod config;
+pub mod crash;
 pub mod enqueue;
 pub mod job;
 pub mod ledger;

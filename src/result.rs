@@ -5,13 +5,13 @@ use std::time::SystemTime;
 use bytes::Bytes;
 use lapin::BasicProperties;
 use lapin::types::{AMQPValue, FieldTable, LongString, ShortString};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use crate::job::Trace;
 
 /// How a job ended, and so whether an OTP may have gone out.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Outcome {
     /// eSMS took the request (`CodeResult` 100). Sent: yes.
@@ -52,7 +52,7 @@ impl Outcome {
 }
 
 /// eSMS's own words, verbatim but for the receiver's number and the credentials, which are masked.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Answer {
     /// `CodeResult`.
     pub code: String,
@@ -80,6 +80,11 @@ pub struct Ending {
 }
 
 impl Ending {
+    /// Whether it is eSMS's answer.
+    pub const fn is_answered(&self) -> bool {
+        matches!(self.outcome, Outcome::Accepted | Outcome::Rejected)
+    }
+
     /// An ending without any attempt.
     pub fn without_attempt(outcome: Outcome, reason: impl Into<String>) -> Self {
         Self { outcome, answer: None, reason: Some(reason.into()), attempts: 0, may_be_duplicate: false }
@@ -138,7 +143,21 @@ pub struct ResultEvent {
     pub body: Bytes,
 }
 
+/// The parts of a body that its routing depends on.
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct Summary {
+    outcome: Outcome,
+    may_be_duplicate: bool,
+}
+
 impl ResultEvent {
+    /// The event whose body this is, if it is one's.
+    pub fn read(body: Bytes) -> Option<Self> {
+        let Summary { outcome, may_be_duplicate } = serde_json::from_slice(&body).ok()?;
+        Some(Self { outcome, may_be_duplicate, body })
+    }
+
     /// `otp.<outcome>`.
     pub fn routing_key(&self) -> String {
         format!("otp.{}", self.outcome.as_str())

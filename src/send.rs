@@ -10,8 +10,9 @@ pub mod esms;
 pub mod rate;
 pub mod retry;
 
+use std::ops::ControlFlow;
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use serde_json::value::RawValue;
@@ -19,8 +20,10 @@ use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
+use crate::backoff::Policy;
 use crate::config::{OnAmbiguous, PaceConfig, RetryConfig};
 use crate::job::OtpRequest;
+use crate::ledger::Marked;
 use crate::phone::Phone;
 use crate::result::{Answer, Ending, Outcome};
 use crate::telemetry::metrics::Metrics;
@@ -51,12 +54,23 @@ pub struct Errand<'a> {
     pub deadline: Instant,
 }
 
-/// What can end a job's attempts from outside, between two of them; never during one.
-pub struct Holder<'a> {
+/// Who holds a job: what can end its attempts from outside, between two of them and never during one,
+/// and what is written down of them.
+pub trait Holder: Sync {
     /// Cancelled when the worker is told to stop.
-    pub stopping: &'a CancellationToken,
+    fn stopping(&self) -> &CancellationToken;
+
     /// In whose hands the job is now.
-    pub custody: &'a (dyn Fn() -> Custody + Sync),
+    fn custody(&self) -> Custody;
+
+    /// Writes down that an attempt begins, before its first byte. `begun` counts it.
+    fn mark(&self, begun: &Progress) -> impl Future<Output = Marked> + Send;
+
+    /// Writes down that no attempt is under way for `wait`.
+    fn pause(&self, progress: &Progress, wait: Duration) -> impl Future<Output = ()> + Send;
+
+    /// Whether what is written down is there after this process's end.
+    fn is_remembered(&self) -> bool;
 }
 
 /// In whose hands a job is, asked before each attempt.
@@ -80,6 +94,8 @@ pub enum Sent {
     /// The job was not settled, and another delivery of it will be. Nothing was ambiguous, unless
     /// the progress says so.
     LeftToAnother(Progress),
+    /// Another worker has the job, as the ledger knows.
+    TakenOver,
 }
 
 impl Sender {
@@ -91,41 +107,38 @@ impl Sender {
     }
 
     /// Attempts a job until it has ended or must be left. `progress` is what happened before.
-    pub async fn send(&self, errand: Errand<'_>, mut progress: Progress, holder: &Holder<'_>) -> Sent {
+    pub async fn send(&self, errand: Errand<'_>, mut progress: Progress, holder: &impl Holder) -> Sent {
         let body = self.esms.body(errand.request);
-        let mut waits = self.retry.backoff.waits();
+        let (mut waits, mut polls) = (self.retry.backoff.waits(), Policy::POLL.waits());
         let mut give_up_at = None;
         loop {
             // Everything else is asked after the waiting, just before the call.
-            let turn = self.turn(errand.deadline, holder.stopping).await;
-            if Instant::now() >= errand.deadline {
-                return Sent::Ended(progress.end_unsettled(Outcome::Expired, "the deadline passed"));
-            }
-            if holder.stopping.is_cancelled() {
-                return stopped(progress);
-            }
-            match (holder.custody)() {
-                Custody::Ours => {}
-                Custody::OursAfterAnother => progress = progress.after_an_unseen_attempt(),
-                Custody::Lost => return Sent::LeftToAnother(progress),
-                Custody::GivenUp => {
-                    let progress = progress.after_an_unseen_attempt();
-                    return Sent::Ended(progress.end_unsettled(Outcome::Expired, "the broker gave the job up"));
-                }
-            }
-            if progress.ambiguous && self.retry.on_ambiguous == OnAmbiguous::GiveUp {
-                return Sent::Ended(
-                    progress.end_unsettled(Outcome::Unknown, "not sent, because OTP_ON_AMBIGUOUS=give-up"),
-                );
-            }
+            let turn = self.turn(errand.deadline, holder.stopping()).await;
+            progress = match self.still_to_send(progress, &errand, holder) {
+                ControlFlow::Continue(progress) => progress,
+                ControlFlow::Break(sent) => return sent,
+            };
             // Without a turn the deadline has passed or the worker stops: seen above.
             let Some(turn) = turn else { continue };
-            // Counted from the first attempt: waiting for a turn before it uses nothing up.
-            let give_up_at = *give_up_at.get_or_insert_with(|| Instant::now() + self.retry.max_elapsed);
-            if Instant::now() > give_up_at {
+            if give_up_at.is_some_and(|at| Instant::now() > at) {
                 return Sent::Ended(progress.end_unsettled(Outcome::Failed, "retries ran out"));
             }
-            progress.begin_attempt();
+            match begin(progress, &errand, holder).await {
+                Begun::Attempt(begun) => progress = begun,
+                Begun::Not(sent) => return sent,
+                Begun::AskAgain(now) => {
+                    progress = now;
+                    continue;
+                }
+                Begun::NotYet(now) => {
+                    progress = now;
+                    drop(turn);
+                    self.wait(Instant::now() + polls.next_wait(), holder.stopping()).await;
+                    continue;
+                }
+            }
+            // Counted from the first attempt: waiting before it uses nothing up.
+            let give_up_at = *give_up_at.get_or_insert_with(|| Instant::now() + self.retry.max_elapsed);
             let class = self.attempt(&errand, body.clone()).await;
             turn.report(class.name() == ClassName::Answered);
             self.log_failure(&errand, &class, progress.attempts);
@@ -137,8 +150,39 @@ impl Sender {
                     at
                 }
             };
-            self.wait(at, holder.stopping).await;
+            holder.pause(&progress, at.saturating_duration_since(Instant::now())).await;
+            self.wait(at, holder.stopping()).await;
         }
+    }
+
+    /// Whether a job may be attempted now, as far as is known without asking anybody.
+    fn still_to_send(
+        &self,
+        mut progress: Progress,
+        errand: &Errand<'_>,
+        holder: &impl Holder,
+    ) -> ControlFlow<Sent, Progress> {
+        if Instant::now() >= errand.deadline {
+            return ControlFlow::Break(past_deadline(progress));
+        }
+        if holder.stopping().is_cancelled() {
+            return ControlFlow::Break(stopped(progress, holder.is_remembered()));
+        }
+        match holder.custody() {
+            Custody::Ours => {}
+            Custody::OursAfterAnother => progress = progress.after_an_unseen_attempt(),
+            Custody::Lost => return ControlFlow::Break(Sent::LeftToAnother(progress)),
+            Custody::GivenUp => {
+                let progress = progress.after_an_unseen_attempt();
+                let ending = progress.end_unsettled(Outcome::Expired, "the broker gave the job up");
+                return ControlFlow::Break(Sent::Ended(ending));
+            }
+        }
+        if progress.ambiguous && self.retry.on_ambiguous == OnAmbiguous::GiveUp {
+            let ending = progress.end_unsettled(Outcome::Unknown, "not sent, because OTP_ON_AMBIGUOUS=give-up");
+            return ControlFlow::Break(Sent::Ended(ending));
+        }
+        ControlFlow::Continue(progress)
     }
 
     /// Waits until the circuit and the rate limit let a call through; none if it may not be made any
@@ -221,10 +265,40 @@ impl Sender {
     }
 }
 
-/// A job that must be left because the worker stops. The ledger goes with this process, so what was
+/// Whether an attempt begins.
+enum Begun {
+    /// It does, and is counted.
+    Attempt(Progress),
+    /// Something is known now that was not: whether it may is to be asked again.
+    AskAgain(Progress),
+    /// It is to be tried again a little later.
+    NotYet(Progress),
+    /// It does not, and none will.
+    Not(Sent),
+}
+
+/// Writes down that an attempt begins; from then on it may have been made, whatever happens to this process.
+async fn begin(progress: Progress, errand: &Errand<'_>, holder: &impl Holder) -> Begun {
+    let mut begun = progress.clone();
+    begun.begin_attempt();
+    match holder.mark(&begun).await {
+        // Marking takes a moment, and the deadline has the last word before the first byte.
+        Marked::Ours if Instant::now() >= errand.deadline => Begun::Not(past_deadline(progress)),
+        Marked::Ours => Begun::Attempt(begun),
+        Marked::Unseen => Begun::AskAgain(progress.after_an_unseen_attempt()),
+        Marked::NotYet => Begun::NotYet(progress),
+        Marked::Elsewhere => Begun::Not(Sent::TakenOver),
+    }
+}
+
+fn past_deadline(progress: Progress) -> Sent {
+    Sent::Ended(progress.end_unsettled(Outcome::Expired, "the deadline passed"))
+}
+
+/// A job that must be left because the worker stops. What is not remembered after that and was
 /// ambiguous would be sent again unmarked: it ends here instead.
-fn stopped(progress: Progress) -> Sent {
-    if progress.ambiguous && progress.attempts > 0 {
+fn stopped(progress: Progress, is_remembered: bool) -> Sent {
+    if progress.ambiguous && progress.attempts > 0 && !is_remembered {
         return Sent::Ended(progress.end_unsettled(Outcome::Unknown, "the worker was stopped before another attempt"));
     }
     Sent::LeftToAnother(progress)

@@ -5,26 +5,26 @@ pub mod answers;
 pub mod dead_letter;
 pub mod in_flight;
 pub mod receipt;
+mod settle;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::SystemTime;
 
 use lapin::message::Delivery;
-use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio::sync::Semaphore;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use tracing::{debug, info, warn};
+use tracing::{debug, warn};
 
 use crate::broker::consumer::{Origin, Taker};
 use crate::config::Config;
+use crate::crash::{self, Point};
 use crate::job::{self, Arrival, Envelope, OtpRequest};
-use crate::ledger::{Fingerprint, Known, Ledger, Left};
+use crate::ledger::{Fingerprint, Ledger};
 use crate::result::{Ending, Outcome, ResultEvent};
-use crate::send::codes;
-use crate::send::retry::Progress;
-use crate::send::{Errand, Holder, Sender, Sent};
+use crate::send::Sender;
 use crate::telemetry::metrics::{Found, Metrics};
 use answers::Answers;
 use dead_letter::{Death, Original};
@@ -171,11 +171,12 @@ impl Worker {
     fn spawn_contested(self: &Arc<Self>, job: Job, receipt: Receipt) {
         let worker = Arc::clone(self);
         self.spawn(async move {
-            match worker.known(&job) {
-                Known::Done(event) => worker.parts.answers.answer(&job.id, &event, &receipt).await,
-                Known::AnotherJob | Known::Unsettled(_) | Known::Nothing => {
-                    worker.refuse(&job.id, &receipt, &job.original, ANOTHER_JOB).await;
+            match worker.parts.ledger.recorded(worker.ledgers(&job)).await {
+                Some(event) => {
+                    worker.parts.metrics.redelivered(Found::Done);
+                    worker.parts.answers.answer(&job.id, &event, &receipt).await;
                 }
+                None => worker.refuse(&job.id, &receipt, &job.original, ANOTHER_JOB).await,
             }
         });
     }
@@ -215,92 +216,9 @@ impl Worker {
         }
     }
 
-    /// From a job to its result: recorded, sent, or found not to be this worker's any more.
-    async fn settle(&self, job: &Job) -> Settled {
-        match &job.death {
-            Some(death) => self.settle_dropped(job, death).await,
-            None => self.settle_by_sending(job).await,
-        }
-    }
-
-    async fn settle_by_sending(&self, job: &Job) -> Settled {
-        let Some(_place) = self.place().await else { return Settled::GoesBack };
-        let progress = match self.known(job) {
-            Known::Done(event) => return Settled::Ended(event),
-            Known::AnotherJob => return Settled::AnotherJob,
-            Known::Unsettled(left) => left.resumed_by(job.delivery_count),
-            Known::Nothing if job.redelivered => Progress::default().after_an_unseen_attempt(),
-            Known::Nothing => Progress::default(),
-        };
-        match self.send(job, progress).await {
-            Sent::Ended(ending) => Settled::Ended(self.record(job, ending)),
-            Sent::LeftToAnother(progress) => self.leave(job, progress),
-        }
-    }
-
-    /// A job the broker gave up is never sent; what is known of it is said.
-    async fn settle_dropped(&self, job: &Job, death: &Death) -> Settled {
-        let progress = match self.known(job) {
-            Known::Done(event) => return Settled::Ended(event),
-            Known::AnotherJob => return Settled::AnotherJob,
-            Known::Unsettled(left) => left.progress,
-            Known::Nothing => Progress::default(),
-        };
-        let ending = match death {
-            Death::Expired => progress.end_unsettled(Outcome::Expired, "its expiration passed in the queue"),
-            Death::Other(why) => progress.end_unsettled(Outcome::Unknown, &given_up(why)),
-        };
-        Settled::Ended(self.record(job, ending))
-    }
-
-    /// A place among the jobs in flight, or none if the worker stops first.
-    async fn place(&self) -> Option<SemaphorePermit<'_>> {
-        tokio::select! {
-            biased;
-            () = self.stopping.cancelled() => None,
-            place = self.permits.acquire() => place.ok(),
-        }
-    }
-
-    fn known(&self, job: &Job) -> Known {
-        let known = self.parts.ledger.look_up(&job.id, job.fingerprint);
-        let found = match known {
-            Known::Done(_) => Some(Found::Done),
-            _ if job.redelivered => Some(Found::New),
-            _ => None,
-        };
-        if let Some(found) = found {
-            self.parts.metrics.redelivered(found);
-        }
-        known
-    }
-
-    async fn send(&self, job: &Job, progress: Progress) -> Sent {
-        let errand = Errand { id: &job.id, request: &job.request, deadline: job.deadline };
-        let holder = Holder { stopping: &self.stopping, custody: &|| self.in_flight.custody(&job.id) };
-        self.parts.sender.send(errand, progress, &holder).await
-    }
-
-    /// Remembers what a job that is left behind has been through, for its next delivery.
-    fn leave(&self, job: &Job, progress: Progress) -> Settled {
-        if progress.attempts > 0 {
-            let delivery_count = self.in_flight.delivery_count(&job.id);
-            self.parts.ledger.record_unsettled(&job.id, job.fingerprint, Left { progress, delivery_count });
-        }
-        Settled::GoesBack
-    }
-
-    /// The ending becomes the result, once: every copy published from here on is this one.
-    fn record(&self, job: &Job, ending: Ending) -> ResultEvent {
-        log_ending(job, &ending);
-        self.parts.metrics.job_ended(ending.outcome, ending.may_be_duplicate);
-        let event = ending.into_event(&job.id, SystemTime::now());
-        self.parts.ledger.record_done(&job.id, job.fingerprint, event.clone());
-        event
-    }
-
     /// Publishes the result to every delivery of the job and acknowledges each after its own.
     async fn answer(&self, id: &str, event: &ResultEvent) {
+        crash::point(Point::BeforePublish);
         let mut answered = false;
         loop {
             let receipts = self.in_flight.take(id);
@@ -369,29 +287,3 @@ fn given_up(why: &str) -> String {
 
 /// What a producer is told whose `message_id` was another job's.
 const ANOTHER_JOB: &str = "message_id was used before, for another job";
-
-fn log_ending(job: &Job, ending: &Ending) {
-    let code = ending.answer.as_ref().map(|answer| answer.code.as_str());
-    let hint = code.and_then(|code| codes::documented(code).scope.hint());
-    let queued_ms =
-        job.made.and_then(|made| job.delivered.wall.duration_since(made).ok()).map(|age| age.as_millis() as u64);
-    let took_ms = job.delivered.instant.elapsed().as_millis() as u64;
-    macro_rules! line {
-        ($level:ident) => {
-            $level!(
-                job_id = job.id,
-                phone = %job.request.phone,
-                outcome = ending.outcome.as_str(),
-                code,
-                attempts = ending.attempts,
-                may_be_duplicate = ending.may_be_duplicate,
-                queued_ms,
-                took_ms,
-                reason = ending.reason,
-                hint,
-                "job ended"
-            )
-        };
-    }
-    if ending.outcome == Outcome::Accepted { line!(info) } else { line!(warn) }
-}

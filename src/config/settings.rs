@@ -130,9 +130,13 @@ settings! {
     ESMS_RETRY_CODES = "ESMS_RETRY_CODES", "esms-retry-codes", "CODES", Some("160"), Esms,
         "CodeResults that mean `not sent, try later`, comma-separated";
     OTP_LEDGER_URL = "OTP_LEDGER_URL", "ledger-url", "URL", Some("memory:"), Ledger,
-        "Where jobs done are remembered: memory: is this process";
+        "Where jobs are remembered: memory: is this process; redis:// or rediss:// is shared by workers and outlives them";
+    OTP_LEDGER_URL_FILE = "OTP_LEDGER_URL_FILE", "ledger-url-file", "PATH", None, Ledger,
+        "File that holds OTP_LEDGER_URL";
     OTP_LEDGER_TTL = "OTP_LEDGER_TTL", "ledger-ttl", "DURATION", Some("24h"), Ledger,
-        "How long a job done is remembered";
+        "How long a job is remembered";
+    OTP_LEDGER_ON_ERROR = "OTP_LEDGER_ON_ERROR", "ledger-on-error", "POLICY", None, Ledger,
+        "While the ledger cannot be reached: send all the same, or hold jobs until it can (default: send; hold with give-up)";
     HTTP_ADDR = "HTTP_ADDR", "http-addr", "ADDR:PORT", Some("0.0.0.0:9090"), Operations,
         "Where /metrics, /livez and /readyz are served";
     LOG_FORMAT = "LOG_FORMAT", "log-format", "FORMAT", None, Operations,

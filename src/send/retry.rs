@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
 use crate::config::OnAmbiguous;
@@ -10,7 +11,7 @@ use crate::send::classify::Class;
 use crate::send::codes;
 
 /// What is known of a job's attempts so far.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Progress {
     /// Calls of eSMS that were begun.
     pub attempts: u32,

@@ -60,6 +60,7 @@ pub struct Metrics {
     attempt_duration: [Histogram; 4],
     queue_seconds: Histogram,
     in_flight: IntGauge,
+    ledger_errors: IntCounter,
     waiting_retry: IntGauge,
     redeliveries: [IntCounter; 3],
     may_be_duplicate: IntCounter,
@@ -169,6 +170,7 @@ impl Metrics {
                 "From when the producer made a job to its delivery.",
                 JOB_SECONDS,
             )?,
+            ledger_errors: make.counter("otp_ledger_errors_total", "Steps that the ledger's store did not take.")?,
             in_flight: make.gauge("otp_jobs_in_flight", "Jobs being worked now.")?,
             waiting_retry: make.gauge("otp_jobs_waiting_retry", "Jobs that wait for their next attempt.")?,
             redeliveries: ["new", "in_flight", "done"].map(|found| redeliveries.with_label_values(&[found])),
@@ -245,6 +247,11 @@ impl Metrics {
     /// A result was published, or not.
     pub fn published(&self, status: Published) {
         self.published[status as usize].inc();
+    }
+
+    /// A step of the ledger was not taken by its store.
+    pub fn ledger_error(&self) {
+        self.ledger_errors.inc();
     }
 
     /// A job was copied to the dead-letter exchange.

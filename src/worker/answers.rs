@@ -12,6 +12,7 @@ use super::receipt::Receipt;
 use crate::backoff::Policy;
 use crate::broker::publisher::{Message, PublishError, Publisher, Routed};
 use crate::config::BrokerConfig;
+use crate::crash::{self, Point};
 use crate::result::{self, ResultEvent};
 use crate::telemetry::metrics::{Metrics, Published};
 
@@ -48,6 +49,7 @@ impl Answers {
     /// Publishes the result of `id` to all who want it, and then acknowledges the delivery.
     pub async fn answer(&self, id: &str, event: &ResultEvent, receipt: &Receipt) {
         tokio::join!(self.publish_result(id, event, receipt), self.publish_reply(id, event, receipt));
+        crash::point(Point::BeforeAcknowledge);
         if receipt.acknowledge().await {
             self.metrics.acknowledged(event.outcome, receipt.delivered.elapsed());
         } else {

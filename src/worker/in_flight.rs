@@ -66,7 +66,7 @@ impl InFlight {
     pub fn enter(&self, id: &str, fingerprint: Fingerprint, receipt: Receipt) -> Entered {
         let mut flights = self.flights();
         match flights.get_mut(id) {
-            Some(flight) if flight.fingerprint != fingerprint => Entered::AnotherJob(receipt),
+            Some(flight) if flight.fingerprint.differs(&fingerprint) => Entered::AnotherJob(receipt),
             Some(flight) => {
                 flight.join(receipt);
                 Entered::Joined

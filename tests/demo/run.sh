@@ -21,7 +21,7 @@ find_broker() {
         compose up --detach --wait
         export AMQP_URL="amqp://guest:guest@127.0.0.1:${RABBITMQ_PORT:-5672}/%2f"
     else
-        tests/support/install-broker.sh
+        tests/support/install-services.sh rabbitmq
     fi
 }
 

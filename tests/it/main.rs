@@ -12,6 +12,7 @@ mod command_line;
 mod decoding;
 mod dropped;
 mod hostile;
+mod ledger;
 mod pace;
 mod program;
 mod readme;

@@ -12,8 +12,12 @@ use tokio::time::timeout;
 
 use crate::stage::{LIMIT, PHONE, Stage, ending, field};
 use crate::support::broker::Broker;
-use crate::support::client::{DIRECT_REPLY_TO, Job, Received};
+use crate::support::client::{Client, DIRECT_REPLY_TO, Job, Received, Results};
 use crate::support::metrics::Scrape;
+use crate::support::wait::eventually;
+
+/// How long one reply is waited for; the worker itself tries for 3 s.
+const ONE_REPLY: Duration = Duration::from_secs(5);
 
 const TRACEPARENT: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
 
@@ -140,14 +144,34 @@ async fn a_reply_to_that_breaks_the_broker_harms_no_other_job() {
     let ids: BTreeSet<String> = found.iter().map(|result| field(result, "JobId")).collect();
     assert_eq!(ids.len(), 2 * bad.len(), "{ids:?}");
     assert!(found.iter().all(|result| ending(result).0 == "accepted"));
-    // The replies of others share a connection with what breaks it, and are tried again.
-    let replies = direct.collect(bad.len(), LIMIT).await;
-    let replied: BTreeSet<String> = replies.iter().map(|reply| field(reply, "JobId")).collect();
-    assert_eq!(replied, ids.iter().filter(|id| id.starts_with("good")).cloned().collect());
     running.until_settled(&stage.names).await;
     assert_eq!(stage.sandbox.accepted_total(), 2 * bad.len() as u64);
-    client.publish(&stage.names.jobs, Job::for_phone(PHONE, "after").reply_to(DIRECT_REPLY_TO)).await;
-    assert_eq!(field(&direct.next(LIMIT).await, "JobId"), "after");
+    // The replies of others share a connection with what breaks it. They are tried again for a while;
+    // one that did not make it was counted.
+    let replied = replies_until_they_work(&stage, &client, &mut direct).await;
+    let replied = replied.iter().filter(|id| id.starts_with("good")).count();
+    let failed = running.metric("otp_results_published_total", &[("status", "failed")]).await;
+    assert!(replied as f64 + failed >= bad.len() as f64, "{replied} and {failed} that failed");
+}
+
+/// Who else is replied to until a job published now is: a reply may still be lost with the connection.
+async fn replies_until_they_work(stage: &Stage, client: &Client, direct: &mut Results) -> BTreeSet<String> {
+    let (mut replied, mut tried) = (BTreeSet::new(), 0);
+    eventually("replies work again", LIMIT, async || {
+        tried += 1;
+        let probe = format!("after-{tried}");
+        client.publish(&stage.names.jobs, Job::for_phone(PHONE, &probe).reply_to(DIRECT_REPLY_TO)).await;
+        while let Some(reply) = direct.collect(1, ONE_REPLY).await.pop() {
+            let id = field(&reply, "JobId");
+            if id == probe {
+                return Some(());
+            }
+            replied.insert(id);
+        }
+        None
+    })
+    .await;
+    replied
 }
 
 /// The result without what differs from run to run, after a look at it.
@@ -228,6 +252,7 @@ const METRICS: &[(&str, &str, &[&str])] = &[
     ("otp_may_be_duplicate_total", "", &[]),
     ("otp_results_published_total", "status", &["confirmed", "returned", "failed"]),
     ("otp_dead_lettered_total", "", &[]),
+    ("otp_ledger_errors_total", "", &[]),
     ("otp_broker_connected", "", &[]),
     ("otp_broker_connections_total", "", &[]),
     ("otp_circuit_open", "", &[]),

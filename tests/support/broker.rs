@@ -1,25 +1,18 @@
 //! A RabbitMQ node of our own, kept by `private-rabbitmq.sh`, which says how.
 
-use std::io::{BufRead, BufReader, Write};
-use std::os::unix::process::CommandExt;
-use std::process::{Child, ChildStdin, ChildStdout, Command, Output, Stdio};
-use std::sync::{Arc, Mutex};
+use std::process::{Command, Output};
 
 use lapin::options::QueueDeclareOptions;
 use lapin::types::FieldTable;
 use tokio::sync::OnceCell;
-use tokio::task::spawn_blocking;
 
-use super::ports;
+use super::kept::{Kept, blocking};
 
 const SCRIPT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/private-rabbitmq.sh");
 
 /// A node on loopback. It, its data and its processes are gone when this is
 /// dropped, and also when this process ends in any way, SIGKILL included.
-pub(crate) struct Broker {
-    port: u16,
-    supervisor: Arc<Mutex<Supervisor>>,
-}
+pub(crate) struct Broker(Kept);
 
 impl Broker {
     /// Starts a node: 7 to 15 s on two busy cores, most of it processor time.
@@ -31,12 +24,7 @@ impl Broker {
     /// When RabbitMQ is not installed, or the node does not start; with the
     /// end of its log.
     pub(crate) async fn start() -> Self {
-        blocking(|| {
-            let (port, supervisor) = Supervisor::start();
-            let supervisor = Arc::new(Mutex::new(supervisor));
-            Self { port, supervisor }
-        })
-        .await
+        Self(Kept::start(SCRIPT, 3).await)
     }
 
     /// The one node that the tests of this process share, started by whoever
@@ -48,7 +36,7 @@ impl Broker {
 
     /// `amqp://` URL with user and virtual host.
     pub(crate) fn url(&self) -> String {
-        self.url_through(self.port)
+        self.url_through(self.0.port())
     }
 
     /// The same, through a proxy that listens on `port`.
@@ -58,23 +46,23 @@ impl Broker {
 
     /// AMQP port on 127.0.0.1; the same after a restart.
     pub(crate) fn port(&self) -> u16 {
-        self.port
+        self.0.port()
     }
 
     /// Stops the node as an operator would, about 1 s. Durable data stays.
     pub(crate) async fn stop(&self) {
-        self.command("stop").await;
+        self.0.command("stop").await;
     }
 
     /// Kills the node with SIGKILL. What it had made durable stays.
     pub(crate) async fn kill(&self) {
-        self.command("kill").await;
+        self.0.command("kill").await;
     }
 
     /// Starts the node again after [`stop`](Self::stop) or
     /// [`kill`](Self::kill), with the same port and data.
     pub(crate) async fn start_again(&self) {
-        self.command("start").await;
+        self.0.command("start").await;
     }
 
     /// Runs `rabbitmqctl` against this node and returns its output. Takes a
@@ -140,18 +128,9 @@ impl Broker {
         answer.parse().unwrap_or_else(|_| panic!("{classic_item} of {queue}: {answer}"))
     }
 
-    async fn command(&self, command: &'static str) {
-        let supervisor = Arc::clone(&self.supervisor);
-        blocking(move || {
-            let answer = supervisor.lock().expect("a working supervisor").ask(command);
-            answer.unwrap_or_else(|why| panic!("{command} RabbitMQ: {why}"));
-        })
-        .await;
-    }
-
     async fn script(&self, args: &[&str]) -> String {
         let mut command = Command::new(SCRIPT);
-        command.arg(self.port.to_string()).args(args);
+        command.arg(self.0.port().to_string()).args(args);
         let run = move || {
             // A node busy with other tests may be too slow to be asked, at first.
             let mut tries = (1..=5).map(|_| command.output().expect(SCRIPT));
@@ -167,73 +146,4 @@ impl Broker {
 fn is_busy(output: &Output) -> bool {
     let told = String::from_utf8_lossy(&output.stderr);
     !output.status.success() && told.contains("failed to connect to node")
-}
-
-/// Off the runtime's thread: a test's own tasks must go on meanwhile.
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
-    match spawn_blocking(work).await {
-        Ok(value) => value,
-        Err(failed) => std::panic::resume_unwind(failed.into_panic()),
-    }
-}
-
-struct Supervisor {
-    script: Child,
-    commands: Option<ChildStdin>,
-    answers: BufReader<ChildStdout>,
-}
-
-impl Supervisor {
-    fn start() -> (u16, Self) {
-        loop {
-            let port = ports::free_block(3);
-            let mut supervisor = Self::spawn(port);
-            match supervisor.ask("start") {
-                Ok(_) => return (port, supervisor),
-                // Another test process had the same idea at the same time.
-                Err(why) if why == "taken" => {}
-                Err(why) => panic!("{why}"),
-            }
-        }
-    }
-
-    /// In a process group of its own, so that Ctrl-C or a SIGKILL to the
-    /// group of the tests leaves it alive to clean up after them.
-    fn spawn(port: u16) -> Self {
-        let mut script = Command::new(SCRIPT)
-            .arg(port.to_string())
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .process_group(0)
-            .spawn()
-            .expect(SCRIPT);
-        let commands = script.stdin.take();
-        let answers = BufReader::new(script.stdout.take().expect("a piped output"));
-        Self { script, commands, answers }
-    }
-
-    /// The script bounds every answer in time, so this ends too.
-    fn ask(&mut self, command: &str) -> Result<String, String> {
-        // Where the script has ended, its last answer says why.
-        if let Some(commands) = &mut self.commands {
-            writeln!(commands, "{command}").ok();
-        }
-        let mut log = String::new();
-        for line in (&mut self.answers).lines().map_while(Result::ok) {
-            match line.split_once(' ') {
-                Some(("log", rest)) => log.extend([rest, "\n"]),
-                Some(("error", why)) => return Err(format!("{log}{why}")),
-                None if line == "taken" => return Err(line),
-                _ => return Ok(line),
-            }
-        }
-        Err(format!("{SCRIPT} has ended"))
-    }
-}
-
-impl Drop for Supervisor {
-    fn drop(&mut self) {
-        drop(self.commands.take());
-        self.script.wait().ok();
-    }
 }

@@ -1,5 +1,5 @@
-//! What the tests and the demonstration stand on: a real RabbitMQ of their
-//! own, the network between it and the worker, the worker as a process, and
+//! What the tests and the demonstration stand on: a real RabbitMQ and
+//! Redis of their own, the network between it and the worker, the worker as a process, and
 //! plain clients to look from outside.
 //!
 //! Everything here panics with a sentence when it cannot do its work: a test
@@ -10,9 +10,11 @@
 
 pub(crate) mod broker;
 pub(crate) mod client;
+pub(crate) mod kept;
 pub(crate) mod metrics;
 pub(crate) mod ports;
 pub(crate) mod proxy;
 pub(crate) mod raw;
+pub(crate) mod redis;
 pub(crate) mod wait;
 pub(crate) mod worker;

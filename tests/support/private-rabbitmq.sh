@@ -198,7 +198,7 @@ supervise() {
 }
 
 if ! server=$(find_server); then
-    echo 'error RabbitMQ is not installed; run: make broker'
+    echo 'error RabbitMQ is not installed; run: make services'
     exit 1
 fi
 if [ "${1:-}" = where ]; then

@@ -43,6 +43,8 @@ const WITHOUT_DEFAULT: &[&str] = &[
     "ESMS_SECRET_KEY",
     "ESMS_SECRET_KEY_FILE",
     "ESMS_TEMPLATE_ID",
+    "OTP_LEDGER_URL_FILE",
+    "OTP_LEDGER_ON_ERROR",
     "OTP_RATE_LIMIT",
     "LOG_FORMAT",
 ];
@@ -62,7 +64,8 @@ fn is_the_default(config: &Config) {
     assert_eq!(retry.codes, BTreeSet::from(["160".to_owned()]));
     assert_eq!(esms.url.as_str(), "https://rest.esms.vn/MainService.svc/json/SendMessageAutoGenCode_V5");
     assert_eq!((esms.connect_timeout, esms.timeout, esms.template_id.as_deref()), (S(3), S(10), None));
-    assert_eq!((config.ledger_ttl, config.shutdown_grace), (S(24 * 3600), S(25)));
+    assert_eq!((config.ledger.ttl, config.shutdown_grace), (S(24 * 3600), S(25)));
+    assert!(matches!(config.ledger.store, StoreConfig::Memory) && config.ledger.on_error == OnLedgerError::Send);
     assert_eq!(config.http_addr, "0.0.0.0:9090".parse().unwrap());
     assert_eq!(config.log.filter, "info");
 }
@@ -151,7 +154,7 @@ fn every_setting_can_be_changed() {
     assert_eq!(config.retry.backoff, backoff::Policy::new(S(1), S(1)).unwrap());
     assert_eq!((config.retry.max_elapsed, config.retry.on_ambiguous), (S(0), OnAmbiguous::GiveUp));
     assert_eq!(config.retry.codes, ["160", "199", "99"].map(str::to_owned).into());
-    assert_eq!((config.ledger_ttl, config.shutdown_grace), (S(5400), S(60)));
+    assert_eq!((config.ledger.ttl, config.shutdown_grace), (S(5400), S(60)));
     assert_eq!(config.esms.url.as_str(), "http://127.0.0.1:8080/v5");
     assert_eq!(config.esms.template_id.as_deref(), Some("1234"));
     assert_eq!((config.esms.connect_timeout, config.esms.timeout), (MS(250), S(2)));

@@ -14,7 +14,23 @@ const WRONG: &[(&str, &[&str])] = &[
     ("OTP_RETRY_INITIAL", &["0s", "0ms", "200", "fast"]),
     ("OTP_RETRY_MAX_INTERVAL", &["0s", "5", "2years"]),
     ("OTP_RETRY_MAX_ELAPSED", &["30", "-1s", "2years"]),
-    ("OTP_LEDGER_URL", &["memory", "redis", "file:///ledger", "memory:x"]),
+    (
+        "OTP_LEDGER_URL",
+        &[
+            "memory",
+            "redis",
+            "file:///ledger",
+            "memory:x",
+            "redis://",
+            "http://localhost:6379",
+            "redis://localhost:port",
+            "redis+unix:///run/redis.sock",
+            "unix:///run/redis.sock",
+            "redis://localhost/db",
+            "rediss://localhost/#insecure",
+        ],
+    ),
+    ("OTP_LEDGER_ON_ERROR", &["retry", "SEND", "send,hold"]),
     ("OTP_LEDGER_TTL", &["24", "0s", "10ms", "2years"]),
     (
         "ESMS_URL",
@@ -77,10 +93,32 @@ fn each_wrong_value_is_one_mistake_that_names_its_setting() {
 #[test]
 fn every_setting_that_can_be_wrong_is_tried() {
     let tried: BTreeSet<&str> = WRONG.iter().map(|(setting, _)| *setting).collect();
-    let secrets = ["AMQP_URL_FILE", "ESMS_API_KEY", "ESMS_API_KEY_FILE", "ESMS_SECRET_KEY", "ESMS_SECRET_KEY_FILE"];
+    let secrets = [
+        "AMQP_URL_FILE",
+        "ESMS_API_KEY",
+        "ESMS_API_KEY_FILE",
+        "ESMS_SECRET_KEY",
+        "ESMS_SECRET_KEY_FILE",
+        "OTP_LEDGER_URL_FILE",
+    ];
     let untried =
         settings::ALL.iter().map(|setting| setting.env).filter(|env| !tried.contains(env) && !secrets.contains(env));
     assert_eq!(untried.collect::<Vec<_>>(), ["ESMS_TEMPLATE_ID"], "any text is a template's id");
+}
+
+#[test]
+fn a_ledger_that_forgets_a_job_before_its_deadline_is_refused() {
+    assert_eq!(wrong(&[("OTP_JOB_TTL", "5m"), ("OTP_LEDGER_TTL", "4m")]), ["OTP_LEDGER_TTL"]);
+    assert!(read(&[("OTP_JOB_TTL", "5m"), ("OTP_LEDGER_TTL", "5m")]).is_ok());
+}
+
+#[test]
+fn what_is_done_without_the_ledger_follows_from_what_is_done_with_an_ambiguous_attempt() {
+    let on_error = |given: &[(&str, &str)]| read(given).unwrap().ledger.on_error;
+    assert_eq!(on_error(&[]), OnLedgerError::Send);
+    assert_eq!(on_error(&[("OTP_ON_AMBIGUOUS", "give-up")]), OnLedgerError::Hold);
+    assert_eq!(on_error(&[("OTP_ON_AMBIGUOUS", "give-up"), ("OTP_LEDGER_ON_ERROR", "send")]), OnLedgerError::Send);
+    assert_eq!(on_error(&[("OTP_LEDGER_ON_ERROR", "hold")]), OnLedgerError::Hold);
 }
 
 #[test]

@@ -54,6 +54,7 @@ fn a_secret_set_twice_is_a_mistake_even_if_both_agree() {
         ("ESMS_API_KEY", "ESMS_API_KEY_FILE"),
         ("ESMS_SECRET_KEY", "ESMS_SECRET_KEY_FILE"),
         ("AMQP_URL", "AMQP_URL_FILE"),
+        ("OTP_LEDGER_URL", "OTP_LEDGER_URL_FILE"),
     ] {
         let given = [("ESMS_API_KEY", CANARY), ("ESMS_SECRET_KEY", CANARY), (direct, CANARY), (twin, &path)];
         let told = refused(&given);

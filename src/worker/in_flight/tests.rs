@@ -1,7 +1,7 @@
 use super::*;
 use crate::broker::consumer::Origin;
 use crate::job::{Arrival, Envelope, decode};
-use crate::ledger::Ledger;
+use crate::ledger::Fingerprints;
 use lapin::BasicProperties;
 use lapin::message::Delivery;
 use lapin::types::{AMQPValue, FieldTable};
@@ -31,10 +31,10 @@ fn first() -> Receipt {
 
 /// The fingerprints of two jobs.
 fn prints() -> (Fingerprint, Fingerprint) {
-    let ledger = Ledger::in_memory(Duration::from_secs(60));
+    let fingerprints = Fingerprints::new("secret");
     let print = |phone: &str| {
         let body = format!(r#"{{"Phone":"{phone}","MultiChannelTempId":"1"}}"#);
-        ledger.fingerprint(&decode(body.as_bytes(), None).unwrap())
+        fingerprints.of(&decode(body.as_bytes(), None).unwrap())
     };
     (print("0901888484"), print("0901888485"))
 }

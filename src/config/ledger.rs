@@ -1,0 +1,122 @@
+//! The settings of the ledger.
+
+use std::time::Duration;
+
+use redis::{ConnectionAddr, IntoConnectionInfo};
+use rustls::ClientConfig;
+use std::sync::Arc;
+
+use super::OnAmbiguous;
+use super::reader::Reader;
+use super::settings;
+use crate::ledger::Address;
+use crate::tls;
+
+/// Where jobs are remembered, for how long, and what is done when that place is gone.
+#[derive(Clone, Debug)]
+pub struct LedgerConfig {
+    /// The store.
+    pub store: StoreConfig,
+    /// How long a job is remembered after its last change.
+    pub ttl: Duration,
+    /// What is done when the store cannot be reached.
+    pub on_error: OnLedgerError,
+}
+
+/// Where jobs are remembered.
+#[derive(Clone, Debug)]
+pub enum StoreConfig {
+    /// In this process.
+    Memory,
+    /// In a Redis, or a Valkey.
+    Redis(Address),
+}
+
+/// What is done when the store cannot be reached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OnLedgerError {
+    /// Jobs go on without it.
+    Send,
+    /// They wait for it.
+    Hold,
+}
+
+impl OnLedgerError {
+    /// What a person is told.
+    pub const fn hint(self) -> &'static str {
+        match self {
+            OnLedgerError::Send => {
+                "jobs are sent all the same, and a repeat of them may not be recognised; check OTP_LEDGER_URL and the server there"
+            }
+            OnLedgerError::Hold => "jobs wait until it does; check OTP_LEDGER_URL and the server there",
+        }
+    }
+}
+
+impl LedgerConfig {
+    pub(super) fn from_reader(reader: &mut Reader<'_>, on_ambiguous: OnAmbiguous, job_ttl: Duration) -> Self {
+        let config = Self {
+            store: store(reader),
+            ttl: reader.duration(&settings::OTP_LEDGER_TTL, Duration::from_secs(1)),
+            on_error: on_error(reader, on_ambiguous),
+        };
+        if config.ttl < job_ttl {
+            reader.mistake(
+                &settings::OTP_LEDGER_TTL,
+                "must not be shorter than OTP_JOB_TTL, or a job could be forgotten while it may still be sent",
+            );
+        }
+        config
+    }
+}
+
+fn store(reader: &mut Reader<'_>) -> StoreConfig {
+    let setting = &settings::OTP_LEDGER_URL;
+    let text = reader.secret(setting, &settings::OTP_LEDGER_URL_FILE);
+    let store = match text.as_deref().map(str::trim) {
+        None | Some("memory:") => Ok(StoreConfig::Memory),
+        Some(url) => address(url).map(StoreConfig::Redis),
+    };
+    store.unwrap_or_else(|problem| {
+        reader.mistake(setting, problem);
+        StoreConfig::Memory
+    })
+}
+
+/// Neither the text nor the parser's words are repeated: they may hold the password.
+fn address(url: &str) -> Result<Address, String> {
+    let rule = || {
+        "must be memory:, or an address such as rediss://user:password@host:6379/0 (redis:// without TLS, special characters percent-encoded)".to_owned()
+    };
+    let info = url.into_connection_info().map_err(|_| rule())?;
+    let (host, port, tls) = match info.addr() {
+        ConnectionAddr::Tcp(host, port) => (host, *port, None),
+        ConnectionAddr::TcpTls { host, port, insecure: false, .. } => (host, *port, Some(trust()?)),
+        _ => return Err(rule()),
+    };
+    if host.is_empty() {
+        return Err(rule());
+    }
+    Ok(Address { host: host.clone(), port, tls, login: info.redis_settings().clone() })
+}
+
+fn trust() -> Result<Arc<ClientConfig>, String> {
+    tls::client_config(None).map_err(|error| error.to_string())
+}
+
+fn on_error(reader: &mut Reader<'_>, on_ambiguous: OnAmbiguous) -> OnLedgerError {
+    let unless_given = match on_ambiguous {
+        OnAmbiguous::Resend => OnLedgerError::Send,
+        OnAmbiguous::GiveUp => OnLedgerError::Hold,
+    };
+    if reader.given(&settings::OTP_LEDGER_ON_ERROR).is_none() {
+        return unless_given;
+    }
+    reader
+        .parsed(&settings::OTP_LEDGER_ON_ERROR, |text| match text {
+            "send" => Ok(OnLedgerError::Send),
+            "hold" => Ok(OnLedgerError::Hold),
+            _ => Err("must be send or hold".into()),
+        })
+        .unwrap_or(unless_given)
+}

@@ -1,0 +1,31 @@
+-- Asks for a job. KEYS: the job. ARGV: fingerprint, length of its key's name, owner, lease ms, ttl ms.
+local time = redis.call('TIME')
+local now = time[1] * 1000 + math.floor(time[2] / 1000)
+local job = redis.call('HMGET', KEYS[1], 'fingerprint', 'state', 'owner', 'until', 'met', 'progress', 'result')
+local fingerprint, state, owner, till, met, progress, result = unpack(job)
+local until_then = string.format('%.0f', now + ARGV[4])
+
+if not state then
+  redis.call('HSET', KEYS[1], 'fingerprint', ARGV[1], 'state', 'claimed', 'owner', ARGV[3], 'until', until_then,
+    'step', 0, 'met', 'new')
+  redis.call('PEXPIRE', KEYS[1], ARGV[5])
+  return {'new'}
+end
+if fingerprint ~= ARGV[1] and string.sub(fingerprint, 1, ARGV[2]) == string.sub(ARGV[1], 1, ARGV[2]) then
+  return {'another'}
+end
+if state == 'done' then
+  return {'done', result}
+end
+if owner == ARGV[3] then
+  -- The same asker, whose answer was lost.
+  return {met, progress or ''}
+end
+if tonumber(till) > now then
+  return {'elsewhere', string.format('%.0f', till - now)}
+end
+-- An attempt that was under way stays marked until the new owner has written what it makes of it.
+local kept = state == 'sending' and 'sending' or 'claimed'
+redis.call('HSET', KEYS[1], 'state', kept, 'owner', ARGV[3], 'until', until_then, 'step', 0, 'met', state)
+redis.call('PEXPIRE', KEYS[1], ARGV[5])
+return {state, progress or ''}

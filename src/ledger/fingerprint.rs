@@ -1,0 +1,110 @@
+//! Telling one job from another under the same id, without keeping anything personal.
+
+use ring::hmac;
+
+use crate::job::OtpRequest;
+
+/// Tells one job from another. Made from a phone number, and not reversible without the account's secret.
+///
+/// Four bytes name the key, sixteen are the request's code under it. Codes under different keys cannot
+/// be compared, and do not differ: after a change of the account's secret a repeat is still a repeat.
+#[derive(Clone, Copy, Debug)]
+pub struct Fingerprint([u8; 20]);
+
+impl Fingerprint {
+    /// How many characters of [`Fingerprint::text`] name the key.
+    pub const KEY_LENGTH: usize = 8;
+
+    /// The text in which it is stored: hexadecimal, the key's name first.
+    pub fn text(&self) -> String {
+        self.0.iter().map(|byte| format!("{byte:02x}")).collect()
+    }
+
+    /// Whether it is of another job. Not the negation of equality: see above.
+    pub fn differs(&self, other: &Self) -> bool {
+        self.0[..4] == other.0[..4] && self.0 != other.0
+    }
+}
+
+/// Makes fingerprints under one key.
+#[derive(Clone)]
+pub struct Fingerprints {
+    key: hmac::Key,
+    name: [u8; 4],
+}
+
+impl std::fmt::Debug for Fingerprints {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Fingerprints").finish_non_exhaustive()
+    }
+}
+
+impl Fingerprints {
+    /// Fingerprints under the account's secret, which all workers of one queue share.
+    pub fn new(secret: &str) -> Self {
+        let key = hmac::Key::new(hmac::HMAC_SHA256, secret.as_bytes());
+        let name = first(hmac::sign(&key, b"esms-otp-worker fingerprint key").as_ref());
+        Self { key, name }
+    }
+
+    /// The fingerprint of a job: the same for every way of writing it.
+    pub fn of(&self, request: &OtpRequest) -> Fingerprint {
+        let mut context = hmac::Context::with_key(&self.key);
+        let alive = request.time_alive.map(|minutes| minutes.to_string()).unwrap_or_default();
+        for field in [request.phone.digits(), &request.template_id, request.kind.type_id(), &alive] {
+            // The length first, so that no two jobs give the same bytes.
+            context.update(&(field.len() as u64).to_be_bytes());
+            context.update(field.as_bytes());
+        }
+        let code: [u8; 16] = first(context.sign().as_ref());
+        let mut bytes = [0; 20];
+        bytes[..4].copy_from_slice(&self.name);
+        bytes[4..].copy_from_slice(&code);
+        Fingerprint(bytes)
+    }
+}
+
+fn first<const N: usize>(code: &[u8]) -> [u8; N] {
+    std::array::from_fn(|n| code[n])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::job::decode;
+
+    fn of(secret: &str, body: &str) -> Fingerprint {
+        Fingerprints::new(secret).of(&decode(body.as_bytes(), None).unwrap())
+    }
+
+    const JOB: &str = r#"{"Phone":"0901888484","MultiChannelTempId":"1"}"#;
+
+    #[test]
+    fn it_tells_every_field_of_a_job() {
+        let job = of("secret", JOB);
+        let again = of("secret", r#"{"TypeId":2,"MultiChannelTempId":1,"Phone":"0901.888.484","Extra":true}"#);
+        assert!(!job.differs(&again) && job.text() == again.text());
+        for other in [
+            r#"{"Phone":"0901888485","MultiChannelTempId":"1"}"#,
+            r#"{"Phone":"0901888484","MultiChannelTempId":"2"}"#,
+            r#"{"Phone":"0901888484","MultiChannelTempId":"1","TypeId":"1"}"#,
+            r#"{"Phone":"0901888484","MultiChannelTempId":"1","TimeAlive":"5"}"#,
+        ] {
+            assert!(job.differs(&of("secret", other)), "{other}");
+        }
+    }
+
+    #[test]
+    fn under_another_key_it_says_nothing_and_so_does_not_differ() {
+        let (before, after) = (of("old secret", JOB), of("new secret", JOB));
+        assert!(!before.differs(&after) && before.text() != after.text());
+        assert_ne!(before.text()[..Fingerprint::KEY_LENGTH], after.text()[..Fingerprint::KEY_LENGTH]);
+    }
+
+    #[test]
+    fn its_text_shows_nothing_of_the_job() {
+        let text = of("secret", JOB).text();
+        assert_eq!(text.len(), 40);
+        assert!(!text.contains("901888484"));
+    }
+}

@@ -1,0 +1,19 @@
+-- Writes down how a job ended; the first result stays. KEYS: the job.
+-- ARGV: fingerprint, length of its key's name, owner ('' for whoever holds it), result, ttl ms.
+local job = redis.call('HMGET', KEYS[1], 'fingerprint', 'state', 'owner', 'result')
+local fingerprint, state, owner, result = unpack(job)
+
+if fingerprint and fingerprint ~= ARGV[1] and string.sub(fingerprint, 1, ARGV[2]) == string.sub(ARGV[1], 1, ARGV[2]) then
+  -- Another job's by now, or all along: its record is not touched.
+  return {'recorded'}
+end
+if state == 'done' then
+  return {'already', result}
+end
+if owner and owner ~= ARGV[3] and ARGV[3] ~= '' then
+  return {'elsewhere'}
+end
+redis.call('DEL', KEYS[1])
+redis.call('HSET', KEYS[1], 'fingerprint', ARGV[1], 'state', 'done', 'result', ARGV[4])
+redis.call('PEXPIRE', KEYS[1], ARGV[5])
+return {'recorded'}

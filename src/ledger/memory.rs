@@ -1,0 +1,250 @@
+//! The ledger in this process's memory: bounded, expiring, and gone with the process.
+
+use std::collections::{HashMap, VecDeque};
+use std::future::ready;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use futures_util::FutureExt;
+use tokio::time::Instant;
+
+use super::store::{Ask, Claim, Finish, Left, Note, Reply, Stage, Store};
+use super::{Fingerprint, follows};
+use crate::result::ResultEvent;
+use crate::send::retry::Progress;
+
+/// The most jobs remembered; about 100 MB of results. The oldest are forgotten first.
+const MOST_JOBS: usize = 200_000;
+
+#[derive(Debug)]
+enum State {
+    Done(ResultEvent),
+    /// Left between two attempts, at this delivery count.
+    Left(Progress, Option<u64>),
+}
+
+#[derive(Debug)]
+struct Entry {
+    fingerprint: Fingerprint,
+    state: State,
+    expires: Instant,
+}
+
+#[derive(Debug, Default)]
+struct Entries {
+    jobs: HashMap<String, Entry>,
+    /// Ids in the order of expiry, which is the order of recording since all live equally long. An
+    /// id recorded twice is here twice; only the place that matches its entry counts.
+    order: VecDeque<(Instant, String)>,
+}
+
+/// Jobs that have ended, and jobs left unsettled.
+#[derive(Debug)]
+pub struct Memory {
+    ttl: Duration,
+    most_jobs: usize,
+    entries: Mutex<Entries>,
+}
+
+impl Memory {
+    /// A store that remembers each job for `ttl`.
+    pub fn new(ttl: Duration) -> Self {
+        Self { ttl, most_jobs: MOST_JOBS, entries: Mutex::default() }
+    }
+
+    /// What is known of a job. The jobs in flight in this process are known to the worker, so that none
+    /// is held elsewhere.
+    pub fn look_up(&self, ask: &Ask<'_>) -> Claim {
+        let entries = self.entries();
+        match entries.jobs.get(ask.id).filter(|entry| entry.expires > Instant::now()) {
+            None => Claim::New,
+            Some(entry) if entry.fingerprint.differs(&ask.fingerprint) => Claim::AnotherJob,
+            Some(Entry { state: State::Done(event), .. }) => Claim::Done(event.clone()),
+            Some(Entry { state: State::Left(progress, count), .. }) => {
+                // The broker counts every delivery it takes back: a count that grew by our own alone
+                // shows that no other worker lost the job meanwhile, and so that none sent it unseen.
+                let how = if follows(*count, ask.delivery_count) { Left::Released } else { Left::Sending };
+                Claim::Left(how, progress.clone())
+            }
+        }
+    }
+
+    /// The job has ended with this result; an earlier one stays.
+    pub fn record_done(&self, id: &str, fingerprint: Fingerprint, event: &ResultEvent) -> Finish {
+        let mut entries = self.entries();
+        match entries.jobs.get(id).filter(|entry| entry.expires > Instant::now()) {
+            Some(Entry { state: State::Done(earlier), .. }) => Finish::Already(earlier.clone()),
+            _ => {
+                entries.record(id, fingerprint, State::Done(event.clone()), self);
+                Finish::Recorded
+            }
+        }
+    }
+
+    /// The job was left between two attempts.
+    pub fn record_left(&self, id: &str, fingerprint: Fingerprint, progress: &Progress, delivery_count: Option<u64>) {
+        // A job that was never attempted is as good as new.
+        if progress.attempts > 0 || progress.ambiguous {
+            self.entries().record(id, fingerprint, State::Left(progress.clone(), delivery_count), self);
+        }
+    }
+
+    fn entries(&self) -> MutexGuard<'_, Entries> {
+        // No code panics while it holds this lock, and the map is whole even if some did.
+        self.entries.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Store for Memory {
+    fn claim<'a>(&'a self, ask: Ask<'a>) -> Reply<'a, Claim> {
+        ready(Ok(self.look_up(&ask))).boxed()
+    }
+
+    fn note<'a>(&'a self, note: Note<'a>) -> Reply<'a, bool> {
+        // What is under way need not be written down: it is lost with the process, as the note would be.
+        if let Stage::Released(delivery_count) = note.stage {
+            self.record_left(note.id, note.fingerprint, note.progress, delivery_count);
+        }
+        ready(Ok(true)).boxed()
+    }
+
+    fn finish<'a>(
+        &'a self,
+        id: &'a str,
+        fingerprint: Fingerprint,
+        _owner: Option<&'a str>,
+        event: &'a ResultEvent,
+    ) -> Reply<'a, Finish> {
+        ready(Ok(self.record_done(id, fingerprint, event))).boxed()
+    }
+
+    fn recorded<'a>(&'a self, id: &'a str, fingerprint: Fingerprint) -> Reply<'a, Option<ResultEvent>> {
+        let ask = Ask { id, fingerprint, owner: "", delivery_count: None };
+        let Claim::Done(event) = self.look_up(&ask) else { return ready(Ok(None)).boxed() };
+        ready(Ok(Some(event))).boxed()
+    }
+}
+
+impl Entries {
+    fn record(&mut self, id: &str, fingerprint: Fingerprint, state: State, limits: &Memory) {
+        let now = Instant::now();
+        let expires = now + limits.ttl;
+        self.jobs.insert(id.to_owned(), Entry { fingerprint, state, expires });
+        self.order.push_back((expires, id.to_owned()));
+        self.forget(now, limits.most_jobs);
+    }
+
+    fn forget(&mut self, now: Instant, most: usize) {
+        while let Some((expires, _)) = self.order.front() {
+            if *expires > now && self.order.len() <= most {
+                return;
+            }
+            let Some((expires, id)) = self.order.pop_front() else { return };
+            if self.jobs.get(&id).is_some_and(|entry| entry.expires == expires) {
+                self.jobs.remove(&id);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::job::decode;
+    use crate::ledger::Fingerprints;
+    use crate::result::{Ending, Outcome};
+    use std::time::SystemTime;
+
+    fn print(phone: &str) -> Fingerprint {
+        let body = format!(r#"{{"Phone":"{phone}","MultiChannelTempId":"1"}}"#);
+        Fingerprints::new("secret").of(&decode(body.as_bytes(), None).unwrap())
+    }
+
+    fn job() -> Fingerprint {
+        print("0901888484")
+    }
+
+    fn event() -> ResultEvent {
+        Ending::without_attempt(Outcome::Expired, "a test").into_event("a", SystemTime::UNIX_EPOCH)
+    }
+
+    fn memory() -> Memory {
+        Memory::new(Duration::from_secs(60))
+    }
+
+    fn found(memory: &Memory, id: &str, delivery_count: Option<u64>) -> Claim {
+        memory.look_up(&Ask { id, fingerprint: job(), owner: "", delivery_count })
+    }
+
+    #[test]
+    fn a_job_done_is_known_with_its_result_and_another_under_its_id_is_told_apart() {
+        let memory = memory();
+        assert!(matches!(found(&memory, "a", None), Claim::New));
+        memory.record_done("a", job(), &event());
+        assert!(matches!(found(&memory, "a", None), Claim::Done(found) if found == event()));
+        let other = Ask { id: "a", fingerprint: print("0901888485"), owner: "", delivery_count: None };
+        assert!(matches!(memory.look_up(&other), Claim::AnotherJob));
+    }
+
+    #[test]
+    fn the_first_result_stays() {
+        let memory = memory();
+        assert!(matches!(memory.record_done("a", job(), &event()), Finish::Recorded));
+        let other = Ending::without_attempt(Outcome::Failed, "a test").into_event("a", SystemTime::UNIX_EPOCH);
+        assert!(matches!(memory.record_done("a", job(), &other), Finish::Already(found) if found == event()));
+    }
+
+    #[test]
+    fn a_job_left_is_as_it_was_if_nobody_had_it_meanwhile_and_else_perhaps_sent() {
+        let progress = Progress { attempts: 2, ..Progress::default() };
+        for (before, now, released) in [
+            (Some(3), Some(4), true),
+            (None, Some(1), true),
+            (Some(3), Some(5), false),
+            (Some(3), Some(3), false),
+            (None, None, false),
+            (Some(3), None, false),
+        ] {
+            let memory = memory();
+            memory.record_left("a", job(), &progress, before);
+            let Claim::Left(how, found) = found(&memory, "a", now) else { panic!("{before:?} {now:?}") };
+            assert_eq!((how == Left::Released, found.attempts), (released, 2), "{before:?} {now:?}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_job_left_is_known_until_its_result_takes_its_place() {
+        let memory = memory();
+        memory.record_left("a", job(), &Progress { attempts: 1, ..Progress::default() }, Some(4));
+        assert!(matches!(found(&memory, "a", Some(5)), Claim::Left(Left::Released, _)));
+        tokio::time::advance(Duration::from_secs(40)).await;
+        memory.record_done("a", job(), &event());
+        // The first record's time is up, the second's is not.
+        tokio::time::advance(Duration::from_secs(40)).await;
+        memory.record_done("b", job(), &event());
+        assert!(matches!(found(&memory, "a", None), Claim::Done(_)));
+        assert_eq!(memory.entries().order.len(), 2);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_job_is_forgotten_after_its_time_and_its_memory_given_back() {
+        let memory = memory();
+        memory.record_done("a", job(), &event());
+        tokio::time::advance(Duration::from_secs(61)).await;
+        assert!(matches!(found(&memory, "a", None), Claim::New));
+        memory.record_done("b", job(), &event());
+        assert_eq!(memory.entries().jobs.len(), 1);
+    }
+
+    #[test]
+    fn the_oldest_jobs_are_forgotten_when_there_are_too_many() {
+        let memory = Memory { most_jobs: 10, ..memory() };
+        for n in 0..100 {
+            memory.record_done(&n.to_string(), job(), &event());
+        }
+        assert!(matches!(found(&memory, "89", None), Claim::New));
+        assert!(matches!(found(&memory, "90", None), Claim::Done(_)));
+        assert_eq!(memory.entries().jobs.len(), 10);
+        assert_eq!(memory.entries().order.len(), 10);
+    }
+}

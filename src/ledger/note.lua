@@ -1,0 +1,19 @@
+-- Writes down how far a job has come. KEYS: the job.
+-- ARGV: fingerprint, owner, step, state, progress, lease ms (0: given back), ttl ms.
+local time = redis.call('TIME')
+local now = time[1] * 1000 + math.floor(time[2] / 1000)
+local job = redis.call('HMGET', KEYS[1], 'state', 'owner', 'step')
+local state, owner, step = unpack(job)
+
+if state == 'done' or (owner and owner ~= ARGV[2]) then
+  return 0
+end
+if step and tonumber(step) > tonumber(ARGV[3]) then
+  -- Held up on its way; a later one is written.
+  return 1
+end
+-- Written too where the store has lost the job: better than to know nothing.
+redis.call('HSET', KEYS[1], 'fingerprint', ARGV[1], 'owner', ARGV[2], 'step', ARGV[3], 'state', ARGV[4],
+  'progress', ARGV[5], 'until', string.format('%.0f', now + ARGV[6]))
+redis.call('PEXPIRE', KEYS[1], ARGV[7])
+return 1

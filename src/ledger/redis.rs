@@ -1,0 +1,192 @@
+//! The ledger in Redis: shared by all workers, and outliving each of them.
+//!
+//! A job is one hash, and a step one script, so that each step is one round trip and whole. Time is
+//! Redis's own, so that workers' clocks need not agree. Nothing personal is stored: see
+//! [`super::fingerprint`], and a result holds no phone number.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::FutureExt;
+use redis::{Script, ScriptInvocation};
+
+use super::Fingerprint;
+use super::link::{Address, Link};
+use super::store::{Ask, Claim, Finish, Left, Note, Reply, Stage, Store, StoreError};
+use crate::result::ResultEvent;
+use crate::send::retry::Progress;
+
+/// What every key begins with.
+const PREFIX: &str = "esms-otp-worker:job:";
+
+/// See the module.
+#[derive(Debug)]
+pub struct Redis {
+    link: Link,
+    lease: Duration,
+    ttl: Duration,
+    claim: Script,
+    note: Script,
+    finish: Script,
+}
+
+/// What a script says: a word, and what goes with it.
+type Said = Vec<Bytes>;
+
+impl Redis {
+    /// The store at this address. A lease lasts for `lease`, and a record for `ttl` after its last change.
+    pub fn new(address: Address, lease: Duration, ttl: Duration) -> Self {
+        Self {
+            link: Link::new(address),
+            lease,
+            ttl,
+            claim: Script::new(include_str!("claim.lua")),
+            note: Script::new(include_str!("note.lua")),
+            finish: Script::new(include_str!("finish.lua")),
+        }
+    }
+
+    async fn run<T: redis::FromRedisValue>(&self, call: &ScriptInvocation<'_>) -> Result<T, StoreError> {
+        self.link.step(async |mut connection| call.invoke_async(&mut connection).await).await
+    }
+
+    async fn ask(&self, ask: Ask<'_>) -> Result<Claim, StoreError> {
+        let said: Said = self
+            .run(
+                self.claim
+                    .key(key(ask.id))
+                    .arg(ask.fingerprint.text())
+                    .arg(Fingerprint::KEY_LENGTH)
+                    .arg(ask.owner)
+                    .arg(millis(self.lease))
+                    .arg(millis(self.ttl)),
+            )
+            .await?;
+        let mut said = said.into_iter();
+        let (word, more) = (said.next().unwrap_or_default(), said.next().unwrap_or_default());
+        match word.as_ref() {
+            b"new" => Ok(Claim::New),
+            b"another" => Ok(Claim::AnotherJob),
+            b"done" => event(more).map(Claim::Done),
+            b"elsewhere" => lease_left(&more).map(Claim::Elsewhere),
+            b"released" => progress(&more).map(|progress| Claim::Left(Left::Released, progress)),
+            b"claimed" | b"waiting" => progress(&more).map(|progress| Claim::Left(Left::Lapsed, progress)),
+            b"sending" => progress(&more).map(|progress| Claim::Left(Left::Sending, progress)),
+            _ => Err(unreadable()),
+        }
+    }
+
+    async fn write(&self, note: Note<'_>) -> Result<bool, StoreError> {
+        let (state, lease) = match note.stage {
+            Stage::Sending => ("sending", self.lease),
+            Stage::Waiting(wait) => ("waiting", self.lease + wait),
+            Stage::Released(_) => ("released", Duration::ZERO),
+        };
+        self.run(
+            self.note
+                .key(key(note.id))
+                .arg(note.fingerprint.text())
+                .arg(note.owner)
+                .arg(note.step)
+                .arg(state)
+                .arg(written(note.progress))
+                .arg(millis(lease))
+                .arg(millis(self.ttl)),
+        )
+        .await
+    }
+
+    async fn end(
+        &self,
+        id: &str,
+        fingerprint: Fingerprint,
+        owner: Option<&str>,
+        result: &ResultEvent,
+    ) -> Result<Finish, StoreError> {
+        let said: Said = self
+            .run(
+                self.finish
+                    .key(key(id))
+                    .arg(fingerprint.text())
+                    .arg(Fingerprint::KEY_LENGTH)
+                    .arg(owner.unwrap_or_default())
+                    .arg(result.body.as_ref())
+                    .arg(millis(self.ttl)),
+            )
+            .await?;
+        let mut said = said.into_iter();
+        match said.next().unwrap_or_default().as_ref() {
+            b"recorded" => Ok(Finish::Recorded),
+            b"elsewhere" => Ok(Finish::Elsewhere),
+            b"already" => event(said.next().unwrap_or_default()).map(Finish::Already),
+            _ => Err(unreadable()),
+        }
+    }
+
+    async fn result_of(&self, id: &str, fingerprint: Fingerprint) -> Result<Option<ResultEvent>, StoreError> {
+        let mut read = redis::cmd("HMGET");
+        read.arg(key(id)).arg("fingerprint").arg("result");
+        let (found, result): (Option<String>, Option<Bytes>) =
+            self.link.step(async |mut connection| read.query_async(&mut connection).await).await?;
+        let same = found.is_some_and(|found| found == fingerprint.text());
+        result.filter(|_| same).map(event).transpose()
+    }
+}
+
+impl Store for Redis {
+    fn claim<'a>(&'a self, ask: Ask<'a>) -> Reply<'a, Claim> {
+        self.ask(ask).boxed()
+    }
+
+    fn note<'a>(&'a self, note: Note<'a>) -> Reply<'a, bool> {
+        self.write(note).boxed()
+    }
+
+    fn finish<'a>(
+        &'a self,
+        id: &'a str,
+        fingerprint: Fingerprint,
+        owner: Option<&'a str>,
+        event: &'a ResultEvent,
+    ) -> Reply<'a, Finish> {
+        self.end(id, fingerprint, owner, event).boxed()
+    }
+
+    fn recorded<'a>(&'a self, id: &'a str, fingerprint: Fingerprint) -> Reply<'a, Option<ResultEvent>> {
+        self.result_of(id, fingerprint).boxed()
+    }
+}
+
+fn key(id: &str) -> String {
+    format!("{PREFIX}{id}")
+}
+
+fn millis(duration: Duration) -> u64 {
+    duration.as_millis().try_into().unwrap_or(u64::MAX)
+}
+
+/// Strings, numbers and JSON that was parsed: there is nothing in it that can fail.
+fn written(progress: &Progress) -> Vec<u8> {
+    serde_json::to_vec(progress).unwrap_or_default()
+}
+
+/// A job that nothing was written of yet has been through nothing.
+fn progress(written: &[u8]) -> Result<Progress, StoreError> {
+    if written.is_empty() {
+        return Ok(Progress::default());
+    }
+    serde_json::from_slice(written).map_err(|_| unreadable())
+}
+
+fn event(body: Bytes) -> Result<ResultEvent, StoreError> {
+    ResultEvent::read(body).ok_or_else(unreadable)
+}
+
+fn lease_left(text: &[u8]) -> Result<Duration, StoreError> {
+    let millis = std::str::from_utf8(text).ok().and_then(|text| text.parse().ok());
+    millis.map(Duration::from_millis).ok_or_else(unreadable)
+}
+
+fn unreadable() -> StoreError {
+    StoreError::Refused("the record of the job cannot be read; another program, or another version, wrote it".into())
+}

@@ -1,0 +1,123 @@
+//! What a store of the ledger must do. Each call is one step, and one round trip.
+
+use std::fmt;
+use std::time::Duration;
+
+use futures_util::future::BoxFuture;
+
+use super::Fingerprint;
+use crate::result::ResultEvent;
+use crate::send::retry::Progress;
+
+/// Where the ledger is kept.
+pub trait Store: fmt::Debug + Send + Sync {
+    /// Asks for a job. Asking again with the same owner gives the same answer.
+    fn claim<'a>(&'a self, ask: Ask<'a>) -> Reply<'a, Claim>;
+
+    /// Writes down how far a job has come. False if it is not its writer's any more.
+    fn note<'a>(&'a self, note: Note<'a>) -> Reply<'a, bool>;
+
+    /// Writes down how a job ended, unless it has ended already. Without an owner, whoever holds it.
+    fn finish<'a>(
+        &'a self,
+        id: &'a str,
+        fingerprint: Fingerprint,
+        owner: Option<&'a str>,
+        event: &'a ResultEvent,
+    ) -> Reply<'a, Finish>;
+
+    /// The result of this very job, if it has ended.
+    fn recorded<'a>(&'a self, id: &'a str, fingerprint: Fingerprint) -> Reply<'a, Option<ResultEvent>>;
+}
+
+/// A store's answer, or why there is none.
+pub type Reply<'a, T> = BoxFuture<'a, Result<T, StoreError>>;
+
+/// Why a store did not answer. Whether it did what it was asked is then not known.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// It cannot be reached, or did not answer in time.
+    #[error("{0}")]
+    Unreachable(String),
+    /// It refused, or said what nobody can read.
+    #[error("{0}")]
+    Refused(String),
+}
+
+/// Who asks for which job.
+#[derive(Clone, Copy, Debug)]
+pub struct Ask<'a> {
+    /// The job.
+    pub id: &'a str,
+    /// What tells it from another under the same id.
+    pub fingerprint: Fingerprint,
+    /// A name for this one holding of the job, never used before.
+    pub owner: &'a str,
+    /// How often the queue has taken the job back, where it counts.
+    pub delivery_count: Option<u64>,
+}
+
+/// What an asker meets.
+#[derive(Clone, Debug)]
+pub enum Claim {
+    /// Nobody had the job; the asker has it now.
+    New,
+    /// Somebody had it and left it; the asker has it now.
+    Left(Left, Progress),
+    /// Somebody else has it, for this long at most unless they renew it.
+    Elsewhere(Duration),
+    /// It has ended.
+    Done(ResultEvent),
+    /// The id belongs to another job.
+    AnotherJob,
+}
+
+/// How a job was left.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Left {
+    /// Given back: what is written of it is all that happened to it.
+    Released,
+    /// Its lease ran out, and no attempt was marked as under way.
+    Lapsed,
+    /// Its lease ran out during an attempt.
+    Sending,
+}
+
+/// How far a job has come.
+#[derive(Clone, Copy, Debug)]
+pub struct Note<'a> {
+    /// The job.
+    pub id: &'a str,
+    /// What tells it from another under the same id.
+    pub fingerprint: Fingerprint,
+    /// Who had it when the note was written.
+    pub owner: &'a str,
+    /// The number of the note, growing: one that was held up on its way must not undo a later one.
+    pub step: u32,
+    /// What is about to happen to the job.
+    pub stage: Stage,
+    /// What has happened to it, an attempt about to begin included.
+    pub progress: &'a Progress,
+}
+
+/// What is about to happen to a job.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stage {
+    /// An attempt.
+    Sending,
+    /// No attempt for this long.
+    Waiting(Duration),
+    /// It goes back to the broker, at this delivery count.
+    Released(Option<u64>),
+}
+
+/// What became of a result.
+#[derive(Clone, Debug)]
+pub enum Finish {
+    /// It is the job's result now.
+    Recorded,
+    /// The job had another already.
+    Already(ResultEvent),
+    /// Somebody else has the job now.
+    Elsewhere,
+}
