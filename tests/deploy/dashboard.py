@@ -228,7 +228,8 @@ def main():
         wrong += without_data(dashboard, given.prometheus, given.since)
     if wrong:
         sys.exit("\n".join(wrong))
-    print(f"{len(panels_of(dashboard))} panels and {len(named)} expressions: all in order" + (", all with data" if given.prometheus else ""))
+    data = ", and every query of a panel has data" if given.prometheus else ""
+    print(f"{len(panels_of(dashboard))} panels and {len(named)} expressions: all in order{data}")
 
 
 if __name__ == "__main__":

@@ -125,7 +125,8 @@ class Canvas:
     def frame(self, left, bottom, width, height):
         inches = self.figure.dpi_scale_trans
         style = "round,pad=0,rounding_size=0.04"
-        patch = FancyBboxPatch((left, bottom), width, height, style, facecolor=PANEL, edgecolor=EDGE, linewidth=0.8, transform=inches, zorder=-1)
+        patch = FancyBboxPatch((left, bottom), width, height, style, transform=inches, zorder=-1)
+        patch.set(facecolor=PANEL, edgecolor=EDGE, linewidth=0.8)
         self.figure.patches.append(patch)
 
 
