@@ -34,7 +34,7 @@ say() { echo "live: $*"; }
 
 find_programs() {
     tests/deploy/install-prometheus.sh
-    tests/support/install-broker.sh
+    tests/support/install-services.sh rabbitmq
     bin=${OTP_BIN:-}
     if [ -z "$bin" ]; then
         cargo build --release --locked --bins
