@@ -1,6 +1,7 @@
 //! Consuming: an outer loop that reconnects, and one session inside it.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures_util::StreamExt as _;
 use lapin::message::Delivery;
@@ -20,6 +21,11 @@ use crate::telemetry::metrics::Metrics;
 
 /// Jobs the broker gave up are only answered, not sent: a few at a time do.
 const DROPPED_PREFETCH: u16 = 16;
+
+/// How long a channel stays open after the last acknowledgement. The broker says nothing when it has taken
+/// one, and keeps those of a quorum queue in the channel when more than about 30 are on their way to the
+/// queue: a channel that closes loses them, and their jobs are delivered, and perhaps sent, again.
+const SETTLING: Duration = Duration::from_secs(1);
 
 /// Which queue a delivery came from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -141,6 +147,7 @@ impl<T: Taker> ConsumerLoop<T> {
         let (channel, mut jobs, mut dropped) = preparing.ok_or(Ended::Stopped)??;
         *ever_consumed = true;
         self.health.set_consuming(true);
+        let mut taken = false;
         info!(queue = self.broker.queue, prefetch = self.prefetch, "consuming");
         loop {
             tokio::select! {
@@ -150,6 +157,7 @@ impl<T: Taker> ConsumerLoop<T> {
                 next = jobs.next() => self.taker.take(delivery(next)?, Origin::Jobs),
                 next = dropped.next() => self.taker.take(delivery(next)?, Origin::Dropped),
             }
+            taken = true;
         }
         self.health.set_consuming(false);
         for consumer in [&mut jobs, &mut dropped] {
@@ -157,6 +165,9 @@ impl<T: Taker> ConsumerLoop<T> {
         }
         // The channel stays open until every job is settled, or the acknowledgements would be lost.
         self.taker.finished().await;
+        if taken {
+            sleep(SETTLING).await;
+        }
         // Closed here, because the connection cannot say goodbye while a channel is half closed.
         let _ = timeout(REPLY_WITHIN, channel.close(200, "done".into())).await;
         Err(Ended::Stopped)
