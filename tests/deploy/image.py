@@ -20,19 +20,19 @@ def the_image_has_no_shell():
         f"{runtime} and {builder}"
     assert "\nRUN " not in FINAL, "a command is run in the final stage, which has no shell"
     assert re.search(r"^USER 65532:65532$", FINAL, re.MULTILINE), "another user"
-    assert 'ENTRYPOINT ["/usr/local/bin/esms-otp-worker"]\nCMD ["run"]' in FINAL
+    assert 'ENTRYPOINT ["/usr/local/bin/esms-otp-worker"]\nCMD ["run"]' in FINAL, "another command"
     for program in ("esms-otp-worker", "esms-sandbox"):
         assert f"target/release/{program}" in DOCKERFILE, f"no {program}"
 
 
 def the_revision_is_built_in():
     """  the image: the revision is in the program and on the image, the dependencies are as locked."""
-    assert 'OTP_BUILD_REVISION="${REVISION}" cargo build' in DOCKERFILE
-    assert 'org.opencontainers.image.revision="${REVISION}"' in FINAL
+    assert 'OTP_BUILD_REVISION="${REVISION}" cargo build' in DOCKERFILE, "not in the program"
+    assert 'org.opencontainers.image.revision="${REVISION}"' in FINAL, "not on the image"
     builds = re.findall(r"cargo (?:build|fetch).*", DOCKERFILE)
     assert len(builds) == 3 and all("--locked" in build for build in builds), builds
     # An argument above a layer is part of what that layer is cached by.
-    assert DOCKERFILE.index("COPY Cargo.toml") < DOCKERFILE.index("COPY src") < DOCKERFILE.index("ARG REVISION")
+    assert DOCKERFILE.index("COPY Cargo.toml") < DOCKERFILE.index("COPY src") < DOCKERFILE.index("ARG REVISION"), "the order"
 
 
 def the_context_is_what_is_copied():
@@ -45,7 +45,7 @@ def the_context_is_what_is_copied():
 
 def all_of_it_is_there():
     """  compose.yaml: all six services, and every file they mount."""
-    assert SERVICES.keys() == {"rabbitmq", "redis", "sandbox", "worker", "prometheus", "grafana"}
+    assert SERVICES.keys() == {"rabbitmq", "redis", "sandbox", "worker", "prometheus", "grafana"}, str(SERVICES.keys())
     for name, service in SERVICES.items():
         for volume in service.get("volumes", []):
             source = ROOT / "deploy" / volume.split(":")[0]
@@ -65,7 +65,7 @@ def the_worker_is_well_set():
     unknown = worker["environment"].keys() - DEFAULTS.keys()
     assert not unknown, f"{sorted(unknown)}, which `--help` does not have"
     grace = worker["environment"].get("OTP_SHUTDOWN_GRACE", DEFAULTS["OTP_SHUTDOWN_GRACE"])
-    assert seconds(worker["stop_grace_period"]) >= seconds(grace) + 5
+    assert seconds(worker["stop_grace_period"]) >= seconds(grace) + 5, f"{worker['stop_grace_period']} for a worker that takes up to {grace}"
 
 
 def prometheus_finds_the_worker():
@@ -92,8 +92,7 @@ def the_demonstration_finds_its_broker():
     service = re.search(r"compose up --detach --wait (\w+)\n", script)
     assert service, "it would start everything"
     broker = SERVICES[service[1]]
-    assert "127.0.0.1:${RABBITMQ_PORT:-5672}:5672" in broker["ports"] and "healthcheck" in broker
-    assert "depends_on" not in broker
+    assert "127.0.0.1:${RABBITMQ_PORT:-5672}:5672" in broker["ports"] and "healthcheck" in broker and "depends_on" not in broker, str(broker)
 
 
 run([the_image_has_no_shell, the_revision_is_built_in, the_context_is_what_is_copied, all_of_it_is_there,

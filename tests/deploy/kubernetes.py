@@ -68,9 +68,9 @@ def every_name_is_a_setting():
 
 
 def check_sees_what_the_worker_sees():
-    """  `check` runs before the worker, with the same settings, files and image."""
-    assert POD["initContainers"][-1]["name"] == "check" and INIT["check"]["args"] == ["check"]
-    assert WORKER["args"] == ["run"]
+    """  `check` runs just before the worker, with the same settings, files and image."""
+    assert POD["initContainers"][-1]["name"] == "check" and INIT["check"]["args"] == ["check"], "it is not the last of the init containers"
+    assert WORKER["args"] == ["run"], str(WORKER["args"])
     for part in ("env", "envFrom", "volumeMounts", "image", "securityContext"):
         assert WORKER[part] == INIT["check"][part], f"they differ in {part}"
 
@@ -123,7 +123,7 @@ def probes_are_served():
 
 def pods_are_restricted():
     """  every pod keeps to the restricted standard, and the namespace enforces it."""
-    assert the("Namespace", NAMESPACE)["metadata"]["labels"]["pod-security.kubernetes.io/enforce"] == "restricted"
+    assert the("Namespace", NAMESPACE)["metadata"]["labels"]["pod-security.kubernetes.io/enforce"] == "restricted", "the namespace"
     for name, pod, container in containers():
         all_of_it, own = pod["securityContext"], container["securityContext"]
         assert all_of_it["runAsNonRoot"] is True and all_of_it["runAsUser"] > 0, name
@@ -191,8 +191,8 @@ def the_network_is_narrow():
 
 def only_the_try_out_pretends():
     """  the sandbox and made-up secrets are in the try-out alone."""
-    pretends = "ESMS_URL" in settings(WORKER)
-    assert pretends == ("sandbox" in INIT) == bool(of_kind("Secret")) == NAMESPACE.endswith("try-out")
+    signs = {"ESMS_URL": "ESMS_URL" in settings(WORKER), "sandbox": "sandbox" in INIT, "secrets": bool(of_kind("Secret"))}
+    assert set(signs.values()) == {NAMESPACE.endswith("try-out")}, str(signs)
 
 
 def the_metrics_are_found():
@@ -200,7 +200,7 @@ def the_metrics_are_found():
     monitor = the("PodMonitor")["spec"]
     assert selects(monitor["selector"], LABELS), str(monitor["selector"])
     [endpoint] = monitor["podMetricsEndpoints"]
-    assert endpoint["port"] == WORKER["ports"][0]["name"] and endpoint["path"] == "/metrics"
+    assert endpoint["port"] == WORKER["ports"][0]["name"] and endpoint["path"] == "/metrics", str(endpoint)
 
 
 def triggers():
@@ -210,14 +210,14 @@ def triggers():
 def keda_scales_the_workers():
     """  KEDA scales the Deployment, and nobody else does."""
     spec = the("ScaledObject")["spec"]
-    assert spec["scaleTargetRef"]["name"] == NAME and "replicas" not in DEPLOYMENT["spec"]
-    assert 2 <= spec["minReplicaCount"] <= spec["maxReplicaCount"]
+    assert spec["scaleTargetRef"]["name"] == NAME and "replicas" not in DEPLOYMENT["spec"], "replicas"
+    assert 2 <= spec["minReplicaCount"] <= spec["maxReplicaCount"], "the bounds"
     backlog = triggers()["backlog"]
-    assert backlog["metadata"]["queueName"] == settings(WORKER).get("OTP_QUEUE", DEFAULTS["OTP_QUEUE"])
+    assert backlog["metadata"]["queueName"] == settings(WORKER).get("OTP_QUEUE", DEFAULTS["OTP_QUEUE"]), "another queue"
     [host] = the("TriggerAuthentication", backlog["authenticationRef"]["name"])["spec"]["secretTargetRef"]
     [volume] = POD["volumes"]
     assert host["name"] == volume["secret"]["secretName"], "KEDA's secret is not the worker's"
-    assert settings(WORKER)["AMQP_URL_FILE"].endswith(f"/{host['key']}")
+    assert settings(WORKER)["AMQP_URL_FILE"].endswith(f"/{host['key']}"), "another key of it"
 
 
 def keda_asks_for_what_there_is():
@@ -240,7 +240,7 @@ def wanted(**values):
     """How many workers the formula asks for, as the autoscaler reckons: rounded up, within the bounds."""
     spec = the("ScaledObject")["spec"]
     modifiers = spec["advanced"]["scalingModifiers"]
-    assert modifiers["metricType"] == "AverageValue"
+    assert modifiers["metricType"] == "AverageValue", modifiers["metricType"]
     condition, yes, no = re.fullmatch(r"(.*) \? (.*) : (.*)", modifiers["formula"]).groups()
     names = set(re.findall(r"[a-z_]+", modifiers["formula"]))
     assert names == triggers().keys() == values.keys(), f"{names} are not the triggers"

@@ -1,11 +1,14 @@
 #!/usr/bin/env bash
 #
 # make deploy-check: everything under deploy/, the image and the workflows, against the schemas and
-# the tools that would refuse it. Needs no cluster, no registry and no Docker. A line per check, and
-# 0 at the end; the first that fails ends it. The tools are kept in target/deploy-tools.
+# the tools that would refuse it, and the dashboard against a worker's metrics. Needs no cluster, no
+# registry and no Docker. A line per check, and 0 at the end; the first that fails ends it. The tools
+# are kept in target/deploy-tools.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 . tests/deploy/check.sh
+# Python would leave its bytecode beside the scripts.
+export PYTHONDONTWRITEBYTECODE=1
 
 tools=${CARGO_TARGET_DIR:-target}/deploy-tools
 
@@ -24,9 +27,10 @@ install_tools
 PATH=$(cd "$tools/bin" && pwd):$PATH
 export PATH
 
+tests/deploy/install-prometheus.sh
 tests/deploy/kubernetes.sh
 tests/deploy/dockerfile.sh
 tests/deploy/workflows.sh
 tests/deploy/prometheus.sh
-check 'the dashboard' python3 tests/deploy/dashboard.py deploy/grafana/dashboard.json
+tests/deploy/dashboard.sh
 echo "deploy-check: ok"
