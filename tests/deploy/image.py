@@ -71,7 +71,9 @@ def the_worker_is_well_set():
 def prometheus_finds_the_worker():
     """  compose.yaml: Prometheus's targets are names in it, and its settings and the dashboard lie where they are looked for."""
     config = yaml.safe_load((ROOT / "deploy/prometheus/prometheus.yaml").read_text())
-    names = SERVICES.keys() | set(SERVICES["sandbox"]["networks"]["default"]["aliases"])
+    # A service in another's network has no name of its own, and the other may have several.
+    names = {name for name, service in SERVICES.items() if "network_mode" not in service}
+    names |= set(SERVICES["sandbox"]["networks"]["default"]["aliases"])
     for job in config["scrape_configs"]:
         hosts = [t.split(":")[0] for c in job.get("static_configs", []) for t in c["targets"]]
         hosts += [n for c in job.get("dns_sd_configs", []) for n in c["names"]]
