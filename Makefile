@@ -1,8 +1,8 @@
 .DEFAULT_GOAL := help
-.PHONY: help build run demo test limits lint services
+.PHONY: help build run demo test limits lint fuzz services deploy-check
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 build: ## release build
 	cargo build --release --locked
@@ -26,6 +26,12 @@ lint: ## formatting, clippy and documentation; warnings are errors
 	cargo fmt --check
 	cargo clippy --all-targets --locked -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --no-deps --locked --document-private-items
+
+fuzz: ## coverage-guided fuzzing, a minute a target; installs cargo-fuzz where it is missing
+	@tests/fuzz/run.sh
+
+deploy-check: ## checks everything under deploy; installs its tools under target
+	@tests/deploy/run.sh
 
 services: ## installs RabbitMQ and Redis where they are missing
 	@tests/support/install-services.sh

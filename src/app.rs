@@ -14,8 +14,8 @@ use crate::broker::publisher::Publisher;
 use crate::broker::topology::TopologyError;
 use crate::config::Config;
 use crate::ledger::Ledger;
-use crate::send::Sender;
 use crate::send::esms::{BuildError, Esms};
+use crate::send::{Sender, balance};
 use crate::telemetry::http::{self, Health};
 use crate::telemetry::metrics::Metrics;
 use crate::worker::answers::Answers;
@@ -75,6 +75,9 @@ pub async fn run(config: Config, stop: CancellationToken, abort: CancellationTok
         services.publisher(&config, "esms-otp-worker publisher", &metrics, move |up| for_results.set_publishing(up));
     let replies = services.publisher(&config, "esms-otp-worker replies", &metrics, |_| {});
 
+    if let Some(interval) = config.esms.balance_interval {
+        services.spawn(balance::watch(esms.clone(), interval, Arc::clone(&metrics), services.stop.clone()));
+    }
     let parts = Parts {
         sender: Sender::new(esms, config.pace, config.retry.clone(), Arc::clone(&metrics)),
         ledger: Ledger::new(

@@ -97,6 +97,8 @@ pub struct EsmsConfig {
     pub connect_timeout: Duration,
     /// The limit on a whole attempt.
     pub timeout: Duration,
+    /// The time between two questions for the account's balance, if it is asked for.
+    pub balance_interval: Option<Duration>,
 }
 
 /// How log lines look.
@@ -239,6 +241,7 @@ impl EsmsConfig {
             template_id: reader.given(&settings::ESMS_TEMPLATE_ID).map(|id| id.trim().to_owned()),
             connect_timeout: reader.duration(&settings::ESMS_CONNECT_TIMEOUT, Duration::from_millis(1)),
             timeout: reader.duration(&settings::ESMS_TIMEOUT, Duration::from_millis(1)),
+            balance_interval: balance_interval(reader),
         };
         if config.connect_timeout > config.timeout {
             reader.mistake(
@@ -253,6 +256,15 @@ impl EsmsConfig {
     pub fn secrets(&self) -> [&str; 2] {
         [self.api_key.expose_secret(), self.secret_key.expose_secret()]
     }
+}
+
+/// Not more often than every second: the call counts against the account's rate.
+fn balance_interval(reader: &mut Reader<'_>) -> Option<Duration> {
+    let interval = reader.duration(&settings::ESMS_BALANCE_INTERVAL, Duration::ZERO);
+    if interval > Duration::ZERO && interval < Duration::from_secs(1) {
+        reader.mistake(&settings::ESMS_BALANCE_INTERVAL, "must be 0s (never) or at least 1s");
+    }
+    (interval > Duration::ZERO).then_some(interval)
 }
 
 fn esms_url(reader: &mut Reader<'_>) -> Url {

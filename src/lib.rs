@@ -13,6 +13,7 @@
 pub mod app;
 pub mod backoff;
 pub mod broker;
+pub mod check;
 pub mod config;
 pub mod crash;
 pub mod enqueue;

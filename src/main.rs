@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use clap::{Arg, ArgAction, ArgGroup, ArgMatches, Command};
 use esms_otp_worker::app::{self, RunError};
+use esms_otp_worker::check;
 use esms_otp_worker::config::settings::{self, Group, Setting};
 use esms_otp_worker::config::{BrokerConfig, Config, ConfigError};
 use esms_otp_worker::enqueue::{self, Options, SendError, Source, Summary};
@@ -21,6 +22,7 @@ fn main() -> ExitCode {
     let matches = command().get_matches();
     match matches.subcommand() {
         Some(("run", given)) => run(given),
+        Some(("check", given)) => check(given),
         Some(("send", given)) => send(given),
         _ => ExitCode::from(2),
     }
@@ -41,7 +43,15 @@ fn command() -> Command {
         .subcommand_required(true)
         .arg_required_else_help(true)
         .subcommand(settings::add_flags(run, RUN_GROUPS))
+        .subcommand(settings::add_flags(check_command(), RUN_GROUPS))
         .subcommand(settings::add_flags(send_command(), SEND_GROUPS))
+}
+
+fn check_command() -> Command {
+    Command::new("check")
+        .next_line_help(true)
+        .about("Try broker, topology, ledger, credentials and clock, and say what to mend")
+        .after_help("It does what run does at its start, declaring the topology included, and sends nothing.\nExit code 0: all is well. 1: a line says FAILED. 2: a setting is wrong.")
 }
 
 fn send_command() -> Command {
@@ -116,6 +126,20 @@ fn run(given: &ArgMatches) -> ExitCode {
             ExitCode::from(error.exit_code())
         }
     }
+}
+
+fn check(given: &ArgMatches) -> ExitCode {
+    let config = match Config::read(&source(given)) {
+        Ok(config) => config,
+        Err(error) => return wrong_settings(&error),
+    };
+    let runtime = match tokio::runtime::Runtime::new() {
+        Ok(runtime) => runtime,
+        Err(error) => return failed(&format!("cannot start: {error}")),
+    };
+    let all_good = runtime.block_on(check::check(&config, |line| println!("{line}")));
+    runtime.shutdown_background();
+    ExitCode::from(u8::from(!all_good))
 }
 
 fn send(given: &ArgMatches) -> ExitCode {

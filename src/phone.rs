@@ -47,7 +47,12 @@ impl Phone {
         let international = self.0.strip_prefix("00").unwrap_or(&self.0);
         let national = international.strip_prefix("84").unwrap_or(international).trim_start_matches('0');
         let core = if national.len() >= 7 { national } else { &self.0 };
-        text.replace(core, &masked(core))
+        let mut text = text.replace(core, &masked(core));
+        // The three digits left of one can be the beginning of the next.
+        while text.contains(core) {
+            text = text.replace(core, &masked(core));
+        }
+        text
     }
 }
 
@@ -133,6 +138,23 @@ mod tests {
         }
         // 084 is a network's prefix, not the country's.
         assert_eq!(Phone::parse("0843123456").unwrap().masked_in("84843123456"), "84******456");
+    }
+
+    #[test]
+    fn numbers_that_run_into_each_other_are_masked_all() {
+        let phone = Phone::parse("11111111").unwrap();
+        assert_eq!(phone.masked_in("1111111111111"), "**********111");
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn no_text_shows_the_number_once_it_is_masked(number in "[01]{8,15}", text in "([01]{1,20}|, ){0,6}") {
+            let phone = Phone::parse(&number).unwrap();
+            for said in [format!("{text}{number}{text}"), format!("84{number}{number}{text}"), text] {
+                let masked = phone.masked_in(&said);
+                proptest::prop_assert!(!masked.contains(phone.digits()), "{}", masked);
+            }
+        }
     }
 
     #[test]

@@ -3,6 +3,7 @@
 //! Pieces that never mix: what was seen ([`esms`]), what it means ([`mod@classify`]), what follows
 //! ([`retry`]), when to hold back ([`circuit`], [`rate`]), and, here, the loop.
 
+pub mod balance;
 pub mod circuit;
 pub mod classify;
 pub mod codes;

@@ -10,6 +10,8 @@
 
 mod error;
 mod fields;
+#[doc(hidden)]
+pub mod fuzzing;
 mod reach;
 mod reactor;
 mod repair;

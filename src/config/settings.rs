@@ -129,6 +129,8 @@ settings! {
         "Limit on one attempt, from start to the end of its answer";
     ESMS_RETRY_CODES = "ESMS_RETRY_CODES", "esms-retry-codes", "CODES", Some("160"), Esms,
         "CodeResults that mean `not sent, try later`, comma-separated";
+    ESMS_BALANCE_INTERVAL = "ESMS_BALANCE_INTERVAL", "esms-balance-interval", "DURATION", Some("0s"), Esms,
+        "How often the account's balance is asked for, into esms_balance_vnd; 0s: never";
     OTP_LEDGER_URL = "OTP_LEDGER_URL", "ledger-url", "URL", Some("memory:"), Ledger,
         "Where jobs are remembered: memory: is this process; redis:// or rediss:// is shared by workers and outlives them";
     OTP_LEDGER_URL_FILE = "OTP_LEDGER_URL_FILE", "ledger-url-file", "PATH", None, Ledger,

@@ -4,6 +4,7 @@
 //! Redis's own, so that workers' clocks need not agree. Nothing personal is stored: see
 //! [`super::fingerprint`], and a result holds no phone number.
 
+use std::fmt;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -154,6 +155,62 @@ impl Store for Redis {
 
     fn recorded<'a>(&'a self, id: &'a str, fingerprint: Fingerprint) -> Reply<'a, Option<ResultEvent>> {
         self.result_of(id, fingerprint).boxed()
+    }
+}
+
+/// What a server says of itself, as far as a ledger cares.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Server {
+    version: String,
+    is_written_to_disk: bool,
+    forgets_when_full: bool,
+}
+
+impl Server {
+    /// What could make it forget a job, and what to do about it.
+    pub const fn risk(&self) -> Option<(&'static str, &'static str)> {
+        if !self.is_written_to_disk {
+            return Some((
+                "it forgets every job when it restarts",
+                "set appendonly yes and appendfsync always there, or accept that a crash of it may cost a second OTP",
+            ));
+        }
+        if self.forgets_when_full {
+            return Some(("it forgets jobs when its memory is full", "set maxmemory-policy noeviction there"));
+        }
+        None
+    }
+}
+
+impl fmt::Display for Server {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Redis {} answers and takes a record", self.version)
+    }
+}
+
+/// Writes and reads a record that expires at once, and asks the server about itself.
+///
+/// # Errors
+/// [`StoreError`].
+pub async fn inspect(address: &Address) -> Result<Server, StoreError> {
+    let store = Redis::new(address.clone(), Duration::from_secs(1), Duration::from_secs(1));
+    let id = format!("check-{}", uuid::Uuid::new_v4());
+    let mut script = store.finish.key(key(&id));
+    let record = script.arg("").arg(Fingerprint::KEY_LENGTH).arg("").arg("").arg(millis(store.ttl));
+    let _: Said = store.run(record).await?;
+    let info = redis::cmd("INFO");
+    let told: Result<String, _> = store.link.step(async |mut connection| info.query_async(&mut connection).await).await;
+    // A server may forbid the question; that it takes records is what counts.
+    Ok(server(&told.unwrap_or_default()))
+}
+
+fn server(info: &str) -> Server {
+    let value = |name: &str| info.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
+    Server {
+        version: value("valkey_version").or(value("redis_version")).unwrap_or("of an unknown version").to_owned(),
+        is_written_to_disk: value("aof_enabled").is_none_or(|enabled| enabled == "1"),
+        forgets_when_full: value("maxmemory").is_some_and(|most| most != "0")
+            && value("maxmemory_policy").is_some_and(|policy| policy != "noeviction"),
     }
 }
 

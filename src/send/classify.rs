@@ -136,12 +136,18 @@ fn refusal(status: u16) -> String {
     }
 }
 
-/// The body of an answer, as far as it is known. eSMS's pages list strings; numbers and nulls are
-/// read too, since a provider's slip must not turn an answer into an ambiguity.
+/// What makes a body an answer. A second `CodeResult` may contradict the first, and so leaves none.
 #[derive(Deserialize)]
 struct Wire<'a> {
     #[serde(rename = "CodeResult", borrow)]
     code: &'a RawValue,
+}
+
+/// What else eSMS says, as far as it is known. Its pages list strings; numbers and nulls are read too,
+/// and a field named twice costs these words and no more, since a provider's slip must not turn an
+/// answer into an ambiguity.
+#[derive(Default, Deserialize)]
+struct Words<'a> {
     #[serde(rename = "SMSID", borrow)]
     sms_id: Option<&'a RawValue>,
     #[serde(rename = "CountRegenerate")]
@@ -155,11 +161,12 @@ fn answer(body: &[u8]) -> Option<Answer> {
     // .NET services put a byte order mark in front now and then.
     let text = text.trim_start_matches('\u{feff}').trim_start();
     let wire: Wire<'_> = text.starts_with('{').then(|| serde_json::from_str(text).ok())??;
+    let said: Words<'_> = serde_json::from_str(text).unwrap_or_default();
     Some(Answer {
         code: string_or_digits(wire.code)?,
-        sms_id: wire.sms_id.map(words),
-        count_regenerate: wire.count_regenerate,
-        error_message: wire.error_message.map(words),
+        sms_id: said.sms_id.map(words),
+        count_regenerate: said.count_regenerate,
+        error_message: said.error_message.map(words),
     })
 }
 

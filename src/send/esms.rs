@@ -23,12 +23,12 @@ const LARGEST_ANSWER: usize = 64 * 1024;
 const IDLE_CONNECTION: Duration = Duration::from_secs(20);
 
 /// The provider: one HTTP client with a pool of kept-alive connections.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Esms {
-    client: Client,
-    url: Url,
-    api_key: SecretString,
-    secret_key: SecretString,
+    pub(super) client: Client,
+    pub(super) url: Url,
+    pub(super) api_key: SecretString,
+    pub(super) secret_key: SecretString,
 }
 
 /// Why no client can be made.
@@ -134,7 +134,7 @@ async fn read(mut response: Response) -> Seen {
 }
 
 /// The error and its causes in one line, without the URL.
-fn describe(error: reqwest::Error) -> String {
+pub(super) fn describe(error: reqwest::Error) -> String {
     let timeout = if error.is_timeout() { "timed out: " } else { "" };
     let error = error.without_url();
     let mut line = format!("{timeout}{error}");

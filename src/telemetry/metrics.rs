@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use prometheus::core::Collector;
 use prometheus::{
-    Counter, Encoder, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts,
-    Registry, TextEncoder,
+    Counter, Encoder, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge,
+    IntGaugeVec, Opts, Registry, TextEncoder,
 };
 
 use crate::result::Outcome;
@@ -61,6 +61,8 @@ pub struct Metrics {
     queue_seconds: Histogram,
     in_flight: IntGauge,
     ledger_errors: IntCounter,
+    /// Without a sample while the balance is not known.
+    balance: GaugeVec,
     waiting_retry: IntGauge,
     redeliveries: [IntCounter; 3],
     may_be_duplicate: IntCounter,
@@ -170,6 +172,8 @@ impl Metrics {
                 "From when the producer made a job to its delivery.",
                 JOB_SECONDS,
             )?,
+            balance: make
+                .add(GaugeVec::new(Opts::new("esms_balance_vnd", "The account's balance at eSMS, in VND."), &[])?)?,
             ledger_errors: make.counter("otp_ledger_errors_total", "Steps that the ledger's store did not take.")?,
             in_flight: make.gauge("otp_jobs_in_flight", "Jobs being worked now.")?,
             waiting_retry: make.gauge("otp_jobs_waiting_retry", "Jobs that wait for their next attempt.")?,
@@ -247,6 +251,14 @@ impl Metrics {
     /// A result was published, or not.
     pub fn published(&self, status: Published) {
         self.published[status as usize].inc();
+    }
+
+    /// The account's balance in VND, or that it is not known.
+    pub fn balance(&self, vnd: Option<f64>) {
+        match vnd {
+            Some(vnd) => self.balance.with_label_values::<&str>(&[]).set(vnd),
+            None => self.balance.reset(),
+        }
     }
 
     /// A step of the ledger was not taken by its store.

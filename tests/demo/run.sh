@@ -7,7 +7,8 @@
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 
-compose() { docker compose -f deploy/compose.yaml "$@"; }
+# A project of its own: what else is run from this file, broker included, is left alone.
+compose() { docker compose --project-name esms-otp-demo -f deploy/compose.yaml "$@"; }
 say() { echo "demo: $*"; }
 
 find_broker() {
@@ -18,7 +19,7 @@ find_broker() {
     elif ! command -v apt-get >/dev/null && docker compose version >/dev/null 2>&1; then
         say 'RabbitMQ is not installed and there is no apt-get: starting it with Docker Compose'
         trap 'compose down --volumes' EXIT
-        compose up --detach --wait
+        compose up --detach --wait rabbitmq
         export AMQP_URL="amqp://guest:guest@127.0.0.1:${RABBITMQ_PORT:-5672}/%2f"
     else
         tests/support/install-services.sh rabbitmq

@@ -7,10 +7,13 @@
 mod support;
 
 mod attempts;
+mod balance;
 mod broker_failures;
+mod check;
 mod command_line;
 mod decoding;
 mod dropped;
+mod fuzzed;
 mod hostile;
 mod ledger;
 mod limits;

@@ -126,6 +126,6 @@ fn metrics_served(scrape: &Scrape) -> BTreeMap<String, BTreeSet<String>> {
 
 #[tokio::test]
 async fn the_metrics_in_the_readme_are_those_that_are_served() {
-    let running = Stage::new().await.worker().await;
+    let running = Stage::new().await.worker_with_every_metric().await;
     assert_eq!(metrics_in_readme(&readme()), metrics_served(&Scrape::of(running.http).await));
 }

@@ -253,6 +253,7 @@ const METRICS: &[(&str, &str, &[&str])] = &[
     ("otp_results_published_total", "status", &["confirmed", "returned", "failed"]),
     ("otp_dead_lettered_total", "", &[]),
     ("otp_ledger_errors_total", "", &[]),
+    ("esms_balance_vnd", "", &[]),
     ("otp_broker_connected", "", &[]),
     ("otp_broker_connections_total", "", &[]),
     ("otp_circuit_open", "", &[]),
@@ -263,8 +264,8 @@ const METRICS: &[(&str, &str, &[&str])] = &[
 
 #[tokio::test]
 async fn every_metric_and_label_of_the_contract_is_there_and_no_other() {
-    let stage = Stage::new().await;
-    let running = stage.worker().await;
+    let mut stage = Stage::new().await;
+    let running = stage.worker_with_every_metric().await;
     let scrape = Scrape::of(running.http).await;
     for (name, label, values) in METRICS {
         assert!(scrape.value(name, &[]).is_some(), "{name}");

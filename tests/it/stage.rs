@@ -121,6 +121,14 @@ impl Stage {
         running
     }
 
+    /// A worker that serves every metric there is, those that are off by default too.
+    pub(crate) async fn worker_with_every_metric(&mut self) -> Running {
+        let running = self.set("ESMS_BALANCE_INTERVAL", "1h").worker().await;
+        let balance = async || Scrape::of(running.http).await.value("esms_balance_vnd", &[]);
+        eventually("the balance is known", LIMIT, balance).await;
+        running
+    }
+
     /// A plain client, connected straight to the broker.
     pub(crate) async fn client(&self) -> Client {
         Client::connect(&self.url).await

@@ -53,8 +53,7 @@ impl<'a> Fields<'a> {
     /// A table that stands inside no other.
     pub(super) fn table(&mut self) -> Result<(), Malformed> {
         let content = self.sized()?;
-        self.repaired |= repair_table(content)?;
-        Ok(())
+        self.inside(content, |fields| fields.entries(1))
     }
 
     /// Bytes with a length of four bytes: a long string, a byte array, a table or an array.
@@ -95,37 +94,47 @@ impl<'a> Fields<'a> {
     /// which has the same form from outside.
     fn nested(&mut self, kind: &mut u8, depth: usize) -> Result<(), Malformed> {
         let content = self.sized()?;
-        self.repaired |= if depth == MAX_DEPTH {
+        if depth == MAX_DEPTH {
             *kind = b'x';
-            true
-        } else if *kind == b'F' {
-            repair_entries(content, depth + 1)?
-        } else {
-            repair_items(content, depth + 1)?
-        };
+            self.repaired = true;
+            return Ok(());
+        }
+        let table = *kind == b'F';
+        self.inside(content, |fields| if table { fields.entries(depth + 1) } else { fields.items(depth + 1) })
+    }
+
+    fn entries(&mut self, depth: usize) -> Result<(), Malformed> {
+        while self.len() > 0 {
+            self.short_string()?;
+            self.value(depth)?;
+        }
         Ok(())
+    }
+
+    fn items(&mut self, depth: usize) -> Result<(), Malformed> {
+        while self.len() > 0 {
+            self.value(depth)?;
+        }
+        Ok(())
+    }
+
+    /// Reads `content`; what was changed before it turned out malformed is changed all the same.
+    fn inside(
+        &mut self,
+        content: &'a mut [u8],
+        read: impl FnOnce(&mut Fields<'a>) -> Result<(), Malformed>,
+    ) -> Result<(), Malformed> {
+        let mut fields = Fields::new(content);
+        let result = read(&mut fields);
+        self.repaired |= fields.repaired;
+        result
     }
 }
 
 /// Makes the content of a table that stands inside no other readable; true if it had to be changed.
 pub(super) fn repair_table(content: &mut [u8]) -> Result<bool, Malformed> {
-    repair_entries(content, 1)
-}
-
-fn repair_entries(content: &mut [u8], depth: usize) -> Result<bool, Malformed> {
     let mut fields = Fields::new(content);
-    while fields.len() > 0 {
-        fields.short_string()?;
-        fields.value(depth)?;
-    }
-    Ok(fields.repaired)
-}
-
-fn repair_items(content: &mut [u8], depth: usize) -> Result<bool, Malformed> {
-    let mut fields = Fields::new(content);
-    while fields.len() > 0 {
-        fields.value(depth)?;
-    }
+    fields.entries(1)?;
     Ok(fields.repaired)
 }
 

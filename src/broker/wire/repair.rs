@@ -73,7 +73,12 @@ pub(super) fn repair_method(frame: &mut [u8]) -> bool {
     let Some((class, method)) = method_id(frame) else {
         return false;
     };
-    let mut fields = Fields::new(&mut frame[HEAD + 4..]);
+    // The end marker is no part of any string.
+    let end = frame.len() - 1;
+    let Some(list) = frame.get_mut(HEAD + 4..end) else {
+        return false;
+    };
+    let mut fields = Fields::new(list);
     for field in method_fields(class, method) {
         let read = match field {
             Field::Short => fields.short_string(),

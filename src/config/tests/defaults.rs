@@ -30,6 +30,7 @@ const DEFAULTS: &[(&str, &str)] = &[
     ("ESMS_CONNECT_TIMEOUT", "3s"),
     ("ESMS_TIMEOUT", "10s"),
     ("ESMS_RETRY_CODES", "160"),
+    ("ESMS_BALANCE_INTERVAL", "0s"),
     ("HTTP_ADDR", "0.0.0.0:9090"),
     ("RUST_LOG", "info"),
 ];
@@ -64,6 +65,7 @@ fn is_the_default(config: &Config) {
     assert_eq!(retry.codes, BTreeSet::from(["160".to_owned()]));
     assert_eq!(esms.url.as_str(), "https://rest.esms.vn/MainService.svc/json/SendMessageAutoGenCode_V5");
     assert_eq!((esms.connect_timeout, esms.timeout, esms.template_id.as_deref()), (S(3), S(10), None));
+    assert_eq!(esms.balance_interval, None);
     assert_eq!((config.ledger.ttl, config.shutdown_grace), (S(24 * 3600), S(25)));
     assert!(matches!(config.ledger.store, StoreConfig::Memory) && config.ledger.on_error == OnLedgerError::Send);
     assert_eq!(config.http_addr, "0.0.0.0:9090".parse().unwrap());

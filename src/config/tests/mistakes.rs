@@ -45,6 +45,7 @@ const WRONG: &[(&str, &[&str])] = &[
     ),
     ("ESMS_TIMEOUT", &["10", "0s", "soon"]),
     ("ESMS_CONNECT_TIMEOUT", &["3", "0s", "soon"]),
+    ("ESMS_BALANCE_INTERVAL", &["60", "999ms", "often"]),
     ("OTP_SHUTDOWN_GRACE", &["25", "0s", "2years"]),
     ("ESMS_RETRY_CODES", &["100", "160,100", "abc", "160,,199", ",", "160;199", "1234567", "-160"]),
     ("HTTP_ADDR", &["9090", ":9090", "0.0.0.0", "0.0.0.0:65536", "localhost:9090", "http://0.0.0.0:9090"]),

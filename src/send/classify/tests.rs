@@ -96,6 +96,14 @@ fn a_slip_in_another_field_does_not_spoil_an_answer() {
 }
 
 #[test]
+fn words_said_twice_do_not_spoil_an_answer() {
+    for name in ["SMSID", "ErrorMessage", "CountRegenerate"] {
+        let answer = final_answer(&format!(r#"{{"CodeResult":"100","{name}":"a","{name}":"b"}}"#));
+        assert_eq!((answer.code.as_str(), answer.sms_id, answer.error_message), ("100", None, None));
+    }
+}
+
+#[test]
 fn a_byte_order_mark_and_spaces_around_an_answer_are_harmless() {
     for body in [
         "\u{feff}{\"CodeResult\":\"100\"}",

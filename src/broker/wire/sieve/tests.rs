@@ -1,3 +1,4 @@
+use super::super::fuzzing::feed as sift_in;
 use super::*;
 use amq_protocol::{
     frame::{AMQPContentHeader, AMQPFrame, WriteContext, gen_frame, parse_frame},
@@ -43,23 +44,6 @@ fn nest(depth: usize) -> Vec<u8> {
     }
     reversed.reverse();
     sized(&reversed)
-}
-
-/// Feeds `bytes` in pieces, with room for `room` bytes at a time.
-fn sift_in(sieve: &mut Sieve, bytes: &[u8], piece: usize, room: usize) -> io::Result<Vec<u8>> {
-    let (mut all, mut output) = (Vec::new(), vec![0; room]);
-    for mut input in bytes.chunks(piece) {
-        loop {
-            let moved = sieve.pull(input, &mut output)?;
-            input = &input[moved.taken..];
-            all.extend_from_slice(&output[..moved.given]);
-            if input.is_empty() && moved.given < room {
-                break;
-            }
-            assert_ne!(moved, Moved::default(), "no way forward");
-        }
-    }
-    Ok(all)
 }
 
 fn sift(bytes: &[u8]) -> Vec<u8> {
@@ -208,6 +192,24 @@ fn repaired_frames_are_counted() {
     let mut sieve = Sieve::new(FRAME_MAX);
     let bytes = [header(1 << 7, &short(b"good")), header(1 << 7, &short(b"\xff"))].concat();
     sift_in(&mut sieve, &bytes, 3, 3).expect("AMQP");
+    assert_eq!(sieve.repaired(), 1);
+}
+
+#[test]
+fn a_string_that_overruns_its_method_leaves_the_end_marker_alone() {
+    let cut = raw_frame(METHOD, &[&[0, 60, 0, 60, 0][..], &[0; 9], &[0, 2, b'q']].concat());
+    assert_eq!(sift(&cut), cut);
+    let stub = raw_frame(METHOD, &[0, 60, 0]);
+    assert_eq!(sift(&stub), stub);
+}
+
+#[test]
+fn a_change_before_an_unreadable_field_is_counted() {
+    let table = [short(b"\xff"), b"F".to_vec(), sized(&[short(b"\xff"), b"?".to_vec()].concat())].concat();
+    let start = raw_frame(METHOD, &[&[0, 10, 0, 10, 0, 9][..], &sized(&table)].concat());
+    let mut sieve = Sieve::new(FRAME_MAX);
+    let after = sift_in(&mut sieve, &start, 3, 3).expect("AMQP");
+    assert_ne!(after, start);
     assert_eq!(sieve.repaired(), 1);
 }
 

@@ -1,0 +1,531 @@
+#!/usr/bin/env python3
+"""Writes dashboard.json, beside this. By hand that is 3,000 lines in which no two panels stay alike.
+
+dashboard.py           writes it
+dashboard.py --check   says whether it is what this would write; exit code 1 if not
+"""
+
+import difflib
+import json
+import pathlib
+import sys
+
+FILE = pathlib.Path(__file__).with_name("dashboard.json")
+
+# What the viewer chose. Recorded rules have no instance any more.
+CHOSEN = 'namespace=~"$namespace",instance=~"$instance"'
+RECORDED = '{namespace=~"$namespace"}'
+BROKER = 'queue=~"otp[.].+"'
+DATASOURCE = {"type": "prometheus", "uid": "${datasource}"}
+
+GREEN, YELLOW, ORANGE, RED, BLUE, PURPLE, GREY = "#73BF69", "#F2CC0C", "#FF9830", "#F2495C", "#5794F2", "#B877D9", "#8E8E8E"
+OUTCOME_COLOURS = {"accepted": GREEN, "rejected": ORANGE, "failed": RED, "unknown": PURPLE, "expired": YELLOW, "invalid": GREY}
+CLASS_COLOURS = {"answered": GREEN, "not_sent": YELLOW, "ambiguous": PURPLE, "refused": RED}
+QUANTILE_COLOURS = {"p50": GREEN, "p95": YELLOW, "p99": ORANGE}
+
+
+def select(metric, more=""):
+    return f"{metric}{{{CHOSEN}{',' if more else ''}{more}}}"
+
+
+def rate(metric, more=""):
+    return f"rate({select(metric, more)}[$__rate_interval])"
+
+
+def increase(metric, more=""):
+    return f"increase({select(metric, more)}[$__rate_interval])"
+
+
+def sum_by(label, expr):
+    return f"sum by ({label}) ({expr})"
+
+
+def quantile(part, metric, more="", window="$__rate_interval"):
+    return f"histogram_quantile({part}, sum by (le) (rate({select(metric + '_bucket', more)}[{window}])))"
+
+
+def to_accepted(part, window="$__rate_interval"):
+    """From the request to its acceptance: what it waited on the queue and what it took from there."""
+    work = quantile(part, "otp_job_duration_seconds", 'outcome="accepted"', window)
+    return quantile(part, "otp_job_queue_seconds", window=window) + " + " + work
+
+
+def steps(*pairs):
+    """Thresholds: a colour, and then from which value on which other."""
+    first, *others = pairs
+    return [{"color": first, "value": None}] + [{"color": colour, "value": value} for value, colour in others]
+
+
+def targets(queries, instant=False):
+    return [
+        {
+            "refId": chr(ord("A") + place),
+            "datasource": DATASOURCE,
+            "editorMode": "code",
+            "expr": expr,
+            "legendFormat": legend,
+            "range": not instant,
+            "instant": instant,
+        }
+        for place, (legend, expr) in enumerate(queries)
+    ]
+
+
+def overridden(name, what, value):
+    return {"matcher": {"id": "byName", "options": name}, "properties": [{"id": what, "value": value}]}
+
+
+def coloured(colours):
+    return [overridden(name, "color", {"mode": "fixed", "fixedColor": colour}) for name, colour in colours.items()]
+
+
+def panel(kind, title, description, unit, queries, options, thresholds, overrides=(), instant=False, **defaults):
+    return {
+        "type": kind,
+        "title": title,
+        "description": description,
+        "datasource": DATASOURCE,
+        "fieldConfig": {
+            "defaults": {"unit": unit, "thresholds": {"mode": "absolute", "steps": thresholds}, **defaults},
+            "overrides": list(overrides),
+        },
+        "options": options,
+        "targets": targets(queries, instant),
+    }
+
+
+def graph(title, description, unit, queries, thresholds=None, colours=(), style="line", stacked=False, **defaults):
+    """Values over time. Thresholds, where there are any, are drawn as lines."""
+    bars = style == "bars"
+    custom = {
+        "drawStyle": style,
+        "lineInterpolation": "stepAfter" if style == "steps" else "linear",
+        "lineWidth": 1,
+        "fillOpacity": 80 if bars else 25 if stacked else 10,
+        "showPoints": "never",
+        "stacking": {"mode": "normal" if stacked else "none", "group": "A"},
+        "thresholdsStyle": {"mode": "dashed" if thresholds else "off"},
+        "axisSoftMin": 0,
+    }
+    if style == "steps":
+        custom["drawStyle"] = "line"
+    options = {
+        "legend": {"displayMode": "list", "placement": "bottom", "showLegend": True, "calcs": []},
+        "tooltip": {"mode": "multi", "sort": "desc"},
+    }
+    defaults = {"min": 0, "color": {"mode": "palette-classic"}, "custom": custom, **defaults}
+    overrides = coloured(dict(colours))
+    return panel("timeseries", title, description, unit, queries, options, thresholds or steps(GREEN), overrides, **defaults)
+
+
+def number(title, description, unit, queries, thresholds, overrides=(), **defaults):
+    """One number, large, and how it came about behind it."""
+    options = {
+        "colorMode": "value",
+        "graphMode": "area",
+        "justifyMode": "auto",
+        "textMode": "value_and_name" if len(queries) > 1 else "value",
+        "reduceOptions": {"calcs": ["lastNotNull"], "fields": "", "values": False},
+    }
+    return panel(
+        "stat", title, description, unit, queries, options, thresholds, overrides,
+        color={"mode": "thresholds"}, noValue="none yet", **defaults,
+    )
+
+
+def bars(title, description, unit, queries, thresholds):
+    """One bar for each series, for the whole of the time shown."""
+    options = {
+        "orientation": "horizontal",
+        "displayMode": "basic",
+        "valueMode": "color",
+        "showUnfilled": True,
+        "reduceOptions": {"calcs": ["lastNotNull"], "fields": "", "values": False},
+    }
+    return panel(
+        "bargauge", title, description, unit, queries, options, thresholds, instant=True, min=0, decimals=0,
+        color={"mode": "thresholds"}, noValue="none",
+    )
+
+
+def firing(severity):
+    return f'count(ALERTS{{alertname=~"Otp.+",alertstate="firing",severity="{severity}",namespace=~"$namespace"}}) or vector(0)'
+
+
+def accepted_of(window):
+    accepted = select("otp_jobs_total", 'outcome="accepted"')
+    ended = select("otp_jobs_total", 'outcome!="invalid"')
+    return f"sum(increase({accepted}[{window}])) / (sum(increase({ended}[{window}])) > 0)"
+
+
+def people():
+    yield 6, 4, number(
+        "Acceptance rate",
+        "Of the jobs that ended in the last five minutes, those that eSMS accepted; jobs that cannot be understood are left out. "
+        "`accepted` is eSMS's word for having taken the request, not proof that a phone rang.",
+        "percentunit",
+        [("accepted", accepted_of("5m"))],
+        steps(RED, (0.8, YELLOW), (0.95, GREEN)),
+        max=1,
+    )
+    yield 6, 4, number(
+        "Request to accepted, p95",
+        "How long nearly everybody waits: the 95th percentile of the time on the queue plus that of the work, over five minutes. "
+        "Producers write whole seconds, so that up to one second of it may be rounding.",
+        "s",
+        [("p95", to_accepted(0.95, "5m"))],
+        steps(GREEN, (5, YELLOW), (10, RED)),
+        decimals=1,
+    )
+    yield 6, 4, number(
+        "SLO: allowance left",
+        "Of the one job in a hundred that may be bad in 30 days (neither accepted nor properly refused within 10 s), how much is "
+        "left. Below nothing the objective is missed.",
+        "percentunit",
+        [("left", f"min(otp:slo_budget_left:ratio30d{RECORDED})")],
+        steps(RED, (0, ORANGE), (0.25, GREEN)),
+        max=1,
+        decimals=0,
+    )
+    yield 6, 4, number(
+        "Alerts",
+        "Alerts of this worker that fire now. What to do about each is in deploy/runbook.md.",
+        "none",
+        [("pages", firing("page")), ("tickets", firing("ticket"))],
+        steps(GREEN, (1, RED)),
+        overrides=[overridden("tickets", "thresholds", {"mode": "absolute", "steps": steps(GREEN, (1, YELLOW))})],
+        decimals=0,
+    )
+    yield 12, 8, graph(
+        "Outcomes",
+        "Jobs that ended, by outcome. Only `accepted` brings somebody a code; `unknown` may have.",
+        "suffix:jobs/s",
+        [("{{outcome}}", sum_by("outcome", rate("otp_jobs_total")))],
+        colours=OUTCOME_COLOURS,
+        stacked=True,
+    )
+    yield 12, 8, graph(
+        "Acceptance rate, and what is usual",
+        "Accepted of all that ended, now and over the last ten minutes, beside the mean of the last day. OtpAcceptanceFalling "
+        "pages a tenth below the day before.",
+        "percentunit",
+        [
+            ("now", accepted_of("$__rate_interval")),
+            ("ten minutes", f"min(otp:jobs_accepted:ratio10m{RECORDED})"),
+            ("a day", f"min(otp:jobs_accepted:ratio1d{RECORDED})"),
+        ],
+        colours={"now": GREEN, "ten minutes": BLUE, "a day": GREY},
+        max=1,
+    )
+    yield 8, 8, graph(
+        "Request to accepted",
+        "From when the producer made a job until it was accepted and acknowledged: percentiles of the time on the queue and of the "
+        "work, added. `on the queue` is the queue's part of p95.",
+        "s",
+        [
+            ("p50", to_accepted(0.5)),
+            ("p95", to_accepted(0.95)),
+            ("on the queue", quantile(0.95, "otp_job_queue_seconds")),
+        ],
+        steps(GREEN, (10, RED)),
+        colours={"p50": GREEN, "p95": YELLOW, "on the queue": GREY},
+    )
+    yield 8, 8, graph(
+        "Jobs that brought no code",
+        "Jobs that ended otherwise than accepted, each interval. `rejected`: eSMS refused. `failed`: eSMS was not reached. "
+        "`unknown`: perhaps sent. `expired`: too late. `invalid`: the producer's mistake.",
+        "suffix:jobs",
+        [("{{outcome}}", sum_by("outcome", increase("otp_jobs_total", 'outcome!="accepted"')))],
+        colours={name: colour for name, colour in OUTCOME_COLOURS.items() if name != "accepted"},
+        style="bars",
+        stacked=True,
+    )
+    yield 8, 8, graph(
+        "SLO burn rate",
+        "How many times faster than allowed bad jobs come. At 1 the month's allowance lasts the month; OtpSloBurnFast pages at 14.4 "
+        "over an hour, or at 6 over six.",
+        "suffix:×",
+        [(name, f"max(otp:slo_bad:ratio{window}{RECORDED}) / 0.01") for name, window in [("5 min", "5m"), ("1 h", "1h"), ("6 h", "6h")]],
+        steps(GREEN, (1, YELLOW), (14.4, RED)),
+        colours={"5 min": GREY, "1 h": BLUE, "6 h": PURPLE},
+    )
+
+
+def esms():
+    yield 8, 8, graph(
+        "Time of a call",
+        "Calls of eSMS that were answered, whatever the answer. ESMS_TIMEOUT (10 s by default) ends a call.",
+        "s",
+        [(f"p{int(part * 100)}", quantile(part, "otp_attempt_duration_seconds", 'class="answered"')) for part in (0.5, 0.95, 0.99)],
+        colours=QUANTILE_COLOURS,
+    )
+    yield 8, 8, graph(
+        "Calls by class",
+        "Calls of eSMS by what they ended in. `ambiguous`: the code may have gone out, and another try may send a second. "
+        "`not_sent`: it surely did not. `refused`: HTTP 3xx or 4xx.",
+        "suffix:calls/s",
+        [("{{class}}", sum_by("class", rate("otp_attempts_total")))],
+        colours=CLASS_COLOURS,
+        stacked=True,
+    )
+    yield 8, 8, graph(
+        "Refusals by scope",
+        "CodeResults other than 100, by whom they concern. `account` hits every job until a person acts, and pages at the first; "
+        "`throttle` is tried again.",
+        "suffix:answers",
+        [("{{scope}}", sum_by("scope", increase("otp_code_results_total", 'code!="100"')))],
+        colours={
+            "account": RED, "template": ORANGE, "request": YELLOW, "recipient": BLUE, "throttle": PURPLE, "unknown": GREY,
+        },
+        style="bars",
+        stacked=True,
+    )
+    codes = select("otp_code_results_total", 'code!="100"')
+    yield 8, 6, bars(
+        "CodeResults",
+        "The ten commonest CodeResults other than 100 in the time shown. What each means is in src/send/codes.rs.",
+        "suffix:answers",
+        [("{{code}} ({{scope}})", f"topk(10, sum by (code, scope) (increase({codes}[$__range])) > 0)")],
+        steps(BLUE),
+    )
+    yield 4, 6, graph(
+        "Circuit",
+        "Workers whose circuit is open: eSMS does not answer them, and they hold calls back.",
+        "suffix:workers",
+        [("open", f"sum({select('otp_circuit_open')})")],
+        steps(GREEN, (1, RED)),
+        colours={"open": RED},
+        style="steps",
+        decimals=0,
+    )
+    yield 4, 6, graph(
+        "Waiting for the rate limit",
+        "Jobs that wait, on the mean, because of OTP_RATE_LIMIT. Without a limit this is nothing.",
+        "suffix:jobs",
+        [("waiting", f"sum({rate('otp_rate_limited_seconds_total')})")],
+        colours={"waiting": PURPLE},
+    )
+    yield 4, 6, number(
+        "Balance",
+        "What is on the account at eSMS, if ESMS_BALANCE_INTERVAL has the worker ask. At nothing eSMS refuses every job with 103.",
+        "currencyVND",
+        [("balance", f"min({select('esms_balance_vnd')})")],
+        steps(RED, (1, GREEN)),
+    )
+    yield 4, 6, number(
+        "Balance lasts for",
+        "At the pace of the last day or of the last hour, whichever is faster. OtpBalanceLow is a ticket below a day, "
+        "OtpBalanceRunningOut pages below four hours.",
+        "h",
+        [("left", f"min(otp:balance_left:hours{RECORDED})")],
+        steps(RED, (4, YELLOW), (24, GREEN)),
+    )
+
+
+def queue():
+    yield 8, 8, graph(
+        "Time on the queue",
+        "How old jobs are when a worker gets them. After OTP_JOB_TTL (five minutes by default) a job is not sent any more; "
+        "OtpQueueTimeNearTtl pages when one in twenty has waited for two.",
+        "s",
+        [(f"p{int(part * 100)}", quantile(part, "otp_job_queue_seconds")) for part in (0.5, 0.95, 0.99)],
+        steps(GREEN, (120, RED)),
+        colours=QUANTILE_COLOURS,
+    )
+    yield 8, 8, graph(
+        "In flight",
+        "Jobs that the workers have in hand, and those of them that wait for their next attempt. With OTP_CONCURRENCY in flight a "
+        "worker takes no more.",
+        "suffix:jobs",
+        [
+            ("in flight", f"sum({select('otp_jobs_in_flight')})"),
+            ("waiting for another attempt", f"sum({select('otp_jobs_waiting_retry')})"),
+        ],
+        colours={"in flight": BLUE, "waiting for another attempt": ORANGE},
+    )
+    yield 8, 8, graph(
+        "Messages ready",
+        "Messages that wait on the broker, by queue. otp.jobs: work. otp.dead: for a person. otp.results.unrouted: results nobody has "
+        "bound a queue for. From RabbitMQ's own plugin.",
+        "suffix:messages",
+        [("{{queue}}", f"otp:queue_messages_ready:max{{{BROKER}}}")],
+        colours={"otp.jobs": BLUE, "otp.dead": RED, "otp.dropped": ORANGE, "otp.results.unrouted": YELLOW},
+    )
+    yield 6, 7, graph(
+        "Redeliveries",
+        "Jobs that came more than once, by what the worker knew of them. `new`: nothing, so its result says MayBeDuplicate. `done` and "
+        "`in_flight` get the result that there is, and are not sent again.",
+        "suffix:jobs",
+        [("{{found}}", sum_by("found", increase("otp_redeliveries_total")))],
+        colours={"new": ORANGE, "in_flight": BLUE, "done": GREEN},
+        style="bars",
+        stacked=True,
+    )
+    yield 6, 7, graph(
+        "MayBeDuplicate",
+        "Results which say that the person may have got one code more: of all, over 15 minutes. OtpMayBeDuplicateShare is a ticket "
+        "above 5%.",
+        "percentunit",
+        [("of the results", f"max(otp:may_be_duplicate:ratio15m{RECORDED})")],
+        steps(GREEN, (0.05, RED)),
+        colours={"of the results": PURPLE},
+    )
+    yield 6, 7, graph(
+        "Dead letters",
+        "Jobs put on otp.dead each interval: they cannot be understood, or were delivered too often. A person must look at them.",
+        "suffix:jobs",
+        [("dead letters", f"sum({increase('otp_dead_lettered_total')})")],
+        colours={"dead letters": RED},
+        style="bars",
+    )
+    yield 6, 7, graph(
+        "Results not routed",
+        "`returned`: no queue took a result, or the producer's reply queue is gone. `failed`: not confirmed, and tried again.",
+        "suffix:results",
+        [("{{status}}", sum_by("status", increase("otp_results_published_total", 'status!="confirmed"')))],
+        colours={"returned": ORANGE, "failed": RED},
+        style="bars",
+        stacked=True,
+    )
+
+
+def workers():
+    yield 6, 7, graph(
+        "Workers",
+        "Workers that Prometheus sees, by version and revision.",
+        "suffix:workers",
+        [("{{version}} {{revision}}", f"count by (version, revision) ({select('otp_build_info')})")],
+        style="steps",
+        stacked=True,
+        decimals=0,
+    )
+    yield 6, 7, graph(
+        "Connected to the broker",
+        "1: this worker is consuming and able to publish, which is what /readyz says too.",
+        "none",
+        [("{{instance}}", f"max by (instance) ({select('otp_broker_connected')})")],
+        style="steps",
+        decimals=0,
+        max=1,
+    )
+    yield 6, 7, graph(
+        "Restarts and reconnects",
+        "`restarts`: workers that started anew under the same address; a pod that is replaced gets another. `reconnects`: connections "
+        "made to the broker by workers that ran already; each has three.",
+        "suffix:times",
+        [
+            ("restarts", f"sum(changes({select('process_start_time_seconds')}[$__rate_interval]))"),
+            ("reconnects", f"sum({increase('otp_broker_connections_total')})"),
+        ],
+        colours={"restarts": RED, "reconnects": ORANGE},
+        style="bars",
+        decimals=0,
+    )
+    yield 6, 7, graph(
+        "Ledger errors",
+        "Calls of the ledger that failed, each interval. While they do, a repeat of a job may be sent twice, or jobs wait "
+        "(OTP_LEDGER_ON_ERROR).",
+        "suffix:errors",
+        [("errors", f"sum({increase('otp_ledger_errors_total')})")],
+        colours={"errors": RED},
+        style="bars",
+    )
+    yield 8, 7, graph(
+        "CPU",
+        "Of one core, by worker, over five minutes: the worker counts whole seconds.",
+        "percentunit",
+        [("{{instance}}", sum_by("instance", f"rate({select('process_cpu_seconds_total')}[5m])"))],
+    )
+    yield 8, 7, graph(
+        "Memory",
+        "Resident memory by worker.",
+        "bytes",
+        [("{{instance}}", f"sum by (instance) ({select('process_resident_memory_bytes')})")],
+    )
+    yield 8, 7, graph(
+        "Open files",
+        "Open file descriptors, which are mostly connections, of those allowed, by worker.",
+        "percentunit",
+        [("{{instance}}", f"max by (instance) ({select('process_open_fds')} / {select('process_max_fds')})")],
+        steps(GREEN, (0.8, RED)),
+    )
+
+
+ROWS = [
+    ("Are people getting their codes?", people),
+    ("eSMS", esms),
+    ("Queue", queue),
+    ("Workers", workers),
+]
+
+
+def laid_out():
+    """The panels from left to right and top to bottom, each row below its heading."""
+    top, number_of = 0, 0
+    for title, contents in ROWS:
+        number_of += 1
+        yield {
+            "type": "row", "id": number_of, "title": title, "collapsed": False, "panels": [],
+            "gridPos": {"x": 0, "y": top, "w": 24, "h": 1},
+        }
+        top, left, tallest = top + 1, 0, 0
+        for width, height, made in contents():
+            if left + width > 24:
+                top, left, tallest = top + tallest, 0, 0
+            number_of += 1
+            yield {"id": number_of, **made, "gridPos": {"x": left, "y": top, "w": width, "h": height}}
+            left, tallest = left + width, max(tallest, height)
+        top += tallest
+
+
+def choice(name, label, values):
+    """A variable; `All` is also what has no such label."""
+    return {
+        "type": "query", "name": name, "label": label, "datasource": DATASOURCE,
+        "query": {"query": values, "refId": name}, "refresh": 2, "sort": 1,
+        "multi": True, "includeAll": True, "allValue": ".*", "current": {"text": ["All"], "value": ["$__all"]},
+    }
+
+
+def variables():
+    yield {
+        "type": "datasource", "name": "datasource", "label": "Prometheus", "query": "prometheus", "refresh": 1,
+        "includeAll": False, "multi": False,
+    }
+    yield choice("namespace", "Namespace", "label_values(otp_build_info, namespace)")
+    yield choice("instance", "Instance", 'label_values(otp_build_info{namespace=~"$namespace"}, instance)')
+
+
+def dashboard():
+    return {
+        "uid": "esms-otp-worker",
+        "title": "OTP worker (eSMS)",
+        "description": "Are people getting their codes, and if not, why? What to do about an alert is in deploy/runbook.md.",
+        "tags": ["otp", "esms"],
+        "schemaVersion": 39,
+        "version": 1,
+        "editable": True,
+        "graphTooltip": 1,
+        "refresh": "10s",
+        "time": {"from": "now-30m", "to": "now"},
+        "timezone": "browser",
+        "templating": {"list": list(variables())},
+        "annotations": {"list": []},
+        "links": [],
+        "panels": list(laid_out()),
+    }
+
+
+def main():
+    text = json.dumps(dashboard(), indent=2, ensure_ascii=False) + "\n"
+    if sys.argv[1:] == ["--check"]:
+        kept = FILE.read_text(encoding="utf-8")
+        lines = difflib.unified_diff(kept.splitlines(), text.splitlines(), FILE.name, "what dashboard.py writes", lineterm="", n=1)
+        difference = "\n".join(lines)
+        sys.exit(f"{FILE.name} is not what dashboard.py writes; run it:\n{difference}" if difference else 0)
+    if sys.argv[1:]:
+        sys.exit(__doc__)
+    FILE.write_text(text, encoding="utf-8")
+
+
+main()

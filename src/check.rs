@@ -1,0 +1,209 @@
+//! `check`: tries each part that `run` needs, as `run` would, and says what is wrong and what to do.
+
+use std::fmt;
+use std::time::{Duration, SystemTime};
+
+use tokio::time::timeout;
+
+use crate::broker::topology::{self, TopologyError};
+use crate::broker::{close, wire};
+use crate::config::{Config, StoreConfig, TopologyMode};
+use crate::ledger;
+use crate::send::balance::{Account, BalanceError};
+use crate::send::esms::Esms;
+
+/// The limit on one part; each step of it has one of its own.
+const PART_LIMIT: Duration = Duration::from_secs(30);
+
+/// Clocks further apart than this make jobs expire early or late.
+const CLOCK_TOLERANCE: Duration = Duration::from_secs(5);
+
+/// What was found of one part.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Finding {
+    /// It works; and what is worth knowing of it.
+    Good(String),
+    /// It works, but not as it should.
+    Poor {
+        /// What is wrong.
+        why: String,
+        /// What to do.
+        hint: String,
+    },
+    /// It does not work.
+    Bad {
+        /// What is wrong.
+        why: String,
+        /// What to do.
+        hint: String,
+    },
+    /// It could not be tried, because another part does not work.
+    Untried(String),
+}
+
+/// One line of the report.
+#[derive(Clone, Debug)]
+pub struct Line {
+    /// The part.
+    pub part: &'static str,
+    /// What was found.
+    pub finding: Finding,
+}
+
+impl Line {
+    /// Whether `run` could do without a person's help.
+    pub const fn is_good(&self) -> bool {
+        matches!(self.finding, Finding::Good(_) | Finding::Poor { .. })
+    }
+}
+
+impl fmt::Display for Line {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (word, what, hint) = match &self.finding {
+            Finding::Good(what) => ("ok", what, None),
+            Finding::Poor { why, hint } => ("warning", why, Some(hint)),
+            Finding::Bad { why, hint } => ("FAILED", why, Some(hint)),
+            Finding::Untried(why) => ("not tried", why, None),
+        };
+        write!(f, "{:<12} {word:<9} {what}", self.part)?;
+        hint.map_or(Ok(()), |hint| write!(f, "\n{:<12} {:<9} {hint}", "", "hint:"))
+    }
+}
+
+/// Tries every part; `say` is given each line as soon as it is known. True if all are good.
+pub async fn check(config: &Config, mut say: impl FnMut(&Line)) -> bool {
+    let mut all_good = true;
+    let mut tell = |part, finding| {
+        let line = Line { part, finding };
+        all_good &= line.is_good();
+        say(&line);
+    };
+    tell("settings", Finding::Good("every setting can be read".into()));
+    let (broker, topology) = within(of_broker(config), "the broker")
+        .await
+        .unwrap_or_else(|bad| (bad, Finding::Untried("the broker did not answer".into())));
+    tell("broker", broker);
+    tell("topology", topology);
+    tell("ledger", within(of_ledger(config), "the ledger").await.unwrap_or_else(|bad| bad));
+    let account = account(config).await;
+    tell("credentials", of_credentials(&account));
+    tell("clock", of_clock(&account, SystemTime::now()));
+    all_good
+}
+
+async fn within<T>(part: impl Future<Output = T>, what: &str) -> Result<T, Finding> {
+    timeout(PART_LIMIT, part).await.map_err(|_| bad(format!("{what} took too long"), "see whether it is overloaded"))
+}
+
+fn bad(why: impl Into<String>, hint: impl Into<String>) -> Finding {
+    Finding::Bad { why: why.into(), hint: hint.into() }
+}
+
+async fn of_broker(config: &Config) -> (Finding, Finding) {
+    let authority = &config.broker.uri.authority;
+    let connection = match wire::connect(&config.broker.uri, &config.broker.tls, "esms-otp-worker check").await {
+        Ok(connection) => connection,
+        Err(error) => {
+            let hint = "check AMQP_URL (host, port, user, password, virtual host) and that the broker runs";
+            return (bad(error.to_string(), hint), Finding::Untried("the broker cannot be reached".into()));
+        }
+    };
+    let broker = Finding::Good(format!("connected to {}:{}", authority.host, authority.port));
+    let topology = of_topology(config.broker.topology, topology::prepare(&connection, &config.broker).await);
+    close(&connection).await;
+    (broker, topology)
+}
+
+fn of_topology(mode: TopologyMode, prepared: Result<(), TopologyError>) -> Finding {
+    match (prepared, mode) {
+        (Ok(()), TopologyMode::Declare) => Finding::Good("declared, or there already as it must be".into()),
+        (Ok(()), TopologyMode::Check) => Finding::Good("every exchange and queue is there".into()),
+        (Ok(()), TopologyMode::Skip) => Finding::Good("not looked at, because OTP_TOPOLOGY=skip".into()),
+        (Err(error), _) => bad(
+            error.to_string().trim_end().replace('\n', "\n                       "),
+            "delete what differs and let the worker declare it, or set OTP_TOPOLOGY=check or skip if it is meant to be so",
+        ),
+    }
+}
+
+async fn of_ledger(config: &Config) -> Finding {
+    let StoreConfig::Redis(address) = &config.ledger.store else {
+        return Finding::Good("in this process's memory: a crash or another replica does not know of it".into());
+    };
+    match ledger::redis::inspect(address).await {
+        Ok(found) => match found.risk() {
+            None => Finding::Good(found.to_string()),
+            Some((why, hint)) => Finding::Poor { why: format!("{found}, but {why}"), hint: hint.into() },
+        },
+        Err(error) => bad(
+            format!("{}:{}: {error}", address.host, address.port),
+            "check OTP_LEDGER_URL (scheme, host, port, user, password) and that the server runs",
+        ),
+    }
+}
+
+async fn account(config: &Config) -> Result<Account, BalanceError> {
+    let esms = Esms::new(&config.esms, 1).map_err(|error| BalanceError::NotReached(error.to_string()))?;
+    esms.balance().await
+}
+
+fn of_credentials(account: &Result<Account, BalanceError>) -> Finding {
+    match account {
+        Ok(account) => Finding::Good(format!("eSMS takes the keys; balance {} VND", account.balance)),
+        Err(error @ BalanceError::Refused { .. }) => {
+            bad(error.to_string(), "check ESMS_API_KEY and ESMS_SECRET_KEY, and the account at eSMS")
+        }
+        Err(error @ BalanceError::NotReached(_)) => {
+            bad(error.to_string(), "check ESMS_URL, DNS, and that this machine may call out")
+        }
+        Err(error @ BalanceError::NotUnderstood(_)) => {
+            bad(error.to_string(), "check ESMS_URL and what stands between here and eSMS")
+        }
+    }
+}
+
+fn of_clock(account: &Result<Account, BalanceError>, now: SystemTime) -> Finding {
+    let Some(theirs) = account.as_ref().ok().and_then(|account| account.date) else {
+        return match account {
+            Ok(_) => Finding::Good("not compared: eSMS's answer had no date".into()),
+            Err(_) => Finding::Untried("eSMS's clock is not known".into()),
+        };
+    };
+    let apart = now.duration_since(theirs).unwrap_or_else(|earlier| earlier.duration());
+    if apart <= CLOCK_TOLERANCE {
+        return Finding::Good(format!("within {} s of eSMS's", CLOCK_TOLERANCE.as_secs()));
+    }
+    bad(
+        format!("{} s from eSMS's: jobs with a timestamp expire too early or too late", apart.as_secs()),
+        "have the machine's clock set by NTP",
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn account(date: Option<SystemTime>) -> Result<Account, BalanceError> {
+        Ok(Account { balance: 36_693.0, date })
+    }
+
+    #[test]
+    fn a_clock_that_is_off_is_told() {
+        let now = SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000);
+        let minute = Duration::from_secs(60);
+        for theirs in [now - minute, now + minute] {
+            let Finding::Bad { why, hint } = of_clock(&account(Some(theirs)), now) else { panic!("{theirs:?}") };
+            assert!(why.starts_with("60 s from eSMS's") && hint.contains("NTP"), "{why} {hint}");
+        }
+        for theirs in [now, now - CLOCK_TOLERANCE, now + CLOCK_TOLERANCE] {
+            assert!(matches!(of_clock(&account(Some(theirs)), now), Finding::Good(_)), "{theirs:?}");
+        }
+    }
+
+    #[test]
+    fn a_clock_nobody_can_tell_is_not_called_good_after_a_failure() {
+        let failed = Err(BalanceError::NotUnderstood(404));
+        assert!(matches!(of_clock(&failed, SystemTime::UNIX_EPOCH), Finding::Untried(_)));
+        assert!(matches!(of_clock(&account(None), SystemTime::UNIX_EPOCH), Finding::Good(_)));
+    }
+}

@@ -1,0 +1,121 @@
+//! The account's balance: asked of eSMS now and then, and never in the way of a job.
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use reqwest::Url;
+use reqwest::header::{CONTENT_TYPE, DATE};
+use secrecy::ExposeSecret;
+use serde::{Deserialize, Serialize};
+use tokio::time::sleep;
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+use super::codes;
+use super::esms::{Esms, describe};
+use crate::telemetry::metrics::Metrics;
+
+/// The call beside the V5 endpoint.
+const CALL: &str = "GetBalance_json";
+
+/// What eSMS says of the account.
+#[derive(Clone, Copy, Debug)]
+pub struct Account {
+    /// In VND.
+    pub balance: f64,
+    /// What eSMS's clock said, where its answer had a `Date`; to the second.
+    pub date: Option<SystemTime>,
+}
+
+/// Why the balance is not known.
+#[derive(Debug, thiserror::Error)]
+pub enum BalanceError {
+    /// eSMS refused the call.
+    #[error("eSMS refused the keys or the call: CodeResponse {code}, {meaning}")]
+    Refused {
+        /// The `CodeResponse`, if it is a documented one.
+        code: &'static str,
+        /// What it means.
+        meaning: &'static str,
+    },
+    /// eSMS could not be reached, or did not answer in time.
+    #[error("eSMS did not answer: {0}")]
+    NotReached(String),
+    /// The answer is none of the balance call's.
+    #[error("not an answer of the balance call: HTTP {0}")]
+    NotUnderstood(u16),
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "PascalCase")]
+struct Question<'a> {
+    api_key: &'a str,
+    secret_key: &'a str,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct Wire {
+    balance: Option<f64>,
+    code_response: String,
+}
+
+impl Esms {
+    /// Asks for the balance; it takes at most `ESMS_TIMEOUT`.
+    ///
+    /// # Errors
+    /// [`BalanceError`].
+    pub async fn balance(&self) -> Result<Account, BalanceError> {
+        let keys = Question { api_key: self.api_key.expose_secret(), secret_key: self.secret_key.expose_secret() };
+        // A struct of strings always has a JSON form.
+        let body = serde_json::to_vec(&keys).unwrap_or_default();
+        let sent = self.client.post(balance_url(&self.url)).header(CONTENT_TYPE, "application/json").body(body).send();
+        let response = sent.await.map_err(|error| BalanceError::NotReached(describe(error)))?;
+        let status = response.status().as_u16();
+        let date = response.headers().get(DATE).and_then(|date| httpdate::parse_http_date(date.to_str().ok()?).ok());
+        let answer = response.bytes().await.map_err(|error| BalanceError::NotReached(describe(error)))?;
+        let wire: Wire = serde_json::from_slice(&answer).map_err(|_| BalanceError::NotUnderstood(status))?;
+        if wire.code_response != codes::ACCEPTED {
+            let known = codes::documented(&wire.code_response);
+            return Err(BalanceError::Refused { code: known.code, meaning: known.meaning });
+        }
+        let balance = wire.balance.ok_or(BalanceError::NotUnderstood(status))?;
+        Ok(Account { balance, date })
+    }
+}
+
+fn balance_url(v5: &Url) -> Url {
+    v5.join(CALL).unwrap_or_else(|_| v5.clone())
+}
+
+/// Keeps the gauge of the balance up to date until `stop`. While the balance is not known there is no
+/// gauge: an old number would look like a good one.
+pub async fn watch(esms: Esms, interval: Duration, metrics: Arc<Metrics>, stop: CancellationToken) {
+    let mut known = true;
+    loop {
+        let Some(asked) = stop.run_until_cancelled(esms.balance()).await else { return };
+        match &asked {
+            Ok(account) if !known => info!(balance_vnd = account.balance, "the balance is known again"),
+            Err(error) if known => {
+                warn!(%error, hint = "jobs are not affected; esms_balance_vnd is absent until it is known", "the balance is not known");
+            }
+            Ok(_) | Err(_) => {}
+        }
+        known = asked.is_ok();
+        metrics.balance(asked.ok().map(|account| account.balance));
+        if stop.run_until_cancelled(sleep(interval)).await.is_none() {
+            return;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_call_is_beside_the_v5_endpoint() {
+        let v5 = Url::parse("https://rest.esms.vn/MainService.svc/json/SendMessageAutoGenCode_V5").unwrap();
+        assert_eq!(balance_url(&v5).as_str(), "https://rest.esms.vn/MainService.svc/json/GetBalance_json");
+    }
+}

@@ -1,0 +1,119 @@
+//! `check`: a line for each part, and for each fault its name and its remedy.
+
+use std::net::{Ipv4Addr, TcpListener};
+
+use lapin::options::ExchangeDeclareOptions;
+use lapin::types::FieldTable;
+
+use crate::program::{Ended, run};
+use crate::stage::Stage;
+use crate::support::redis::Redis;
+
+/// A stage with a Redis that keeps what it is told.
+async fn stage() -> (Stage, Redis) {
+    let (mut stage, redis) = (Stage::new().await, Redis::start().await);
+    stage.set("OTP_LEDGER_URL", &redis.url());
+    (stage, redis)
+}
+
+async fn check(stage: &Stage) -> Ended {
+    run(&["check"], &stage.env()).await
+}
+
+/// The line of a part, with its hint.
+fn line(ended: &Ended, part: &str) -> String {
+    let mut lines = ended.stdout.lines().skip_while(|line| !line.starts_with(part));
+    let first = lines.next().unwrap_or_else(|| panic!("no line of {part}: {ended:?}"));
+    let more = lines.take_while(|line| line.starts_with(' '));
+    std::iter::once(first).chain(more).collect::<Vec<_>>().join("\n")
+}
+
+/// Exactly this part failed, and its line says all this.
+fn assert_failed(ended: &Ended, part: &str, said: &[&str]) {
+    assert_eq!(ended.code, 1, "{ended:?}");
+    let failed: Vec<&str> = ended.stdout.lines().filter(|line| line.contains(" FAILED ")).collect();
+    assert_eq!(failed.len(), 1, "{}", ended.stdout);
+    let line = line(ended, part);
+    assert!(line.contains("FAILED") && line.contains("hint:"), "{line}");
+    for said in said {
+        assert!(line.contains(said), "{said} is not in: {line}");
+    }
+}
+
+#[tokio::test]
+async fn where_all_is_well_every_part_says_so() {
+    let (stage, _redis) = stage().await;
+    let ended = check(&stage).await;
+    assert_eq!(ended.code, 0, "{ended:?}");
+    let parts = ["settings", "broker", "topology", "ledger", "credentials", "clock"];
+    assert_eq!(ended.stdout.lines().count(), parts.len(), "{}", ended.stdout);
+    for part in parts {
+        assert!(line(&ended, part).contains(" ok "), "{}", ended.stdout);
+    }
+    assert!(line(&ended, "credentials").contains("VND"));
+    assert_eq!(stage.sandbox.stats().requests, 0, "nothing was sent");
+    // What it declared is what run needs.
+    let _running = stage.worker().await;
+}
+
+#[tokio::test]
+async fn a_wrong_password_of_the_broker_is_named_without_being_shown() {
+    let (mut stage, _redis) = stage().await;
+    let url = stage.url.replace("guest:guest", "guest:wrong-canary");
+    let ended = check(stage.set("AMQP_URL", &url)).await;
+    assert_failed(&ended, "broker", &["ACCESS_REFUSED", "AMQP_URL"]);
+    assert!(line(&ended, "topology").contains("not tried"));
+    assert!(!ended.stdout.contains("canary") && !ended.stderr.contains("canary"));
+}
+
+#[tokio::test]
+async fn an_exchange_of_another_kind_is_named_with_both_kinds() {
+    let (stage, _redis) = stage().await;
+    let client = stage.client().await;
+    let (kind, options) = (lapin::ExchangeKind::Direct, ExchangeDeclareOptions { durable: true, ..Default::default() });
+    let name = stage.names.results.as_str();
+    client.channel().exchange_declare(name.into(), kind, options, FieldTable::default()).await.unwrap();
+    assert_failed(&check(&stage).await, "topology", &[name, "direct", "topic", "OTP_TOPOLOGY"]);
+}
+
+#[tokio::test]
+async fn wrong_keys_are_named_as_esms_names_them() {
+    let (mut stage, _redis) = stage().await;
+    let ended = check(stage.set("ESMS_SECRET_KEY", "wrong-canary")).await;
+    assert_failed(&ended, "credentials", &["101", "ESMS_API_KEY"]);
+    assert!(!ended.stdout.contains("canary"));
+}
+
+#[tokio::test]
+async fn an_esms_that_cannot_be_reached_is_named() {
+    let (mut stage, _redis) = stage().await;
+    let nobody = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap();
+    let ended = check(stage.set("ESMS_URL", &format!("http://{nobody}/V5"))).await;
+    assert_failed(&ended, "credentials", &["did not answer", "ESMS_URL"]);
+    assert!(line(&ended, "clock").contains("not tried"));
+}
+
+#[tokio::test]
+async fn a_redis_that_cannot_be_reached_is_named() {
+    let (stage, redis) = stage().await;
+    redis.stop().await;
+    assert_failed(&check(&stage).await, "ledger", &[&redis.port().to_string(), "OTP_LEDGER_URL"]);
+}
+
+#[tokio::test]
+async fn a_redis_that_forgets_is_warned_of_and_is_no_failure() {
+    let (stage, redis) = stage().await;
+    redis.cli(&["CONFIG", "SET", "appendonly", "no"]).await;
+    let ended = check(&stage).await;
+    assert_eq!(ended.code, 0, "{ended:?}");
+    let line = line(&ended, "ledger");
+    assert!(line.contains("warning") && line.contains("appendonly yes"), "{line}");
+}
+
+#[tokio::test]
+async fn a_wrong_setting_is_told_before_anything_is_tried() {
+    let (mut stage, _redis) = stage().await;
+    let ended = check(stage.set("OTP_CONCURRENCY", "many")).await;
+    assert_eq!((ended.code, ended.stdout.as_str()), (2, ""));
+    assert!(ended.stderr.contains("OTP_CONCURRENCY"), "{}", ended.stderr);
+}
