@@ -9,9 +9,8 @@ use crate::job::{API_KEY, Job, SECRET_KEY};
 use crate::settings::{Ledger, OnAmbiguous, OnError, Settings};
 
 /// What is asked of every job, in the order of the table.
-pub(crate) const CLAIMS: [&str; 9] = [
-    ONE_RESULT, ALIKE, NO_SILENT_SECOND, AT_MOST_ONE, SENT_AS_SAID, UNCLEAR_IS_UNKNOWN, INVALID, RECORDED, SECRECY,
-];
+pub(crate) const CLAIMS: [&str; 9] =
+    [ONE_RESULT, ALIKE, NO_SILENT_SECOND, AT_MOST_ONE, SENT_AS_SAID, UNCLEAR_IS_UNKNOWN, INVALID, RECORDED, SECRECY];
 
 pub(crate) const ONE_RESULT: &str = "every job that the broker had has a result";
 pub(crate) const ALIKE: &str = "all results of a job are alike";
@@ -22,6 +21,9 @@ pub(crate) const UNCLEAR_IS_UNKNOWN: &str = "with give-up an unclear attempt is 
 pub(crate) const INVALID: &str = "what cannot be understood is invalid and kept on otp.dead, and nothing else";
 pub(crate) const RECORDED: &str = "the ledger holds the result that was published, and no job half done";
 pub(crate) const SECRECY: &str = "no result holds a phone number or a key";
+
+/// The worker's reason for a job that the broker gave up.
+const EXPIRED_IN_QUEUE: &str = "its expiration passed in the queue";
 
 /// What must hold depends on this.
 #[derive(Clone, Copy, Debug)]
@@ -124,7 +126,7 @@ impl Case {
             (ALIKE, self.differing(rules)),
             (NO_SILENT_SECOND, self.silent_second()),
             (AT_MOST_ONE, self.second_in_spite_of_give_up(rules)),
-            (SENT_AS_SAID, self.sent_otherwise()),
+            (SENT_AS_SAID, self.sent_otherwise(rules)),
             (UNCLEAR_IS_UNKNOWN, self.unclear(rules)),
             (INVALID, self.misunderstood()),
             (RECORDED, self.unrecorded(rules)),
@@ -141,7 +143,19 @@ impl Case {
     fn differing(&self, rules: Rules) -> Option<String> {
         let told = self.is_flagged() || self.results.iter().any(|result| result.outcome == "unknown");
         let different = self.essences().len();
-        (different > 1 && !(rules.unseen && told)).then(|| format!("{different} different results"))
+        let excused = rules.unseen && (told || self.sends == 0 || self.is_dropped());
+        (different > 1 && !excused).then(|| format!("{different} different results"))
+    }
+
+    /// The broker gave it up and a worker said so: one that cannot know of what another sent unseen,
+    /// since RabbitMQ does not tell whether a job that expired had been delivered before.
+    fn is_dropped(&self) -> bool {
+        self.results.iter().any(|result| result.outcome == "expired" && result.body.contains(EXPIRED_IN_QUEUE))
+    }
+
+    /// Sent by a worker that the one who said `expired` could not know of.
+    pub(crate) fn is_sent_and_dropped(&self) -> bool {
+        self.sends > 0 && self.is_dropped() && !self.is_flagged()
     }
 
     fn silent_second(&self) -> Option<String> {
@@ -153,7 +167,10 @@ impl Case {
         wrong.then(|| format!("sent {} times; MayBeDuplicate {}", self.sends, self.is_flagged()))
     }
 
-    fn sent_otherwise(&self) -> Option<String> {
+    fn sent_otherwise(&self, rules: Rules) -> Option<String> {
+        if rules.unseen && self.is_sent_and_dropped() {
+            return None;
+        }
         let accepted = self.results.iter().any(|result| result.outcome == "accepted");
         let may_be = accepted || self.is_flagged() || self.results.iter().any(|result| result.outcome == "unknown");
         match self.sends {
@@ -187,7 +204,9 @@ impl Case {
         let result = self.results.first().filter(|_| rules.recorded && self.job.valid)?;
         match &self.record {
             None => Some("the ledger does not know it".to_owned()),
-            Some(record) if record.state != "done" => Some(format!("has a result, and in the ledger is {}", record.state)),
+            Some(record) if record.state != "done" => {
+                Some(format!("has a result, and in the ledger is {}", record.state))
+            }
             Some(record) if record.result != result.body => Some("the ledger has another result".to_owned()),
             Some(_) => None,
         }

@@ -23,7 +23,9 @@ pub(crate) async fn break_broker(stage: Arc<Stage>, peace: CancellationToken) {
     use BrokerFault::{Close, Kill, Stop};
     let mut dice = Dice::new(stage.settings.seed, "broker", 0);
     let mut deck = Deck::new(&[Close, Close, Close, Close, Kill, Stop]);
-    while pause(&peace, dice.millis(400..3_000)).await {
+    while pause(&stage, &peace, dice.millis(400..3_000)).await
+        && peace.run_until_cancelled(stage.until_used()).await.is_some()
+    {
         let broker = &stage.broker;
         match deck.draw(&mut dice) {
             Some(Kill) => {
@@ -52,7 +54,7 @@ const CLOSE_ALL: &str = "[catch rabbit_networking:close_connection(Pid, \"chaos\
 pub(crate) async fn break_redis(stage: Arc<Stage>, peace: CancellationToken) {
     let Some(redis) = &stage.redis else { return };
     let mut dice = Dice::new(stage.settings.seed, "redis", 0);
-    while pause(&peace, dice.millis(1_500..8_000)).await {
+    while pause(&stage, &peace, dice.millis(1_500..8_000)).await {
         stage.journal.note("redis SIGKILL", "redis");
         redis.kill().await;
         sleep(dice.millis(50..2_500)).await;
@@ -80,7 +82,7 @@ enum Party {
 pub(crate) async fn break_network(stage: Arc<Stage>, seat: usize, peace: CancellationToken) {
     let mut dice = Dice::new(stage.settings.seed, "network", seat as u64);
     let mut deck = Deck::new(&faults(stage.redis.is_some()));
-    while pause(&peace, dice.millis(100..1_500)).await {
+    while pause(&stage, &peace, dice.millis(100..1_500)).await {
         let Some((party, fault)) = deck.draw(&mut dice) else { return };
         let network = &stage.networks[seat];
         let (proxy, name) = match (party, &network.redis) {
@@ -136,6 +138,6 @@ impl NetworkFault {
 }
 
 /// Waits; false if peace comes first.
-async fn pause(peace: &CancellationToken, time: Duration) -> bool {
-    peace.run_until_cancelled(sleep(time)).await.is_some()
+async fn pause(stage: &Stage, peace: &CancellationToken, time: Duration) -> bool {
+    peace.run_until_cancelled(sleep(time * stage.settings.calm)).await.is_some()
 }

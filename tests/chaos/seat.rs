@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use esms_otp_worker::crash::Point;
+use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
 use crate::Failed;
@@ -21,6 +22,8 @@ const PROGRAM: &str = env!("CARGO_BIN_EXE_esms-otp-worker");
 const STOP_LIMIT: Duration = Duration::from_secs(60);
 
 const KILLED: i32 = 128 + 9;
+/// Terminated before it had begun.
+const TERMINATED: i32 = 128 + 15;
 const GRACE_OVER: i32 = 4;
 
 /// What is done to a worker.
@@ -54,15 +57,19 @@ impl Seat {
 
     /// Keeps a worker here: wounded until `peace`, whole from there, stopped in order after `end`.
     /// What a worker did of itself that it should not is returned.
-    pub(crate) async fn keep(mut self, peace: CancellationToken, end: CancellationToken) -> Result<Vec<String>, Failed> {
+    pub(crate) async fn keep(
+        mut self,
+        peace: CancellationToken,
+        end: CancellationToken,
+    ) -> Result<Vec<String>, Failed> {
         let mut amiss = Vec::new();
         while !end.is_cancelled() {
             let wound = if peace.is_cancelled() { None } else { self.wounds.draw(&mut self.dice) };
             let mut worker = self.start(wound)?;
-            let until = self.dice.millis(700..6_000);
+            let until = self.dice.millis(700..6_000) * self.stage.settings.calm;
             let code = tokio::select! {
                 code = ended(&mut worker) => self.note_crash(wound, code),
-                () = survive(wound, until, &peace, &end) => match wound {
+                () = self.survive(wound, until, &peace, &end) => match wound {
                     Some(wound) if !peace.is_cancelled() => self.strike(&mut worker, wound).await?,
                     _ => self.sit_out(&mut worker, wound, &end).await?,
                 },
@@ -74,7 +81,9 @@ impl Seat {
 
     fn start(&mut self, wound: Option<Wound>) -> Result<Program, Failed> {
         let crash = match wound {
-            Some(Wound::Crash(point)) => Some(format!("{}:{}", point.name(), self.dice.of(1..40))),
+            Some(Wound::Crash(point)) => {
+                Some(format!("{}:{}", point.name(), self.dice.of(1..40 * u64::from(self.stage.settings.calm))))
+            }
             _ => None,
         };
         let log = File::options().create(true).append(true).open(self.stage.log(self.number))?;
@@ -83,6 +92,20 @@ impl Seat {
             command.env_clear().envs(std::env::var_os("PATH").map(|path| ("PATH", path)));
             command.envs(env).envs(crash.map(|at| ("CRASH_AT", at)));
         })
+    }
+
+    /// Until its time has come, counted from when it reached the broker, or peace has. One that nothing
+    /// is planned for sits for longer.
+    async fn survive(&self, wound: Option<Wound>, until: Duration, peace: &CancellationToken, end: &CancellationToken) {
+        let its_time = async {
+            self.stage.networks[self.number].until_used().await;
+            sleep(until).await;
+        };
+        tokio::select! {
+            () = its_time, if wound.is_some() => {}
+            () = peace.cancelled() => {}
+            () = end.cancelled() => {}
+        }
     }
 
     /// Its exit code once it has what it was given.
@@ -99,10 +122,10 @@ impl Seat {
             Wound::Pause => {
                 self.stage.journal.note("worker paused", self.name());
                 signal(worker, "STOP");
-                tokio::time::sleep(self.dice.millis(500..9_000)).await;
+                sleep(self.dice.millis(500..9_000)).await;
                 signal(worker, "CONT");
                 // It goes on, and is stopped only to make room for the next.
-                tokio::time::sleep(self.dice.millis(500..2_000)).await;
+                sleep(self.dice.millis(500..2_000)).await;
                 worker.terminate();
             }
         }
@@ -133,7 +156,7 @@ impl Seat {
     /// What is wrong with its having ended so, if anything.
     fn judge(&self, wound: Option<Wound>, code: i32) -> Option<String> {
         match (wound, code) {
-            (_, 0) | (Some(Wound::Kill | Wound::Crash(_)), KILLED) => None,
+            (_, 0 | TERMINATED) | (Some(Wound::Kill | Wound::Crash(_)), KILLED) => None,
             (Some(Wound::Terminate | Wound::Pause), GRACE_OVER) => None,
             (_, code) => Some(format!("{} ended with exit code {code} after {wound:?}", self.name())),
         }
@@ -156,15 +179,6 @@ fn wounds(settings: &Settings) -> Vec<Wound> {
 async fn ended(worker: &mut Program) -> i32 {
     let forever = Duration::from_secs(u32::MAX.into());
     worker.wait(forever).await.unwrap_or_default()
-}
-
-/// Until its time has come, or peace has. One that nothing is planned for sits for longer.
-async fn survive(wound: Option<Wound>, until: Duration, peace: &CancellationToken, end: &CancellationToken) {
-    tokio::select! {
-        () = tokio::time::sleep(until), if wound.is_some() => {}
-        () = peace.cancelled() => {}
-        () = end.cancelled() => {}
-    }
 }
 
 fn signal(worker: &Program, name: &str) {

@@ -40,6 +40,10 @@ pub(crate) struct Settings {
     pub(crate) at_most: Duration,
     /// Published jobs without a result; more wait.
     pub(crate) backlog: usize,
+    /// `OTP_CONCURRENCY`.
+    pub(crate) concurrency: u64,
+    /// How many times longer it takes until something is broken: a short campaign has little time.
+    pub(crate) calm: u32,
 }
 
 impl Settings {
@@ -54,6 +58,8 @@ impl Settings {
             on_error: OnError::Hold,
             at_most: Duration::from_secs(18),
             backlog: 150,
+            concurrency: 24,
+            calm: 1,
         }
     }
 
@@ -69,7 +75,9 @@ impl Settings {
             on_ambiguous,
             on_error: setting("ON_ERROR")?.unwrap_or(unless_given),
             at_most: Duration::from_secs(setting("SECONDS")?.unwrap_or(3_600)),
-            backlog: 400,
+            backlog: 800,
+            concurrency: 64,
+            calm: 3,
         };
         match settings {
             Settings { jobs: 0 | 1_000_000.., .. } => Err("JOBS must be 1 to 999999".into()),

@@ -6,6 +6,9 @@ use std::time::Duration;
 
 use esms_otp_worker::sandbox::{self, Mix, Sandbox};
 
+use futures_util::future::select_all;
+use tokio::time::sleep;
+
 use crate::Failed;
 use crate::job::{API_KEY, SECRET_KEY};
 use crate::journal::Journal;
@@ -87,6 +90,7 @@ impl Stage {
             ("AMQP_URL", self.broker.url_through(network.broker.port())),
             ("OTP_LEDGER_URL", ledger),
             ("ESMS_URL", esms),
+            ("OTP_CONCURRENCY", self.settings.concurrency.to_string()),
             ("OTP_ON_AMBIGUOUS", if give_up { "give-up" } else { "resend" }.to_owned()),
             ("OTP_LEDGER_ON_ERROR", if hold { "hold" } else { "send" }.to_owned()),
         ];
@@ -96,7 +100,6 @@ impl Stage {
             ("HTTP_ADDR", "127.0.0.1:0"),
             ("LOG_FORMAT", "json"),
             ("RUST_LOG", "info,esms_otp_worker=debug"),
-            ("OTP_CONCURRENCY", "24"),
             ("OTP_JOB_TTL", "10m"),
             // Impatient, so that much goes wrong in little time.
             ("ESMS_TIMEOUT", "1s"),
@@ -108,6 +111,11 @@ impl Stage {
             ("OTP_SHUTDOWN_GRACE", "4s"),
         ];
         told.into_iter().chain(fixed.map(|(name, value)| (name, value.to_owned()))).collect()
+    }
+
+    /// Until any worker is connected to the broker: before that there is nothing to break.
+    pub(crate) async fn until_used(&self) {
+        select_all(self.networks.iter().map(|network| Box::pin(network.until_used()))).await;
     }
 
     /// Where a worker logs to; all that sit in one seat after each other to one file.
@@ -133,6 +141,13 @@ impl Network {
             None => None,
         };
         Self { broker: Proxy::start(broker.port()).await, redis, esms: Proxy::start(sandbox.addr().port()).await }
+    }
+
+    /// Until its worker is connected to the broker.
+    pub(crate) async fn until_used(&self) {
+        while self.broker.open() == 0 {
+            sleep(Duration::from_millis(20)).await;
+        }
     }
 
     fn proxies(&self) -> impl Iterator<Item = &Proxy> {

@@ -76,7 +76,8 @@ fn sends(stage: &Stage, finding: &Finding) {
     line("jobs whose result says MayBeDuplicate", count(cases, Case::is_flagged));
     line("results heard", cases.iter().map(|case| case.results.len()).sum());
     line("jobs whose result was published more than once", count(cases, |case| case.results.len() > 1));
-    line("jobs whose later result differs, saying why", count(cases, |case| case.essences().len() > 1));
+    line("jobs with results that differ, saying why", count(cases, |case| case.essences().len() > 1));
+    line("sent unseen, and said to have expired in the queue", count(cases, Case::is_sent_and_dropped));
 }
 
 fn time(finding: &Finding) {
