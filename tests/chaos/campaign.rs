@@ -17,6 +17,7 @@ use crate::producer::{self, Published, Try, is_owed};
 use crate::seat::Seat;
 use crate::settings::Settings;
 use crate::stage::Stage;
+use crate::support::broker::Broker;
 use crate::support::terminal::{say, step};
 use crate::support::wait::found;
 
@@ -26,6 +27,9 @@ pub(crate) const ORDER: &str = "no worker ended of itself, panicked or logged a 
 
 /// Until everything is settled after the last fault: leases, retries and restarts, on a slow machine.
 const SETTLE_LIMIT: Duration = Duration::from_secs(300);
+
+/// Longer than any result is on its way.
+const LONG_EMPTY: Duration = Duration::from_secs(20);
 
 /// Until the first worker has declared the objects.
 const START_LIMIT: Duration = Duration::from_secs(120);
@@ -55,9 +59,9 @@ struct Cast {
 }
 
 /// Performs it, on a `LocalSet`.
-pub(crate) async fn run(settings: Settings) -> Result<(Arc<Stage>, Finding), Failed> {
-    say(format!("chaos: {settings}"));
-    let stage = step("a private broker, Redis and eSMS", Stage::new(settings)).await?;
+pub(crate) async fn run(settings: Settings, broker: Arc<Broker>) -> Result<(Arc<Stage>, Finding), Failed> {
+    say(format!("\nchaos: {settings}"));
+    let stage = Stage::new(settings, broker).await?;
     let mut cast = Cast::new(&stage);
     step("workers that consume", cast.enter()).await?;
     let began = Instant::now();
@@ -120,19 +124,23 @@ impl Cast {
         Ok(())
     }
 
-    /// False if it takes too long.
+    /// Until every job has a result and no queue holds anything; or, for longer than anything takes, no
+    /// queue holds anything that a result could still come from. False if neither comes.
     async fn settle(&self) -> bool {
         let owed: Vec<String> = self.jobs().filter(|(_, tries)| is_owed(tries)).map(|(job, _)| job.id).collect();
+        let mut empty_since = None;
         let settled = async || {
-            if !owed.iter().all(|id| self.heard.has(id)) {
-                tokio::time::sleep(Duration::from_millis(200)).await;
-                return None;
-            }
             let mut left = 0;
             for queue in EMPTY {
                 left += self.stage.broker.messages(queue).await;
             }
-            (left == 0).then_some(())
+            if left > 0 {
+                empty_since = None;
+                return None;
+            }
+            let since = *empty_since.get_or_insert_with(Instant::now);
+            let answered = owed.iter().all(|id| self.heard.has(id));
+            (answered || since.elapsed() > LONG_EMPTY).then_some(())
         };
         found(SETTLE_LIMIT, settled).await.is_some()
     }

@@ -22,7 +22,7 @@ enum BrokerFault {
 pub(crate) async fn break_broker(stage: Arc<Stage>, peace: CancellationToken) {
     use BrokerFault::{Close, Kill, Stop};
     let mut dice = Dice::new(stage.settings.seed, "broker", 0);
-    let mut deck = Deck::new(&[Close, Close, Close, Close, Kill, Stop]);
+    let mut deck = Deck::new(&[Close, Close, Close, Close, Close, Close, Close, Kill, Stop]);
     while pause(&stage, &peace, dice.millis(400..3_000)).await
         && peace.run_until_cancelled(stage.until_used()).await.is_some()
     {
@@ -82,7 +82,7 @@ enum Party {
 pub(crate) async fn break_network(stage: Arc<Stage>, seat: usize, peace: CancellationToken) {
     let mut dice = Dice::new(stage.settings.seed, "network", seat as u64);
     let mut deck = Deck::new(&faults(stage.redis.is_some()));
-    while pause(&stage, &peace, dice.millis(100..1_500)).await {
+    while pause(&stage, &peace, dice.millis(300..2_500)).await {
         let Some((party, fault)) = deck.draw(&mut dice) else { return };
         let network = &stage.networks[seat];
         let (proxy, name) = match (party, &network.redis) {

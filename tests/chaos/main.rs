@@ -1,7 +1,7 @@
 //! The fault campaign: workers, a real broker, a real Redis and an eSMS that misbehaves, all of them
 //! killed, stopped, stalled and cut apart while jobs flow; then an audit of every job.
 //!
-//! `cargo test` runs a short one. `make chaos` runs the long one, with the settings in the environment:
+//! `cargo test` runs two short ones. `make chaos` runs the long one, with the settings in the environment:
 //! see [`settings`].
 
 // Clippy takes only the functions marked `#[test]` for tests.
@@ -26,17 +26,19 @@ mod story;
 mod table;
 
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use settings::Settings;
 pub(crate) use support::Failed;
-use support::terminal::{green, red, say};
+use support::broker::Broker;
+use support::terminal::{green, red, say, step};
 use tokio::runtime::Runtime;
 use tokio::task::LocalSet;
 
 /// What this program is to do, by the arguments that `cargo test` passes on.
 #[derive(Debug, PartialEq, Eq)]
 enum Wanted {
-    /// The campaign of the tests.
+    /// The campaigns of the tests.
     Short,
     /// The one that the environment describes.
     Long,
@@ -76,7 +78,7 @@ fn main() -> ExitCode {
         }
         Wanted::Nothing => return ExitCode::SUCCESS,
         Wanted::Short => Ok(Settings::short()),
-        Wanted::Long => Settings::from_env(),
+        Wanted::Long => Settings::from_env().map(|settings| vec![settings]),
     };
     match settings.and_then(perform) {
         Ok(true) => {
@@ -94,20 +96,29 @@ fn main() -> ExitCode {
     }
 }
 
-/// Whether nothing was found.
-fn perform(settings: Settings) -> Result<bool, Failed> {
+/// One campaign after the other, on one broker. Whether nothing was found.
+fn perform(campaigns: Vec<Settings>) -> Result<bool, Failed> {
     let runtime = Runtime::new()?;
     let ended = LocalSet::new().block_on(&runtime, async {
-        let (stage, finding) = campaign::run(settings).await?;
-        table::print(&stage, &finding);
-        let clean = finding.violations.is_empty();
-        if !clean {
-            story::tell(&stage, &finding);
-            say(format!("\nAgain with: make chaos {}", stage.settings));
+        let broker = Arc::new(step("a private broker", async { Ok(Broker::start().await) }).await?);
+        let mut clean = true;
+        for settings in campaigns {
+            clean &= found_nothing(settings, Arc::clone(&broker)).await?;
         }
         Ok(clean)
     });
     // A broker that is still starting is not waited for: it is killed when this process ends.
     runtime.shutdown_background();
     ended
+}
+
+async fn found_nothing(settings: Settings, broker: Arc<Broker>) -> Result<bool, Failed> {
+    let (stage, finding) = campaign::run(settings, broker).await?;
+    table::print(&stage, &finding);
+    let clean = finding.violations.is_empty();
+    if !clean {
+        story::tell(&stage, &finding);
+        say(format!("\nAgain with: make chaos {}", stage.settings));
+    }
+    Ok(clean)
 }

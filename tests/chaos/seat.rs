@@ -11,7 +11,7 @@ use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
 use crate::Failed;
-use crate::dice::{Deck, Dice};
+use crate::dice::Dice;
 use crate::settings::{Ledger, Settings};
 use crate::stage::Stage;
 use crate::support::leash::Program;
@@ -28,7 +28,7 @@ const GRACE_OVER: i32 = 4;
 
 /// What is done to a worker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Wound {
+pub(crate) enum Wound {
     Kill,
     Terminate,
     /// It stands still, longer than a lease lasts or shorter.
@@ -42,13 +42,12 @@ pub(crate) struct Seat {
     stage: Arc<Stage>,
     number: usize,
     dice: Dice,
-    wounds: Deck<Wound>,
 }
 
 impl Seat {
     pub(crate) fn new(stage: &Arc<Stage>, number: usize) -> Self {
         let dice = Dice::new(stage.settings.seed, "seat", number as u64);
-        Self { stage: Arc::clone(stage), number, dice, wounds: Deck::new(&wounds(&stage.settings)) }
+        Self { stage: Arc::clone(stage), number, dice }
     }
 
     fn name(&self) -> String {
@@ -64,9 +63,9 @@ impl Seat {
     ) -> Result<Vec<String>, Failed> {
         let mut amiss = Vec::new();
         while !end.is_cancelled() {
-            let wound = if peace.is_cancelled() { None } else { self.wounds.draw(&mut self.dice) };
+            let wound = if peace.is_cancelled() { None } else { self.stage.next_wound() };
             let mut worker = self.start(wound)?;
-            let until = self.dice.millis(700..6_000) * self.stage.settings.calm;
+            let until = self.dice.millis(300..3_000) * self.stage.settings.calm;
             let code = tokio::select! {
                 code = ended(&mut worker) => self.note_crash(wound, code),
                 () = self.survive(wound, until, &peace, &end) => match wound {
@@ -82,7 +81,7 @@ impl Seat {
     fn start(&mut self, wound: Option<Wound>) -> Result<Program, Failed> {
         let crash = match wound {
             Some(Wound::Crash(point)) => {
-                Some(format!("{}:{}", point.name(), self.dice.of(1..40 * u64::from(self.stage.settings.calm))))
+                Some(format!("{}:{}", point.name(), self.dice.of(1..10 * u64::from(self.stage.settings.calm))))
             }
             _ => None,
         };
@@ -164,7 +163,7 @@ impl Seat {
 }
 
 /// What may be done to workers without breaking what is promised of this ledger.
-fn wounds(settings: &Settings) -> Vec<Wound> {
+pub(crate) fn wounds(settings: &Settings) -> Vec<Wound> {
     match settings.ledger {
         Ledger::Redis => {
             let others = [Wound::Kill, Wound::Kill, Wound::Terminate, Wound::Terminate, Wound::Pause];

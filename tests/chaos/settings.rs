@@ -47,9 +47,10 @@ pub(crate) struct Settings {
 }
 
 impl Settings {
-    /// What `cargo test` runs: everything that can break does, and a worker never sends unseen.
-    pub(crate) fn short() -> Self {
-        Self {
+    /// What `cargo test` runs: everything breaks, and no worker sends unseen by the others; then one
+    /// worker that has nothing but its own memory.
+    pub(crate) fn short() -> Vec<Self> {
+        let shared = Self {
             seed: 20_261_123,
             jobs: 1_500,
             workers: 3,
@@ -60,7 +61,10 @@ impl Settings {
             backlog: 150,
             concurrency: 24,
             calm: 1,
-        }
+        };
+        let alone =
+            Self { workers: 1, ledger: Ledger::Memory, jobs: 500, at_most: Duration::from_secs(7), ..shared.clone() };
+        vec![shared, alone]
     }
 
     /// What the environment says.

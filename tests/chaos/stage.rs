@@ -1,7 +1,7 @@
 //! Who takes part: a broker, a Redis, eSMS, and for each worker a network of its own to them.
 
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use esms_otp_worker::sandbox::{self, Mix, Sandbox};
@@ -10,8 +10,10 @@ use futures_util::future::select_all;
 use tokio::time::sleep;
 
 use crate::Failed;
+use crate::dice::{Deck, Dice};
 use crate::job::{API_KEY, SECRET_KEY};
 use crate::journal::Journal;
+use crate::seat::{self, Wound};
 use crate::settings::{Ledger, OnAmbiguous, OnError, Settings};
 use crate::support::broker::Broker;
 use crate::support::leash::Scratch;
@@ -45,12 +47,13 @@ const MIX: [(&str, f64); 20] = [
 /// Everything but the workers.
 pub(crate) struct Stage {
     pub(crate) settings: Settings,
-    pub(crate) broker: Broker,
+    pub(crate) broker: Arc<Broker>,
     pub(crate) redis: Option<Redis>,
     pub(crate) sandbox: Sandbox,
     pub(crate) networks: Vec<Network>,
     pub(crate) journal: Journal,
     pub(crate) scratch: Scratch,
+    wounds: Mutex<(Deck<Wound>, Dice)>,
 }
 
 /// One worker's ways to the others.
@@ -61,9 +64,8 @@ pub(crate) struct Network {
 }
 
 impl Stage {
-    pub(crate) async fn new(settings: Settings) -> Result<Arc<Self>, Failed> {
+    pub(crate) async fn new(settings: Settings, broker: Arc<Broker>) -> Result<Arc<Self>, Failed> {
         let scratch = Scratch::new()?;
-        let broker = Broker::start().await;
         let redis = match settings.ledger {
             Ledger::Redis => Some(Redis::start().await),
             Ledger::Memory => None,
@@ -73,7 +75,18 @@ impl Stage {
         for _ in 0..settings.workers {
             networks.push(Network::new(&broker, redis.as_ref(), &sandbox).await);
         }
-        Ok(Arc::new(Self { settings, broker, redis, sandbox, networks, journal: Journal::default(), scratch }))
+        let wounds = Deck::new(&seat::wounds(&settings));
+        let wounds = Mutex::new((wounds, Dice::new(settings.seed, "wounds", 0)));
+        let journal = Journal::default();
+        Ok(Arc::new(Self { settings, broker, redis, sandbox, networks, journal, scratch, wounds }))
+    }
+
+    /// What is done to the next worker. All seats draw from one deck, so that even a short campaign has
+    /// some of each.
+    pub(crate) fn next_wound(&self) -> Option<Wound> {
+        let mut wounds = self.wounds.lock().expect("an unpoisoned lock");
+        let (deck, dice) = &mut *wounds;
+        deck.draw(dice)
     }
 
     /// A worker's settings, beside where it crashes.
@@ -162,8 +175,9 @@ fn sandbox_settings(seed: u64) -> Result<sandbox::Settings, Failed> {
         mix: Mix::new(shares?)?,
         api_key: API_KEY.to_owned(),
         secret_key: SECRET_KEY.to_owned(),
-        latency: Duration::from_millis(5),
-        jitter: Duration::from_millis(40),
+        // Long enough that whoever dies, dies while calls are under way.
+        latency: Duration::from_millis(20),
+        jitter: Duration::from_millis(200),
         ..sandbox::Settings::default()
     })
 }
