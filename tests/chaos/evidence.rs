@@ -2,10 +2,12 @@
 
 use std::collections::HashMap;
 use std::path::Path;
+use std::time::SystemTime;
 
 use lapin::options::{BasicAckOptions, BasicGetOptions};
 use lapin::types::AMQPValue;
 use lapin::{BasicProperties, Connection, ConnectionProperties};
+use serde_json::Value;
 
 use crate::Failed;
 use crate::audit::Record;
@@ -81,18 +83,29 @@ impl Logs {
     }
 }
 
-/// The lines about a job, in the order of each seat.
-pub(crate) fn lines_about(stage: &Stage, id: &str) -> Vec<String> {
+/// The lines about a job, each with its time.
+pub(crate) fn lines_about(stage: &Stage, id: &str) -> Vec<(SystemTime, String)> {
     let mut lines = Vec::new();
     for seat in 0..stage.networks.len() {
         // A story with a page missing is better than none.
         let _ = for_each_line(&stage.log(seat), |line| {
             if line.contains(id) {
-                lines.push(format!("worker {}: {line}", seat + 1));
+                lines.extend(readable(line).map(|(at, line)| (at, format!("worker {}: {line}", seat + 1))));
             }
         });
     }
     lines
+}
+
+/// A line of the log without what its place in a story says.
+fn readable(line: &str) -> Option<(SystemTime, String)> {
+    let mut json: Value = serde_json::from_str(line).ok()?;
+    let fields = json.as_object_mut()?;
+    let at = humantime::parse_rfc3339(fields.remove("timestamp")?.as_str()?).ok()?;
+    let message = fields.remove("message")?.as_str()?.to_owned();
+    fields.retain(|name, _| !["level", "target", "job_id", "phone", "hint"].contains(&name.as_str()));
+    let fields: Vec<_> = fields.iter().map(|(name, value)| format!("{name}={value}")).collect();
+    Some((at, format!("{message} {}", fields.join(" ")).trim_end().to_owned()))
 }
 
 fn for_each_line(path: &Path, mut look: impl FnMut(&str)) -> Result<(), Failed> {

@@ -23,6 +23,8 @@ pub(crate) fn tell(stage: &Stage, finding: &Finding) {
     let faults = faults.into_iter().map(|entry| (entry.at, format!("{} ({})", entry.kind, entry.whom)));
     let mut all: Vec<_> = moments.into_iter().chain(faults).collect();
     all.sort();
+    // A worker that waits says so again and again.
+    all.dedup_by(|one, other| one.1 == other.1);
     for (at, what) in all {
         say(format!("  {} {what}", humantime::format_rfc3339_millis(at)));
     }
@@ -31,7 +33,6 @@ pub(crate) fn tell(stage: &Stage, finding: &Finding) {
         None => say("  ledger: nothing"),
     }
     case.dead.iter().for_each(|why| say(format!("  otp.dead: {why}")));
-    lines_about(stage, id).iter().for_each(|line| say(format!("  {line}")));
 }
 
 /// What happened to it, in order.
@@ -45,7 +46,7 @@ fn events(stage: &Stage, finding: &Finding, case: &Case) -> Vec<(SystemTime, Str
         Some((at, format!("eSMS: {}, taken: {}, CodeResult {:?}", call.fault, call.accepted, call.code_result)))
     });
     let told = finding.told.get(id).into_iter().flatten().map(|told| (told.at, format!("result {}", told.body)));
-    let mut events: Vec<_> = published.chain(called).chain(told).collect();
+    let mut events: Vec<_> = published.chain(called).chain(told).chain(lines_about(stage, id)).collect();
     events.sort();
     events
 }
