@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help build run demo test limits lint fuzz services deploy-check
+.PHONY: help build run demo test chaos limits lint fuzz services deploy-check
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -16,6 +16,11 @@ demo: ## the worker against a private RabbitMQ and a pretended eSMS
 
 test: services ## all tests, against a private RabbitMQ and Redis
 	cargo test --locked
+
+# make chaos SEED=1 JOBS=20000 WORKERS=3 LEDGER=redis|memory ON_AMBIGUOUS=resend|give-up ON_ERROR=send|hold SECONDS=300:
+# each has a default, and make puts what is given in the environment. No job is published after SECONDS.
+chaos: services ## everything that can break, broken at once while jobs flow; then an audit of every job
+	cargo test --release --locked --test chaos -- --campaign
 
 # As `make test` runs them, but for the number of jobs; `make limits LIMITS_JOBS=100000` for fewer.
 limits: export LIMITS_JOBS ?= 1000000

@@ -114,8 +114,10 @@ fn run(given: &ArgMatches) -> ExitCode {
     };
     info!(version = env!("CARGO_PKG_VERSION"), broker = ?config.broker, concurrency = config.concurrency, "starting");
     let ended = runtime.block_on(run_until_signalled(config));
-    // What still waits on the outside now is not waited for: it was told to stop.
-    runtime.shutdown_background();
+    // What still waits on the outside now is not waited for: it was told to stop. Nor is the runtime
+    // taken down before the process: the AMQP client's own thread may still be using its clock, and
+    // would panic without it.
+    std::mem::forget(runtime);
     match ended {
         Ok(()) => {
             info!("stopped");

@@ -5,7 +5,7 @@ use std::ops::RangeInclusive;
 
 use crate::programs::PhoneStory;
 use crate::run::{Event, Seen};
-use crate::terminal::thousands;
+use crate::support::terminal::thousands;
 
 /// One claim, and what speaks against it.
 #[derive(Debug)]

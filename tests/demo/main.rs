@@ -9,11 +9,9 @@ mod support;
 
 mod audit;
 mod broker;
-mod leash;
 mod programs;
 mod run;
 mod summary;
-mod terminal;
 mod visit;
 
 use std::panic::AssertUnwindSafe;
@@ -23,16 +21,14 @@ use std::time::Duration;
 use audit::Check;
 use broker::Home;
 use futures_util::FutureExt;
-use leash::Scratch;
 use programs::{Esms, Worker};
 use run::Seen;
-use terminal::{bold, dim, green, red, say, step, thousands};
+pub(crate) use support::Failed;
+use support::leash::Scratch;
+use support::terminal::{bold, dim, green, red, say, step, thousands};
 use tokio::runtime::Runtime;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
-
-/// Whatever it is, there is one thing to do about it: say it, and end.
-pub(crate) type Failed = Box<dyn std::error::Error + Send + Sync>;
 
 /// Longer than the worker's own grace.
 const STOP_LIMIT: Duration = Duration::from_secs(40);

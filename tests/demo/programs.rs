@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 
 use crate::Failed;
 use crate::broker::Home;
-use crate::leash::{Program, Scratch, log_file};
+use crate::support::leash::{Program, Scratch, log_file};
 use crate::support::metrics::get;
 use crate::support::wait::found;
 use crate::support::worker::listening;

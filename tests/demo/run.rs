@@ -12,8 +12,8 @@ use tokio::time::timeout;
 
 use crate::Failed;
 use crate::broker::{Home, close};
-use crate::leash::Scratch;
 use crate::programs::{self, Esms, Logged, PhoneStory, Worker};
+use crate::support::leash::Scratch;
 use crate::support::metrics::Scrape;
 use crate::support::wait::found;
 

@@ -10,7 +10,7 @@ use esms_otp_worker::send::codes;
 use crate::audit::{Check, cases, moved};
 use crate::run::{Heard, Seen};
 use crate::support::metrics::Scrape;
-use crate::terminal::{bar, bold, dim, green, red, say, seconds, thousands, yellow};
+use crate::support::terminal::{bar, bold, dim, green, red, say, seconds, thousands, yellow};
 
 const WIDTH: usize = 80;
 

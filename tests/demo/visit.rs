@@ -5,7 +5,7 @@ use std::path::Path;
 use crate::Failed;
 use crate::broker::Home;
 use crate::programs::{Esms, Worker, path};
-use crate::terminal::{bold, dim, say};
+use crate::support::terminal::{bold, dim, say};
 
 /// After the demonstration.
 pub(crate) fn next() -> Result<(), Failed> {

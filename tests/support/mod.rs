@@ -1,4 +1,4 @@
-//! What the tests and the demonstration stand on: a real RabbitMQ and
+//! What the tests, the demonstration and the fault campaign stand on: a real RabbitMQ and
 //! Redis of their own, the network between it and the worker, the worker as a process, and
 //! plain clients to look from outside.
 //!
@@ -11,10 +11,15 @@
 pub(crate) mod broker;
 pub(crate) mod client;
 pub(crate) mod kept;
+pub(crate) mod leash;
 pub(crate) mod metrics;
 pub(crate) mod ports;
 pub(crate) mod proxy;
 pub(crate) mod raw;
 pub(crate) mod redis;
+pub(crate) mod terminal;
 pub(crate) mod wait;
 pub(crate) mod worker;
+
+/// Whatever it is, there is one thing to do about it: say it, and end.
+pub(crate) type Failed = Box<dyn std::error::Error + Send + Sync>;

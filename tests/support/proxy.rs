@@ -117,7 +117,7 @@ impl Proxy {
     }
 
     async fn set_refusing(&self, refusing: bool) {
-        self.controls.refusing.send_replace(refusing);
+        self.controls.refusing.send_if_modified(|now| std::mem::replace(now, refusing) != refusing);
         let mut closed = self.controls.closed.subscribe();
         let settled = closed.wait_for(|closed| *closed == refusing);
         tokio::time::timeout(LIMIT, settled)
@@ -203,6 +203,19 @@ async fn listen(port: u16) -> std::io::Result<TcpListener> {
     TcpListener::bind((Ipv4Addr::LOCALHOST, port)).await
 }
 
+/// A process that was started this moment has a copy of the old listener until its program runs.
+async fn listen_again(port: u16) -> TcpListener {
+    let listening = async {
+        loop {
+            if let Ok(listener) = listen(port).await {
+                return listener;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    tokio::time::timeout(LIMIT, listening).await.expect("the proxy's own port is free")
+}
+
 async fn accept(listener: TcpListener, target: u16, controls: Arc<Controls>, mut refusing: watch::Receiver<bool>) {
     let port = listener.local_addr().expect("own address").port();
     let mut listener = Some(listener);
@@ -218,7 +231,7 @@ async fn accept(listener: TcpListener, target: u16, controls: Arc<Controls>, mut
             Ok(()) = refusing.changed() => {
                 listener = None;
                 if !*refusing.borrow_and_update() {
-                    listener = Some(listen(port).await.expect("the proxy's own port"));
+                    listener = Some(listen_again(port).await);
                 }
             }
             Some(_) = connections.join_next() => {}

@@ -4,7 +4,7 @@ use std::io::{IsTerminal, Write, stdout};
 use std::sync::LazyLock;
 use std::time::{Duration, Instant};
 
-use crate::Failed;
+use super::Failed;
 
 static COLOURS: LazyLock<bool> = LazyLock::new(|| {
     let refused = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
@@ -82,6 +82,7 @@ pub(crate) fn bar(part: u64, whole: u64, width: u64) -> String {
 
 #[cfg(test)]
 mod tests {
+    #[allow(unused_imports, reason = "a program without a harness compiles no tests")]
     use super::*;
 
     #[test]

@@ -1,5 +1,5 @@
-//! What must not outlive the demonstration: its programs and its directory, each kept by `leash.sh`,
-//! which says how.
+//! What must not outlive the program that started it: other programs and a directory, each kept by
+//! `leash.sh`, which says how.
 
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read};
@@ -11,10 +11,10 @@ use std::time::Duration;
 use tokio::io::{AsyncBufReadExt, BufReader as AsyncBufReader, Lines};
 use tokio::process::ChildStdout;
 
-use crate::Failed;
-use crate::support::wait::found;
+use super::Failed;
+use super::wait::found;
 
-const SCRIPT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/demo/leash.sh");
+const SCRIPT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/leash.sh");
 
 /// A running script; what it keeps is gone when this has been dropped.
 struct Leash {

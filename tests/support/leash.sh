@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 #
-# For what must not outlive the demonstration, however that ends: the other end
-# of this script's standard input is closed even by a SIGKILL.
+# For what must not outlive the program that starts it, however that ends: the
+# other end of this script's standard input is closed even by a SIGKILL.
 #
 #   leash.sh run PROGRAM ARG...   runs a program. Its pid is the first line on
 #                                 standard output, its exit code this script's.
@@ -11,7 +11,7 @@
 
 set -u
 # Every background job gets its own process group: a Ctrl-C is for the
-# demonstration, which then stops the others in order.
+# program that started this, which then stops the others in order.
 set -m
 
 run() {
@@ -24,6 +24,8 @@ run() {
     exec 2>/dev/null
     { read -r _ <&3; kill -KILL "$program"; } >/dev/null &
     watching=$!
+    # With job control, a program that is paused would end the waiting.
+    set +m
     wait "$program"
     local code=$?
     trap - EXIT
@@ -35,7 +37,7 @@ directory() {
     trap '' PIPE
     trap 'rm -rf "$directory"' EXIT
     trap 'exit 143' TERM INT HUP
-    directory=$(mktemp -d "${TMPDIR:-/tmp}/esms-otp-demo-XXXXXX") && echo "$directory" && read -r _
+    directory=$(mktemp -d "${TMPDIR:-/tmp}/esms-otp-XXXXXX") && echo "$directory" && read -r _
 }
 
 case ${1:-} in

@@ -1,0 +1,231 @@
+//! Whether every job was treated as promised. Pure.
+
+use std::collections::BTreeSet;
+
+use esms_otp_worker::sandbox::Recorded;
+use serde_json::Value;
+
+use crate::job::{API_KEY, Job, SECRET_KEY};
+use crate::settings::{Ledger, OnAmbiguous, OnError, Settings};
+
+/// What is asked of every job, in the order of the table.
+pub(crate) const CLAIMS: [&str; 9] =
+    [ONE_RESULT, ALIKE, NO_SILENT_SECOND, AT_MOST_ONE, SENT_AS_SAID, UNCLEAR_IS_UNKNOWN, INVALID, RECORDED, SECRECY];
+
+pub(crate) const ONE_RESULT: &str = "every job that the broker had has a result";
+pub(crate) const ALIKE: &str = "all results of a job are alike";
+pub(crate) const NO_SILENT_SECOND: &str = "a second send is told: MayBeDuplicate";
+pub(crate) const AT_MOST_ONE: &str = "with give-up nobody got two, and nothing may be a duplicate";
+pub(crate) const SENT_AS_SAID: &str = "accepted was sent; rejected, failed, expired and invalid were not";
+pub(crate) const UNCLEAR_IS_UNKNOWN: &str = "with give-up an unclear attempt is the last, and unknown";
+pub(crate) const INVALID: &str = "what cannot be understood is invalid and kept on otp.dead, and nothing else";
+pub(crate) const RECORDED: &str = "the ledger holds the result that was published, and no job half done";
+pub(crate) const SECRECY: &str = "no result holds a phone number or a key";
+
+/// The worker's reason for a job that the broker gave up.
+const EXPIRED_IN_QUEUE: &str = "its expiration passed in the queue";
+
+/// What must hold depends on this.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Rules {
+    pub(crate) give_up: bool,
+    /// A job may have been sent by a worker that the others could not know of: then a second result may
+    /// differ, if it says what may have happened.
+    pub(crate) unseen: bool,
+    /// Every ending is in Redis.
+    pub(crate) recorded: bool,
+}
+
+impl Rules {
+    /// For these settings; `ledger_errors` tells whether a worker ever could not reach its ledger.
+    pub(crate) fn new(settings: &Settings, ledger_errors: bool) -> Self {
+        let redis = settings.ledger == Ledger::Redis;
+        let apart = settings.on_error == OnError::Send && ledger_errors;
+        Self {
+            give_up: settings.on_ambiguous == OnAmbiguous::GiveUp,
+            unseen: if redis { apart } else { !settings.is_one_process() },
+            recorded: redis && !apart,
+        }
+    }
+}
+
+/// A result, as far as the audit reads it.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Ended {
+    pub(crate) outcome: String,
+    pub(crate) may_be_duplicate: bool,
+    pub(crate) body: String,
+}
+
+impl Ended {
+    /// What a body says; of one that cannot be read, nothing but itself.
+    pub(crate) fn read(body: &str) -> Self {
+        let json: Value = serde_json::from_str(body).unwrap_or_default();
+        let outcome = json["Outcome"].as_str().unwrap_or("unreadable").to_owned();
+        Self { outcome, may_be_duplicate: json["MayBeDuplicate"] == Value::Bool(true), body: body.to_owned() }
+    }
+
+    /// What all results of the job share. A job that cannot be understood is known to no ledger, and
+    /// each of its results has a time of its own.
+    fn essence(&self) -> String {
+        let Ok(mut json) = serde_json::from_str::<Value>(&self.body) else { return self.body.clone() };
+        match json.as_object_mut() {
+            Some(fields) if self.outcome == "invalid" => {
+                fields.remove("CompletedAt");
+                json.to_string()
+            }
+            _ => self.body.clone(),
+        }
+    }
+}
+
+/// What the ledger holds of a job.
+#[derive(Clone, Debug)]
+pub(crate) struct Record {
+    pub(crate) state: String,
+    pub(crate) result: String,
+}
+
+/// All that is known of a job.
+pub(crate) struct Case {
+    pub(crate) job: Job,
+    /// The broker had confirmed it.
+    pub(crate) owed: bool,
+    pub(crate) results: Vec<Ended>,
+    /// What eSMS took.
+    pub(crate) sends: u32,
+    pub(crate) calls: Vec<Recorded>,
+    pub(crate) record: Option<Record>,
+    /// Why there is a copy on `otp.dead`, for each copy.
+    pub(crate) dead: Vec<String>,
+}
+
+/// What was not as promised.
+#[derive(Clone, Debug)]
+pub(crate) struct Violation {
+    pub(crate) claim: &'static str,
+    /// The job, where it is one's.
+    pub(crate) id: Option<String>,
+    pub(crate) what: String,
+}
+
+impl Case {
+    pub(crate) fn is_flagged(&self) -> bool {
+        self.results.iter().any(|result| result.may_be_duplicate)
+    }
+
+    /// Its different results.
+    pub(crate) fn essences(&self) -> BTreeSet<String> {
+        self.results.iter().map(Ended::essence).collect()
+    }
+
+    /// Everything that is wrong with it.
+    pub(crate) fn violations(&self, rules: Rules) -> Vec<Violation> {
+        let checks = [
+            (ONE_RESULT, self.without_result()),
+            (ALIKE, self.differing(rules)),
+            (NO_SILENT_SECOND, self.silent_second()),
+            (AT_MOST_ONE, self.second_in_spite_of_give_up(rules)),
+            (SENT_AS_SAID, self.sent_otherwise(rules)),
+            (UNCLEAR_IS_UNKNOWN, self.unclear(rules)),
+            (INVALID, self.misunderstood()),
+            (RECORDED, self.unrecorded(rules)),
+            (SECRECY, self.secrets()),
+        ];
+        let wrong = checks.into_iter().filter_map(|(claim, what)| Some((claim, what?)));
+        wrong.map(|(claim, what)| Violation { claim, id: Some(self.job.id.clone()), what }).collect()
+    }
+
+    fn without_result(&self) -> Option<String> {
+        (self.owed && self.results.is_empty()).then(|| "no result".to_owned())
+    }
+
+    fn differing(&self, rules: Rules) -> Option<String> {
+        let told = self.is_flagged() || self.results.iter().any(|result| result.outcome == "unknown");
+        let different = self.essences().len();
+        let excused = rules.unseen && (told || self.sends == 0 || self.is_dropped());
+        (different > 1 && !excused).then(|| format!("{different} different results"))
+    }
+
+    /// The broker gave it up and a worker said so: one that cannot know of what another sent unseen,
+    /// since RabbitMQ does not tell whether a job that expired had been delivered before.
+    fn is_dropped(&self) -> bool {
+        self.results.iter().any(|result| result.outcome == "expired" && result.body.contains(EXPIRED_IN_QUEUE))
+    }
+
+    /// Sent by a worker that the one who said `expired` could not know of.
+    pub(crate) fn is_sent_and_dropped(&self) -> bool {
+        self.sends > 0 && self.is_dropped() && !self.is_flagged()
+    }
+
+    fn silent_second(&self) -> Option<String> {
+        (self.sends > 1 && !self.is_flagged()).then(|| format!("sent {} times, unsaid", self.sends))
+    }
+
+    fn second_in_spite_of_give_up(&self, rules: Rules) -> Option<String> {
+        let wrong = rules.give_up && (self.sends > 1 || self.is_flagged());
+        wrong.then(|| format!("sent {} times; MayBeDuplicate {}", self.sends, self.is_flagged()))
+    }
+
+    fn sent_otherwise(&self, rules: Rules) -> Option<String> {
+        if rules.unseen && self.is_sent_and_dropped() {
+            return None;
+        }
+        let accepted = self.results.iter().any(|result| result.outcome == "accepted");
+        let may_be = accepted || self.is_flagged() || self.results.iter().any(|result| result.outcome == "unknown");
+        match self.sends {
+            0 if accepted => Some("accepted, and never sent".to_owned()),
+            1.. if !may_be && !self.results.is_empty() => Some(format!("sent, and {}", self.results[0].outcome)),
+            _ => None,
+        }
+    }
+
+    fn unclear(&self, rules: Rules) -> Option<String> {
+        let unclear = self.calls.iter().position(|call| is_unclear(&call.fault))?;
+        let unknown = self.results.iter().all(|result| result.outcome == "unknown");
+        let last = unclear + 1 == self.calls.len();
+        (rules.give_up && !(unknown && last)).then(|| format!("call {} was unclear", unclear + 1))
+    }
+
+    fn misunderstood(&self) -> Option<String> {
+        let invalid = self.results.iter().filter(|result| result.outcome == "invalid").count();
+        let given_up = |why: &String| why.starts_with("the broker gave the job up");
+        match self.job.valid {
+            true if invalid > 0 => Some("understood, and called invalid".to_owned()),
+            true if !self.dead.iter().all(given_up) => Some(format!("on otp.dead: {:?}", self.dead)),
+            false if invalid < self.results.len() => Some("not understood, and not called invalid".to_owned()),
+            false if !self.calls.is_empty() => Some("not understood, and sent".to_owned()),
+            false if self.dead.is_empty() && !self.results.is_empty() => Some("not on otp.dead".to_owned()),
+            _ => None,
+        }
+    }
+
+    fn unrecorded(&self, rules: Rules) -> Option<String> {
+        let result = self.results.first().filter(|_| rules.recorded && self.job.valid)?;
+        match &self.record {
+            None => Some("the ledger does not know it".to_owned()),
+            Some(record) if record.state != "done" => {
+                Some(format!("has a result, and in the ledger is {}", record.state))
+            }
+            Some(record) if record.result != result.body => Some("the ledger has another result".to_owned()),
+            Some(_) => None,
+        }
+    }
+
+    fn secrets(&self) -> Option<String> {
+        let secrets = [self.job.phone.as_str(), API_KEY, SECRET_KEY];
+        let told = |secret: &&str| self.results.iter().any(|result| result.body.contains(*secret));
+        secrets.iter().find(|secret| told(secret)).map(|secret| format!("a result holds {secret}"))
+    }
+}
+
+/// Whether a careful client cannot know from what it saw whether the request was taken.
+fn is_unclear(fault: &str) -> bool {
+    let name = fault.split(':').next().unwrap_or_default();
+    match name {
+        "reset_before" | "reset_after" | "hang_before" | "hang_after" | "status_after" => true,
+        "html" | "html_after" | "cut_json" | "empty_body" | "no_code_result" => true,
+        "status" => fault.starts_with("status:5") && !fault.starts_with("status:503"),
+        _ => false,
+    }
+}

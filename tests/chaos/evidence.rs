@@ -1,0 +1,168 @@
+//! What is left behind: in the queues, in Redis, in the workers' logs.
+
+use std::collections::HashMap;
+use std::path::Path;
+use std::time::SystemTime;
+
+use lapin::options::{BasicAckOptions, BasicGetOptions};
+use lapin::types::AMQPValue;
+use lapin::{BasicProperties, Connection, ConnectionProperties};
+use serde_json::Value;
+
+use crate::Failed;
+use crate::audit::Record;
+use crate::job::{API_KEY, PHONES, SECRET_KEY};
+use crate::stage::Stage;
+
+/// The queues that must be empty in the end, with why.
+pub(crate) const EMPTY: [&str; 4] = ["otp.jobs", "otp.dropped", "otp.results.unrouted", crate::listener::QUEUE];
+const DEAD: &str = "otp.dead";
+
+/// What was found.
+#[derive(Debug, Default)]
+pub(crate) struct Evidence {
+    /// Messages of the queues that should have none, delivered or not.
+    pub(crate) left: Vec<(&'static str, u32)>,
+    /// Copies on `otp.dead`: why, by job.
+    pub(crate) dead: HashMap<String, Vec<String>>,
+    pub(crate) records: HashMap<String, Record>,
+    pub(crate) logs: Logs,
+}
+
+/// What the workers' logs tell.
+#[derive(Debug, Default)]
+pub(crate) struct Logs {
+    /// How often each of [`TOLD`] was said.
+    pub(crate) counts: Vec<(&'static str, u64)>,
+    /// Lines that must not be.
+    pub(crate) bad: Vec<String>,
+    pub(crate) ledger_errors: bool,
+}
+
+/// What is worth counting, and the words it is said in.
+const TOLD: [(&str, &str); 7] = [
+    ("workers that began to consume", "\"message\":\"consuming\""),
+    ("deliveries that joined a job in flight", "delivered again while in flight"),
+    ("waits for another worker's result", "another worker has the job"),
+    ("acknowledgements that came too late", "gone before its acknowledgement"),
+    ("deliveries given back", "\"message\":\"given back\""),
+    ("publishes tried again", "not published yet"),
+    ("times a ledger was lost", LEDGER_LOST),
+];
+const LEDGER_LOST: &str = "\"message\":\"the ledger does not answer\"";
+
+impl Evidence {
+    pub(crate) async fn gather(stage: &Stage) -> Result<Self, Failed> {
+        let mut evidence = Self { logs: Logs::read(stage)?, ..Self::default() };
+        for queue in EMPTY {
+            evidence.left.push((queue, stage.broker.messages(queue).await));
+        }
+        evidence.dead = dead_letters(&stage.broker.url()).await?;
+        evidence.records = records(stage).await;
+        Ok(evidence)
+    }
+}
+
+impl Logs {
+    fn read(stage: &Stage) -> Result<Self, Failed> {
+        let mut logs = Self { counts: TOLD.map(|(what, _)| (what, 0)).to_vec(), ..Self::default() };
+        for seat in 0..stage.networks.len() {
+            for_each_line(&stage.log(seat), |line| logs.note(line))?;
+        }
+        Ok(logs)
+    }
+
+    fn note(&mut self, line: &str) {
+        for ((_, words), (_, count)) in TOLD.iter().zip(&mut self.counts) {
+            *count += u64::from(line.contains(words));
+        }
+        self.ledger_errors |= line.contains(LEDGER_LOST) && line.contains("WARN");
+        if line.contains("panicked") || holds_a_phone(line) || line.contains(API_KEY) || line.contains(SECRET_KEY) {
+            self.bad.push(line.to_owned());
+        }
+    }
+}
+
+/// The lines about a job, each with its time.
+pub(crate) fn lines_about(stage: &Stage, id: &str) -> Vec<(SystemTime, String)> {
+    let mut lines = Vec::new();
+    for seat in 0..stage.networks.len() {
+        // A story with a page missing is better than none.
+        let _ = for_each_line(&stage.log(seat), |line| {
+            if line.contains(id) {
+                lines.extend(readable(line).map(|(at, line)| (at, format!("worker {}: {line}", seat + 1))));
+            }
+        });
+    }
+    lines
+}
+
+/// A line of the log without what its place in a story says.
+fn readable(line: &str) -> Option<(SystemTime, String)> {
+    let mut json: Value = serde_json::from_str(line).ok()?;
+    let fields = json.as_object_mut()?;
+    let at = humantime::parse_rfc3339(fields.remove("timestamp")?.as_str()?).ok()?;
+    let message = fields.remove("message")?.as_str()?.to_owned();
+    fields.retain(|name, _| !["level", "target", "job_id", "phone", "hint"].contains(&name.as_str()));
+    let fields: Vec<_> = fields.iter().map(|(name, value)| format!("{name}={value}")).collect();
+    Some((at, format!("{message} {}", fields.join(" ")).trim_end().to_owned()))
+}
+
+fn for_each_line(path: &Path, mut look: impl FnMut(&str)) -> Result<(), Failed> {
+    let text = String::from_utf8_lossy(&std::fs::read(path)?).into_owned();
+    text.lines().for_each(&mut look);
+    Ok(())
+}
+
+/// Whether there is a number that only a phone of ours can be.
+fn holds_a_phone(line: &str) -> bool {
+    let is_phone = |(at, _): (usize, &str)| {
+        let digits = line[at + PHONES.len()..].bytes().take_while(u8::is_ascii_digit).count();
+        let inside = line[..at].bytes().next_back().is_some_and(|before| before.is_ascii_alphanumeric());
+        digits == 6 && !inside
+    };
+    line.match_indices(PHONES).any(is_phone)
+}
+
+async fn dead_letters(url: &str) -> Result<HashMap<String, Vec<String>>, Failed> {
+    let connection = Connection::connect(url, ConnectionProperties::default()).await?;
+    let channel = connection.create_channel().await?;
+    let mut dead: HashMap<String, Vec<String>> = HashMap::new();
+    while let Some(message) = channel.basic_get(DEAD.into(), BasicGetOptions::default()).await? {
+        let properties = &message.delivery.properties;
+        let id = properties.message_id().as_ref().map(ToString::to_string).unwrap_or_default();
+        dead.entry(id).or_default().push(why(properties));
+        message.delivery.ack(BasicAckOptions::default()).await?;
+    }
+    connection.close(200, "done".into()).await?;
+    Ok(dead)
+}
+
+fn why(properties: &BasicProperties) -> String {
+    let header = properties.headers().as_ref().and_then(|headers| headers.inner().get("x-error"));
+    match header {
+        Some(AMQPValue::LongString(why)) => why.to_string(),
+        _ => "no x-error".to_owned(),
+    }
+}
+
+/// Every record of Redis, in one look.
+async fn records(stage: &Stage) -> HashMap<String, Record> {
+    let Some(redis) = &stage.redis else { return HashMap::new() };
+    let told = redis.cli(&["--raw", "EVAL", RECORDS, "0"]).await;
+    let records = told.lines().filter_map(|line| {
+        let mut fields = line.splitn(3, '\t');
+        let id = fields.next()?.rsplit(':').next()?.to_owned();
+        let (state, result) = (fields.next()?.to_owned(), fields.next()?.to_owned());
+        Some((id, Record { state, result }))
+    });
+    records.collect()
+}
+
+/// A line for each: key, state and result, which is JSON without a line's end.
+const RECORDS: &str = "local told = {} \
+    for _, key in ipairs(redis.call('KEYS', 'esms-otp-worker:job:*')) do \
+      local job = redis.call('HMGET', key, 'state', 'result') \
+      told[#told + 1] = key .. '\\t' .. (job[1] or '') .. '\\t' .. (job[2] or '') \
+    end \
+    return told";
