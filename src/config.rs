@@ -23,6 +23,7 @@ use secrecy::{ExposeSecret, SecretString};
 use tracing_subscriber::EnvFilter;
 
 use crate::backoff;
+use crate::ledger::LEASE_MARGIN;
 use crate::send::circuit;
 use reader::Reader;
 
@@ -134,7 +135,7 @@ impl Config {
             broker,
             concurrency,
             job_ttl,
-            ledger: LedgerConfig::from_reader(&mut reader, retry.on_ambiguous, job_ttl),
+            ledger: LedgerConfig::from_reader(&mut reader, retry.on_ambiguous),
             retry,
             pace: PaceConfig::from_reader(&mut reader),
             esms: EsmsConfig::from_reader(&mut reader),
@@ -142,6 +143,12 @@ impl Config {
             http_addr: http_addr(&mut reader),
             log: LogConfig::from_reader(&mut reader),
         };
+        if config.ledger.ttl < config.job_ttl + config.esms.timeout + LEASE_MARGIN {
+            reader.mistake(
+                &settings::OTP_LEDGER_TTL,
+                "must be at least OTP_JOB_TTL, ESMS_TIMEOUT and 5s together, or a job could be forgotten while it may still be sent",
+            );
+        }
         if config.shutdown_grace <= config.esms.timeout {
             reader.mistake(
                 &settings::OTP_SHUTDOWN_GRACE,

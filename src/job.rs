@@ -33,6 +33,8 @@ pub struct OtpRequest {
     pub phone: Phone,
     /// The provider's id of a pair of Zalo and SMS templates.
     pub template_id: String,
+    /// Whether that is the worker's default, because the job names none.
+    pub template_is_default: bool,
     /// Whether the code is sent or only generated.
     pub kind: Kind,
     /// The life of the code in minutes, where the job says one.
@@ -80,6 +82,8 @@ impl Arrival {
 pub struct Envelope {
     /// The job's id: the producer's `message_id`, else one made up for this delivery.
     pub id: String,
+    /// Whether it is the producer's.
+    pub is_named: bool,
     /// Why the producer's `message_id` cannot be the id, where it cannot.
     pub id_problem: Option<&'static str>,
     /// Copied to the result; the job's id where the producer gave none.
@@ -123,6 +127,7 @@ impl Envelope {
                 .or_else(|| given.cloned())
                 .unwrap_or_else(|| ShortString::from(id.as_str())),
             id,
+            is_named: given.is_some(),
             id_problem,
             reply_to: properties.reply_to().clone().filter(|queue| !queue.as_str().is_empty()),
             trace: Trace::read(properties),
@@ -269,6 +274,7 @@ pub fn decode(body: &[u8], default_template: Option<&str>) -> Result<OtpRequest,
     Ok(OtpRequest {
         phone: phone(wire.phone)?,
         template_id: template_id(wire.template_id, default_template)?,
+        template_is_default: wire.template_id.is_none(),
         kind: kind(wire.type_id)?,
         time_alive: wire.time_alive.map(time_alive).transpose()?,
     })

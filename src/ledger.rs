@@ -33,6 +33,9 @@ use store::{Ask, Claim, Left, Note, Stage, Store, StoreError};
 /// What a lease lasts longer than an attempt can: two steps of the store, and a pause of the process.
 pub const LEASE_MARGIN: Duration = Duration::from_secs(5);
 
+/// What a person is told of a record that cannot be read.
+const UNREADABLE: &str = "the job is taken for one that may have been sent; find out what wrote esms-otp-worker:job: and its id, and delete it";
+
 /// Whether `later` is the delivery right after `earlier`. RabbitMQ 4 gives no count with a first
 /// delivery, where 3.10 gives 0; every later one has a count, unless its queue counts none.
 pub fn follows(earlier: Option<u64>, later: Option<u64>) -> bool {
@@ -46,19 +49,33 @@ pub struct Job<'a> {
     pub id: &'a str,
     /// What tells it from another under the same id.
     pub fingerprint: Fingerprint,
-    /// Whether the broker had delivered it before.
+    /// Whether the producer named it: an id made up for one delivery is not that of the next.
+    pub is_named: bool,
+    /// Whether the broker gave it up, so that it is not to be sent.
+    pub is_dropped: bool,
+    /// Whether another worker may have had it: the broker delivered it before, or the ledger knew of one.
     pub redelivered: bool,
     /// How often its queue has taken it back, where it counts.
     pub delivery_count: Option<u64>,
+}
+
+/// What the store says, with what this process could not write there: it went on with the job meanwhile.
+fn with_unwritten(claim: Claim, unwritten: Claim) -> Claim {
+    match (claim, unwritten) {
+        (Claim::New, Claim::Left(_, progress)) | (Claim::Left(_, progress), Claim::Left(..)) => {
+            Claim::Left(Left::Sending, progress)
+        }
+        (claim, _) => claim,
+    }
 }
 
 /// What a delivery meets.
 #[derive(Debug)]
 pub enum Claimed {
     /// The job is this delivery's to work, and this is what it has been through.
-    Ours(Hold, Progress),
-    /// Another worker has it, for this long at most unless it goes on with it.
-    Elsewhere(Duration),
+    Ours(Holding, Progress),
+    /// Another worker has it.
+    Elsewhere,
     /// It has ended; this is its result.
     Done(ResultEvent),
     /// The id belongs to another job.
@@ -67,14 +84,16 @@ pub enum Claimed {
 
 /// One holding of a job, from its claim to its end or its going back.
 #[derive(Debug)]
-pub struct Hold {
+pub struct Holding {
     owner: String,
     steps: AtomicU32,
     /// The store could not be reached, and the job goes on without it.
     apart: AtomicBool,
+    /// The job's record cannot be read: nothing can be told it, and nothing it says counts.
+    is_unreadable: bool,
 }
 
-impl Hold {
+impl Holding {
     fn step(&self) -> u32 {
         self.steps.fetch_add(1, Ordering::Relaxed) + 1
     }
@@ -105,10 +124,10 @@ pub struct Ledger {
     outlives: bool,
     on_error: OnLedgerError,
     /// The endings that could not be written to the store, for as long as this process lives.
-    apart: Memory,
+    unwritten: Memory,
     fingerprints: Fingerprints,
     process: Uuid,
-    holds: AtomicU64,
+    holdings: AtomicU64,
     reachable: AtomicBool,
     metrics: Arc<Metrics>,
 }
@@ -127,10 +146,10 @@ impl Ledger {
             store,
             outlives,
             on_error: config.on_error,
-            apart: Memory::new(config.ttl),
+            unwritten: Memory::new(config.ttl),
             fingerprints: Fingerprints::new(secret),
             process: Uuid::new_v4(),
-            holds: AtomicU64::default(),
+            holdings: AtomicU64::default(),
             reachable: AtomicBool::new(true),
             metrics,
         }
@@ -149,85 +168,114 @@ impl Ledger {
 
     /// Asks for a job; with `hold`, for as long as it takes.
     pub async fn claim(&self, job: Job<'_>) -> Claimed {
-        let owner = format!("{}:{}", self.process, self.holds.fetch_add(1, Ordering::Relaxed));
-        let ask = Ask { id: job.id, fingerprint: job.fingerprint, owner: &owner, delivery_count: job.delivery_count };
+        let owner = format!("{}:{}", self.process, self.holdings.fetch_add(1, Ordering::Relaxed));
+        let ask = Ask { id: job.id, fingerprint: job.fingerprint, owner: &owner };
         // What this process could not write to the store.
-        let apart = self.apart.look_up(&ask);
-        if let Claim::Done(event) = apart {
-            return Claimed::Done(event);
+        let unwritten = self.unwritten.look_up(&ask);
+        match unwritten {
+            Claim::Done(event) => return Claimed::Done(event),
+            Claim::AnotherJob => return Claimed::AnotherJob,
+            Claim::New | Claim::Left(..) | Claim::Elsewhere(_) => {}
         }
-        let (claim, unreachable) = match self.insist(job.id, || self.store.claim(ask)).await {
-            Some(claim) => (claim, false),
-            None => (apart, true),
+        let mut is_unreadable = false;
+        let (claim, apart) = match self.insist(job.id, || self.store.claim(ask)).await {
+            Ok(claim) => (with_unwritten(claim, unwritten), false),
+            // Whatever was written there may have been a mark.
+            Err(StoreError::Unreadable(_)) => {
+                is_unreadable = true;
+                (Claim::Left(Left::Sending, Progress::default()), true)
+            }
+            // It says nothing now of a job that it may have known before the broker gave it up.
+            Err(_) if job.is_dropped => (Claim::Left(Left::Sending, Progress::default()), true),
+            Err(_) => (unwritten, true),
         };
-        self.met(claim, job.redelivered, Hold { owner, steps: AtomicU32::default(), apart: unreachable.into() })
+        self.met(claim, job, Holding { owner, steps: AtomicU32::default(), apart: apart.into(), is_unreadable })
     }
 
-    fn met(&self, claim: Claim, redelivered: bool, hold: Hold) -> Claimed {
+    fn met(&self, claim: Claim, job: Job<'_>, holding: Holding) -> Claimed {
         let seen = self.sees_every_attempt();
-        match claim {
-            Claim::Done(event) => Claimed::Done(event),
-            Claim::Elsewhere(left) => Claimed::Elsewhere(left),
-            Claim::AnotherJob => Claimed::AnotherJob,
-            // That nothing is written shows that nothing was sent only where all that is sent is written.
-            Claim::New if redelivered && !seen => Claimed::Ours(hold, Progress::default().after_an_unseen_attempt()),
-            Claim::New => Claimed::Ours(hold, Progress::default()),
-            Claim::Left(Left::Released, progress) => Claimed::Ours(hold, progress),
-            Claim::Left(Left::Lapsed, progress) if seen => Claimed::Ours(hold, progress),
-            Claim::Left(Left::Lapsed | Left::Sending, progress) => {
-                Claimed::Ours(hold, progress.after_an_unseen_attempt())
-            }
+        let (is_all, mut progress) = match claim {
+            Claim::Done(event) => return Claimed::Done(event),
+            Claim::Elsewhere(_) => return Claimed::Elsewhere,
+            Claim::AnotherJob => return Claimed::AnotherJob,
+            // That nothing is written shows that nothing was sent only where all that is sent is
+            // written, under an id that a second delivery has, too.
+            Claim::New => (!job.redelivered || (seen && job.is_named), Progress::default()),
+            // The broker counts every delivery it takes back: a count that grew by one alone shows that
+            // no other worker lost the job meanwhile, and so that none sent it unseen.
+            Claim::Left(Left::Released(count), progress) => (seen || follows(count, job.delivery_count), progress),
+            Claim::Left(Left::Lapsed, progress) => (seen, progress),
+            Claim::Left(Left::Sending, progress) => (false, progress),
+        };
+        if is_all {
+            return Claimed::Ours(holding, progress);
         }
+        // Beside the attempt that is known of there may be one that is not.
+        progress.may_be_duplicate |= !seen && progress.attempts > 0;
+        Claimed::Ours(holding, progress.after_an_unseen_attempt())
     }
 
     /// Marks an attempt as under way, before its first byte; `begun` counts it. The lease is renewed.
-    pub async fn mark(&self, job: Job<'_>, hold: &Hold, begun: &Progress) -> Marked {
-        if hold.is_apart() {
+    pub async fn mark(&self, job: Job<'_>, holding: &Holding, begun: &Progress) -> Marked {
+        if holding.is_unreadable {
             return Marked::Ours;
         }
-        match self.note(job, hold, Stage::Sending, begun).await {
-            Ok(true) => Marked::Ours,
-            Ok(false) => Marked::Elsewhere,
-            Err(_) if self.on_error == OnLedgerError::Hold => Marked::NotYet,
-            Err(_) => {
-                hold.apart.store(true, Ordering::Relaxed);
-                if job.redelivered { Marked::Unseen } else { Marked::Ours }
+        match self.note(job, holding, Stage::Sending, begun).await {
+            Ok(true) => {
+                holding.apart.store(false, Ordering::Relaxed);
+                Marked::Ours
             }
+            Ok(false) => Marked::Elsewhere,
+            Err(_) if holding.is_apart() => Marked::Ours,
+            Err(StoreError::Unreadable(_)) => self.go_on_apart(holding, true),
+            Err(_) if self.on_error == OnLedgerError::Hold => Marked::NotYet,
+            Err(_) => self.go_on_apart(holding, job.redelivered),
         }
+    }
+
+    fn go_on_apart(&self, holding: &Holding, perhaps_sent: bool) -> Marked {
+        holding.apart.store(true, Ordering::Relaxed);
+        if perhaps_sent { Marked::Unseen } else { Marked::Ours }
     }
 
     /// An attempt is over, and the next is `wait` away. That this is not written makes the attempt
     /// count as under way, which is the careful mistake.
-    pub async fn pause(&self, job: Job<'_>, hold: &Hold, progress: &Progress, wait: Duration) {
-        if !hold.is_apart() {
-            let _ = self.note(job, hold, Stage::Waiting(wait), progress).await;
+    pub async fn pause(&self, job: Job<'_>, holding: &Holding, progress: &Progress, wait: Duration) {
+        if !holding.is_apart() {
+            let _ = self.note(job, holding, Stage::Waiting(wait), progress).await;
         }
     }
 
     /// The job goes back to the broker. That this is not written makes the next worker wait for the
     /// lease's end.
-    pub async fn release(&self, job: Job<'_>, hold: &Hold, progress: &Progress) {
-        if hold.is_apart() {
-            self.apart.record_left(job.id, job.fingerprint, progress, job.delivery_count);
+    pub async fn release(&self, job: Job<'_>, holding: &Holding, progress: &Progress) {
+        if holding.is_apart() {
+            self.unwritten.record_left(job.id, job.fingerprint, progress, job.delivery_count);
         } else {
-            let _ = self.note(job, hold, Stage::Released(job.delivery_count), progress).await;
+            let _ = self.note(job, holding, Stage::Released(job.delivery_count), progress).await;
         }
     }
 
     /// Whether what was noted of a held job is there after this process's end.
-    pub fn outlives(&self, hold: &Hold) -> bool {
-        self.outlives && !hold.is_apart()
+    pub fn outlives(&self, holding: &Holding) -> bool {
+        self.outlives && !holding.is_apart()
     }
 
-    async fn note(&self, job: Job<'_>, hold: &Hold, stage: Stage, progress: &Progress) -> Result<bool, StoreError> {
-        let (id, fingerprint, owner) = (job.id, job.fingerprint, hold.owner.as_str());
-        let note = Note { id, fingerprint, owner, step: hold.step(), stage, progress };
+    async fn note(
+        &self,
+        job: Job<'_>,
+        holding: &Holding,
+        stage: Stage,
+        progress: &Progress,
+    ) -> Result<bool, StoreError> {
+        let (id, fingerprint, owner) = (job.id, job.fingerprint, holding.owner.as_str());
+        let note = Note { id, fingerprint, owner, step: holding.step(), stage, progress };
         self.heard(id, self.store.note(note).await)
     }
 
     /// Writes down how a job ended: the first result stays. With `hold`, for as long as it takes.
-    pub async fn finish(&self, job: Job<'_>, hold: &Hold, event: &ResultEvent) -> Finish {
-        self.end(job, Some(hold.owner.as_str()), event).await
+    pub async fn finish(&self, job: Job<'_>, holding: &Holding, event: &ResultEvent) -> Finish {
+        self.end(job, Some(holding.owner.as_str()), event).await
     }
 
     /// The same for a job that another worker has, where eSMS has answered this one.
@@ -238,28 +286,27 @@ impl Ledger {
     async fn end(&self, job: Job<'_>, owner: Option<&str>, event: &ResultEvent) -> Finish {
         let end = || self.store.finish(job.id, job.fingerprint, owner, event);
         match self.insist(job.id, end).await {
-            Some(finish) => finish,
-            None => self.apart.record_done(job.id, job.fingerprint, event),
+            Ok(finish) => finish,
+            Err(_) => self.unwritten.record_done(job.id, job.fingerprint, event),
         }
     }
 
     /// The result of this very job, if it has ended.
     pub async fn recorded(&self, job: Job<'_>) -> Option<ResultEvent> {
-        self.insist(job.id, || self.store.recorded(job.id, job.fingerprint)).await.flatten()
+        self.insist(job.id, || self.store.recorded(job.id, job.fingerprint)).await.ok().flatten()
     }
 
-    /// Takes a step of a job until it is taken, or once where jobs go on without the store.
-    async fn insist<'a, T>(&self, id: &str, step: impl Fn() -> store::Reply<'a, T>) -> Option<T> {
-        let (mut polls, mut rare) = (Policy::POLL.waits(), Policy::RECONNECT.waits());
+    /// Takes a step of a job until it is taken, or once where jobs go on without the store. A record
+    /// that cannot be read is not waited for: only a person can mend it.
+    async fn insist<'a, T>(&self, id: &str, step: impl Fn() -> store::Reply<'a, T>) -> Result<T, StoreError> {
+        let mut polls = Policy::POLL.waits();
         loop {
-            let wait = match self.heard(id, step().await) {
-                Ok(done) => return Some(done),
-                Err(_) if self.on_error == OnLedgerError::Send => return None,
-                // Only a person can mend that.
-                Err(StoreError::Unreadable(_)) => rare.next_wait(),
-                Err(StoreError::Unreachable(_) | StoreError::Refused(_)) => polls.next_wait(),
-            };
-            sleep(wait).await;
+            match self.heard(id, step().await) {
+                Err(StoreError::Unreachable(_) | StoreError::Refused(_)) if self.on_error == OnLedgerError::Hold => {
+                    sleep(polls.next_wait()).await;
+                }
+                answered => return answered,
+            }
         }
     }
 
@@ -275,7 +322,7 @@ impl Ledger {
                 }
             }
             Err(error @ StoreError::Unreadable(_)) => {
-                warn!(job_id = id, %error, hint = self.on_error.hint_for_a_record(), "a job is not known to the ledger");
+                warn!(job_id = id, %error, hint = UNREADABLE, "a job is not known to the ledger");
             }
             Err(error @ (StoreError::Unreachable(_) | StoreError::Refused(_))) => {
                 if self.reachable.swap(false, Ordering::Relaxed) {

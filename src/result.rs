@@ -80,11 +80,6 @@ pub struct Ending {
 }
 
 impl Ending {
-    /// Whether it is eSMS's answer.
-    pub const fn is_answered(&self) -> bool {
-        matches!(self.outcome, Outcome::Accepted | Outcome::Rejected)
-    }
-
     /// An ending without any attempt.
     pub fn without_attempt(outcome: Outcome, reason: impl Into<String>) -> Self {
         Self { outcome, answer: None, reason: Some(reason.into()), attempts: 0, may_be_duplicate: false }

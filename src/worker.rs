@@ -8,7 +8,7 @@ pub mod receipt;
 mod settle;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::SystemTime;
 
 use lapin::message::Delivery;
@@ -65,6 +65,10 @@ struct Job {
     made: Option<SystemTime>,
     redelivered: bool,
     delivery_count: Option<u64>,
+    /// Whether the producer gave the id.
+    is_named: bool,
+    /// Whether the ledger showed that another worker had it.
+    was_elsewhere: AtomicBool,
     /// Why the broker gave it up, for a delivery that came from the queue of dropped jobs.
     death: Option<Death>,
     original: Original,
@@ -104,6 +108,8 @@ impl Taker for Worker {
                     made: envelope.made,
                     redelivered: delivery.redelivered,
                     delivery_count: envelope.delivery_count,
+                    is_named: envelope.is_named,
+                    was_elsewhere: AtomicBool::new(false),
                     death,
                     original,
                 };

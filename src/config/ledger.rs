@@ -51,32 +51,15 @@ impl OnLedgerError {
             OnLedgerError::Hold => "jobs wait until it does; check OTP_LEDGER_URL and the server there",
         }
     }
-
-    /// The same where it is the record of one job that cannot be read.
-    pub const fn hint_for_a_record(self) -> &'static str {
-        match self {
-            OnLedgerError::Send => "the job is sent all the same; delete its record, whose key ends in its id",
-            OnLedgerError::Hold => {
-                "the job waits; delete its record, whose key ends in its id, once it is known whether it was sent"
-            }
-        }
-    }
 }
 
 impl LedgerConfig {
-    pub(super) fn from_reader(reader: &mut Reader<'_>, on_ambiguous: OnAmbiguous, job_ttl: Duration) -> Self {
-        let config = Self {
+    pub(super) fn from_reader(reader: &mut Reader<'_>, on_ambiguous: OnAmbiguous) -> Self {
+        Self {
             store: store(reader),
             ttl: reader.duration(&settings::OTP_LEDGER_TTL, Duration::from_secs(1)),
             on_error: on_error(reader, on_ambiguous),
-        };
-        if config.ttl < job_ttl {
-            reader.mistake(
-                &settings::OTP_LEDGER_TTL,
-                "must not be shorter than OTP_JOB_TTL, or a job could be forgotten while it may still be sent",
-            );
         }
-        config
     }
 }
 

@@ -1,11 +1,11 @@
 -- Asks for a job. KEYS: the job. ARGV: fingerprint, length of its key's name, owner, lease ms, ttl ms.
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
-local job = redis.pcall('HMGET', KEYS[1], 'fingerprint', 'state', 'owner', 'until', 'met', 'progress', 'result')
+local job = redis.pcall('HMGET', KEYS[1], 'fingerprint', 'state', 'owner', 'until', 'met', 'progress', 'result', 'count')
 if job.err then
   return job
 end
-local fingerprint, state, owner, till, met, progress, result = unpack(job)
+local fingerprint, state, owner, till, met, progress, result, count = unpack(job)
 local until_then = string.format('%.0f', now + ARGV[4])
 
 if not state then
@@ -28,7 +28,7 @@ if state == 'done' then
 end
 if owner == ARGV[3] then
   -- The same asker, whose answer was lost.
-  return {met, progress or ''}
+  return {met, progress or '', count or ''}
 end
 if tonumber(till) > now then
   return {'elsewhere', string.format('%.0f', till - now)}
@@ -37,4 +37,4 @@ end
 local kept = state == 'sending' and 'sending' or 'claimed'
 redis.call('HSET', KEYS[1], 'state', kept, 'owner', ARGV[3], 'until', until_then, 'step', 0, 'met', state)
 redis.call('PEXPIRE', KEYS[1], ARGV[5])
-return {state, progress or ''}
+return {state, progress or '', count or ''}

@@ -27,6 +27,10 @@ const CONNECT_LIMIT: Duration = Duration::from_millis(800);
 /// held up by it.
 const PAUSE: Duration = Duration::from_millis(300);
 
+/// What a server says that is not the one to write to, or not yet: behind a name that moves with the
+/// primary, a new connection finds the right one.
+const WRONG_SERVER: [&str; 3] = ["READONLY", "MASTERDOWN", "LOADING"];
+
 /// Where a Redis is and who one is there.
 #[derive(Clone)]
 pub struct Address {
@@ -99,7 +103,9 @@ impl Link {
             Ok(Ok(done)) => Ok(done),
             // The server answered: the connection works.
             Ok(Err(error)) if error.code() == Some("WRONGTYPE") => Err(StoreError::Unreadable(error.to_string())),
-            Ok(Err(error)) if error.code().is_some() => Err(StoreError::Refused(error.to_string())),
+            Ok(Err(error)) if error.code().is_some_and(|code| !WRONG_SERVER.contains(&code)) => {
+                Err(StoreError::Refused(error.to_string()))
+            }
             Ok(Err(error)) => Err(self.drop_broken(&live, error.to_string()).await),
             Err(_) => Err(self.drop_broken(&live, "no answer in time".into()).await),
         }
@@ -128,6 +134,7 @@ impl Link {
         // Another job may have replaced it meanwhile.
         if state.live.as_ref().is_some_and(|live| Arc::ptr_eq(live, broken)) {
             state.live = None;
+            state.not_before = Some(Instant::now() + PAUSE);
         }
         StoreError::Unreachable(why)
     }

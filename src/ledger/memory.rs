@@ -8,8 +8,8 @@ use std::time::Duration;
 use futures_util::FutureExt;
 use tokio::time::Instant;
 
+use super::Fingerprint;
 use super::store::{Ask, Claim, Finish, Left, Note, Reply, Stage, Store};
-use super::{Fingerprint, follows};
 use crate::result::ResultEvent;
 use crate::send::retry::Progress;
 
@@ -61,10 +61,7 @@ impl Memory {
             Some(entry) if entry.fingerprint.differs(&ask.fingerprint) => Claim::AnotherJob,
             Some(Entry { state: State::Done(event), .. }) => Claim::Done(event.clone()),
             Some(Entry { state: State::Left(progress, count), .. }) => {
-                // The broker counts every delivery it takes back: a count that grew by our own alone
-                // shows that no other worker lost the job meanwhile, and so that none sent it unseen.
-                let how = if follows(*count, ask.delivery_count) { Left::Released } else { Left::Sending };
-                Claim::Left(how, progress.clone())
+                Claim::Left(Left::Released(*count), progress.clone())
             }
         }
     }
@@ -119,7 +116,7 @@ impl Store for Memory {
     }
 
     fn recorded<'a>(&'a self, id: &'a str, fingerprint: Fingerprint) -> Reply<'a, Option<ResultEvent>> {
-        let ask = Ask { id, fingerprint, owner: "", delivery_count: None };
+        let ask = Ask { id, fingerprint, owner: "" };
         let Claim::Done(event) = self.look_up(&ask) else { return ready(Ok(None)).boxed() };
         ready(Ok(Some(event))).boxed()
     }
@@ -172,17 +169,17 @@ mod tests {
         Memory::new(Duration::from_secs(60))
     }
 
-    fn found(memory: &Memory, id: &str, delivery_count: Option<u64>) -> Claim {
-        memory.look_up(&Ask { id, fingerprint: job(), owner: "", delivery_count })
+    fn found(memory: &Memory, id: &str) -> Claim {
+        memory.look_up(&Ask { id, fingerprint: job(), owner: "" })
     }
 
     #[test]
     fn a_job_done_is_known_with_its_result_and_another_under_its_id_is_told_apart() {
         let memory = memory();
-        assert!(matches!(found(&memory, "a", None), Claim::New));
+        assert!(matches!(found(&memory, "a"), Claim::New));
         memory.record_done("a", job(), &event());
-        assert!(matches!(found(&memory, "a", None), Claim::Done(found) if found == event()));
-        let other = Ask { id: "a", fingerprint: print("0901888485"), owner: "", delivery_count: None };
+        assert!(matches!(found(&memory, "a"), Claim::Done(found) if found == event()));
+        let other = Ask { id: "a", fingerprint: print("0901888485"), owner: "" };
         assert!(matches!(memory.look_up(&other), Claim::AnotherJob));
     }
 
@@ -195,20 +192,13 @@ mod tests {
     }
 
     #[test]
-    fn a_job_left_is_as_it_was_if_nobody_had_it_meanwhile_and_else_perhaps_sent() {
+    fn a_job_left_is_found_with_what_it_went_through_and_its_delivery_count() {
         let progress = Progress { attempts: 2, ..Progress::default() };
-        for (before, now, released) in [
-            (Some(3), Some(4), true),
-            (None, Some(1), true),
-            (Some(3), Some(5), false),
-            (Some(3), Some(3), false),
-            (None, None, false),
-            (Some(3), None, false),
-        ] {
+        for count in [Some(3), None] {
             let memory = memory();
-            memory.record_left("a", job(), &progress, before);
-            let Claim::Left(how, found) = found(&memory, "a", now) else { panic!("{before:?} {now:?}") };
-            assert_eq!((how == Left::Released, found.attempts), (released, 2), "{before:?} {now:?}");
+            memory.record_left("a", job(), &progress, count);
+            let Claim::Left(how, found) = found(&memory, "a") else { panic!("{count:?}") };
+            assert_eq!((how, found.attempts), (Left::Released(count), 2));
         }
     }
 
@@ -216,13 +206,13 @@ mod tests {
     async fn a_job_left_is_known_until_its_result_takes_its_place() {
         let memory = memory();
         memory.record_left("a", job(), &Progress { attempts: 1, ..Progress::default() }, Some(4));
-        assert!(matches!(found(&memory, "a", Some(5)), Claim::Left(Left::Released, _)));
+        assert!(matches!(found(&memory, "a"), Claim::Left(Left::Released(Some(4)), _)));
         tokio::time::advance(Duration::from_secs(40)).await;
         memory.record_done("a", job(), &event());
         // The first record's time is up, the second's is not.
         tokio::time::advance(Duration::from_secs(40)).await;
         memory.record_done("b", job(), &event());
-        assert!(matches!(found(&memory, "a", None), Claim::Done(_)));
+        assert!(matches!(found(&memory, "a"), Claim::Done(_)));
         assert_eq!(memory.entries().order.len(), 2);
     }
 
@@ -231,7 +221,7 @@ mod tests {
         let memory = memory();
         memory.record_done("a", job(), &event());
         tokio::time::advance(Duration::from_secs(61)).await;
-        assert!(matches!(found(&memory, "a", None), Claim::New));
+        assert!(matches!(found(&memory, "a"), Claim::New));
         memory.record_done("b", job(), &event());
         assert_eq!(memory.entries().jobs.len(), 1);
     }
@@ -242,8 +232,8 @@ mod tests {
         for n in 0..100 {
             memory.record_done(&n.to_string(), job(), &event());
         }
-        assert!(matches!(found(&memory, "89", None), Claim::New));
-        assert!(matches!(found(&memory, "90", None), Claim::Done(_)));
+        assert!(matches!(found(&memory, "89"), Claim::New));
+        assert!(matches!(found(&memory, "90"), Claim::Done(_)));
         assert_eq!(memory.entries().jobs.len(), 10);
         assert_eq!(memory.entries().order.len(), 10);
     }

@@ -5,7 +5,7 @@
 //! [`super::fingerprint`], and a result holds no phone number.
 
 use std::fmt;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use futures_util::FutureExt;
@@ -14,7 +14,7 @@ use redis::{Script, ScriptInvocation};
 use super::Fingerprint;
 use super::link::{Address, Link};
 use super::store::{Ask, Claim, Finish, Left, Note, Reply, Stage, Store, StoreError};
-use crate::result::ResultEvent;
+use crate::result::{Ending, Outcome, ResultEvent};
 use crate::send::retry::Progress;
 
 /// What every key begins with.
@@ -65,12 +65,13 @@ impl Redis {
             .await?;
         let mut said = said.into_iter();
         let (word, more) = (said.next().unwrap_or_default(), said.next().unwrap_or_default());
+        let count = said.next().and_then(|count| std::str::from_utf8(&count).ok()?.parse().ok());
         match word.as_ref() {
             b"new" => Ok(Claim::New),
             b"another" => Ok(Claim::AnotherJob),
             b"done" => event(more).map(Claim::Done),
             b"elsewhere" => lease_left(&more).map(Claim::Elsewhere),
-            b"released" => progress(&more).map(|progress| Claim::Left(Left::Released, progress)),
+            b"released" => progress(&more).map(|progress| Claim::Left(Left::Released(count), progress)),
             b"claimed" | b"waiting" => progress(&more).map(|progress| Claim::Left(Left::Lapsed, progress)),
             b"sending" => progress(&more).map(|progress| Claim::Left(Left::Sending, progress)),
             _ => Err(unreadable()),
@@ -78,10 +79,10 @@ impl Redis {
     }
 
     async fn write(&self, note: Note<'_>) -> Result<bool, StoreError> {
-        let (state, lease) = match note.stage {
-            Stage::Sending => ("sending", self.lease),
-            Stage::Waiting(wait) => ("waiting", self.lease + wait),
-            Stage::Released(_) => ("released", Duration::ZERO),
+        let (state, lease, count) = match note.stage {
+            Stage::Sending => ("sending", self.lease, None),
+            Stage::Waiting(wait) => ("waiting", self.lease + wait, None),
+            Stage::Released(count) => ("released", Duration::ZERO, count),
         };
         self.run(
             self.note
@@ -92,7 +93,8 @@ impl Redis {
                 .arg(state)
                 .arg(written(note.progress))
                 .arg(millis(lease))
-                .arg(millis(self.ttl)),
+                .arg(millis(self.ttl))
+                .arg(count.map(|count| count.to_string()).unwrap_or_default()),
         )
         .await
     }
@@ -188,16 +190,19 @@ impl fmt::Display for Server {
     }
 }
 
-/// Writes and reads a record that expires at once, and asks the server about itself.
+/// Takes each kind of step with a record that expires at once, and asks the server about itself.
 ///
 /// # Errors
 /// [`StoreError`].
 pub async fn inspect(address: &Address) -> Result<Server, StoreError> {
     let store = Redis::new(address.clone(), Duration::from_secs(1), Duration::from_secs(1));
     let id = format!("check-{}", uuid::Uuid::new_v4());
-    let mut script = store.finish.key(key(&id));
-    let record = script.arg("").arg(Fingerprint::KEY_LENGTH).arg("").arg("").arg(millis(store.ttl));
-    let _: Said = store.run(record).await?;
+    let (owner, fingerprint) = ("check", Fingerprint::NONE);
+    store.ask(Ask { id: &id, fingerprint, owner }).await?;
+    let progress = &Progress::default();
+    store.write(Note { id: &id, fingerprint, owner, step: 1, stage: Stage::Released(None), progress }).await?;
+    let event = Ending::without_attempt(Outcome::Invalid, "a check").into_event(&id, SystemTime::now());
+    store.end(&id, fingerprint, Some(owner), &event).await?;
     let info = redis::cmd("INFO");
     let told: Result<String, _> = store.link.step(async |mut connection| info.query_async(&mut connection).await).await;
     // A server may forbid the question; that it takes records is what counts.

@@ -56,8 +56,6 @@ pub struct Ask<'a> {
     pub fingerprint: Fingerprint,
     /// A name for this one holding of the job, never used before.
     pub owner: &'a str,
-    /// How often the queue has taken the job back, where it counts.
-    pub delivery_count: Option<u64>,
 }
 
 /// What an asker meets.
@@ -78,8 +76,8 @@ pub enum Claim {
 /// How a job was left.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Left {
-    /// Given back: what is written of it is all that happened to it.
-    Released,
+    /// Given back, at this delivery count, where its queue counts.
+    Released(Option<u64>),
     /// Its lease ran out, and no attempt was marked as under way.
     Lapsed,
     /// Its lease ran out during an attempt.

@@ -11,8 +11,9 @@ use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
+use super::classify::Seen;
 use super::codes;
-use super::esms::{Esms, describe};
+use super::esms::{Esms, describe, read};
 use crate::telemetry::metrics::Metrics;
 
 /// The call beside the V5 endpoint.
@@ -73,7 +74,10 @@ impl Esms {
         let response = sent.await.map_err(|error| BalanceError::NotReached(describe(error)))?;
         let status = response.status().as_u16();
         let date = response.headers().get(DATE).and_then(|date| httpdate::parse_http_date(date.to_str().ok()?).ok());
-        let answer = response.bytes().await.map_err(|error| BalanceError::NotReached(describe(error)))?;
+        let answer = match read(response).await {
+            Seen::Reply { body, .. } => body,
+            Seen::NotConnected(why) | Seen::NoReply(why) => return Err(BalanceError::NotReached(why)),
+        };
         let wire: Wire = serde_json::from_slice(&answer).map_err(|_| BalanceError::NotUnderstood(status))?;
         if wire.code_response != codes::ACCEPTED {
             let known = codes::documented(&wire.code_response);

@@ -116,7 +116,7 @@ impl Esms {
     }
 }
 
-async fn read(mut response: Response) -> Seen {
+pub(super) async fn read(mut response: Response) -> Seen {
     let status = response.status().as_u16();
     let retry_after = response.headers().get(RETRY_AFTER).and_then(|value| value.to_str().ok()).map(str::to_owned);
     let mut body = BytesMut::new();

@@ -1,22 +1,28 @@
 //! From a job to its result: asked of the ledger, sent, recorded, or left to another worker.
 
+use std::pin::pin;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, SystemTime};
 
 use tokio::sync::SemaphorePermit;
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
 use super::dead_letter::Death;
 use super::{Job, Settled, Worker, given_up};
 use crate::backoff::Policy;
+use crate::config::OnAmbiguous;
 use crate::crash::{self, Point};
-use crate::ledger::{self, Claimed, Finish, Hold, Marked};
+use crate::ledger::{self, Claimed, Finish, Holding, Marked};
 use crate::result::{Ending, Outcome, ResultEvent};
 use crate::send::codes;
 use crate::send::retry::Progress;
 use crate::send::{Custody, Errand, Holder, Sent};
 use crate::telemetry::metrics::Found;
+
+/// How long a worker that stops waits for the ledger's answer to a question it has asked: one step.
+const LAST_ANSWER: Duration = Duration::from_secs(2);
 
 impl Worker {
     /// From a job to its result: recorded, sent, or found not to be this worker's any more.
@@ -31,14 +37,16 @@ impl Worker {
             let settled = match met {
                 Claimed::Done(event) => Some(Settled::Ended(event)),
                 Claimed::AnotherJob => Some(Settled::AnotherJob),
-                Claimed::Ours(hold, progress) => self.settle_held(job, &hold, progress).await,
-                Claimed::Elsewhere(lease) => {
-                    // Others may be worked meanwhile.
-                    drop(place);
-                    self.wait_for_another(job, lease.min(polls.next_wait())).await
-                }
+                Claimed::Ours(holding, progress) => self.settle_held(job, &holding, progress).await,
+                Claimed::Elsewhere => None,
             };
+            drop(place);
             if let Some(settled) = settled {
+                return settled;
+            }
+            // Whatever the ledger says, or does not say, from here on.
+            job.was_elsewhere.store(true, Ordering::Relaxed);
+            if let Some(settled) = self.wait_for_another(job, polls.next_wait()).await {
                 return settled;
             }
         }
@@ -59,16 +67,23 @@ impl Worker {
 
     /// Asks the ledger for the job; nothing if the worker stops first.
     async fn claim(&self, job: &Job) -> Option<Claimed> {
+        let mut claim = pin!(self.parts.ledger.claim(self.ledgers(job)));
         tokio::select! {
-            claimed = self.parts.ledger.claim(self.ledgers(job)) => Some(claimed),
-            () = self.stopping.cancelled() => None,
+            biased;
+            claimed = &mut claim => return Some(claimed),
+            () = self.stopping.cancelled() => {}
         }
+        // The question may have been asked: without an answer the next worker would wait for the lease.
+        if let Ok(Claimed::Ours(holding, progress)) = timeout(LAST_ANSWER, claim).await {
+            self.parts.ledger.release(self.ledgers(job), &holding, &progress).await;
+        }
+        None
     }
 
     fn count_redelivery(&self, job: &Job, met: &Claimed) {
         let found = match met {
             Claimed::Done(_) => Found::Done,
-            Claimed::Elsewhere(_) => Found::InFlight,
+            Claimed::Elsewhere => Found::InFlight,
             Claimed::Ours(..) | Claimed::AnotherJob if job.redelivered => Found::New,
             Claimed::Ours(..) | Claimed::AnotherJob => return,
         };
@@ -86,54 +101,61 @@ impl Worker {
     }
 
     /// Works a job that is held; nothing if it is not held any more.
-    async fn settle_held(&self, job: &Job, hold: &Hold, progress: Progress) -> Option<Settled> {
+    async fn settle_held(&self, job: &Job, holding: &Holding, progress: Progress) -> Option<Settled> {
         crash::point(Point::AfterClaim);
+        let attempts_before = progress.attempts;
         let ending = match &job.death {
             Some(death) => end_of_dropped(death, progress),
-            None => match self.send(job, hold, progress).await {
+            None => match self.send(job, holding, progress).await {
                 Sent::Ended(ending) => ending,
-                Sent::LeftToAnother(progress) => return Some(self.leave(job, hold, &progress).await),
+                Sent::LeftToAnother(progress) => return Some(self.leave(job, holding, &progress).await),
                 Sent::TakenOver => return None,
             },
         };
-        self.record(job, hold, ending).await.map(Settled::Ended)
+        if ending.attempts > attempts_before {
+            crash::point(Point::AfterCall);
+        }
+        self.record(job, holding, ending).await.map(Settled::Ended)
     }
 
-    async fn send(&self, job: &Job, hold: &Hold, progress: Progress) -> Sent {
+    async fn send(&self, job: &Job, holding: &Holding, progress: Progress) -> Sent {
         let errand = Errand { id: &job.id, request: &job.request, deadline: job.deadline };
-        self.parts.sender.send(errand, progress, &Held { worker: self, job, hold }).await
+        self.parts.sender.send(errand, progress, &Held { worker: self, job, holding }).await
     }
 
     /// Remembers what a job that is left behind has been through, for its next delivery.
-    async fn leave(&self, job: &Job, hold: &Hold, progress: &Progress) -> Settled {
-        self.parts.ledger.release(self.ledgers(job), hold, progress).await;
+    async fn leave(&self, job: &Job, holding: &Holding, progress: &Progress) -> Settled {
+        self.parts.ledger.release(self.ledgers(job), holding, progress).await;
         Settled::GoesBack
     }
 
     /// The ending becomes the result, once: every copy published from here on is this one. Nothing if
     /// another worker has the job, and its result is to be waited for.
-    async fn record(&self, job: &Job, hold: &Hold, mut ending: Ending) -> Option<ResultEvent> {
-        if ending.attempts > 0 {
-            crash::point(Point::AfterCall);
-        }
+    async fn record(&self, job: &Job, holding: &Holding, mut ending: Ending) -> Option<ResultEvent> {
         let now = SystemTime::now();
         let mut event = ending.clone().into_event(&job.id, now);
-        let mut finish = self.parts.ledger.finish(self.ledgers(job), hold, &event).await;
-        if matches!(finish, Finish::Elsewhere) && ending.is_answered() {
-            // What eSMS said is worth more than what the other may find, but it may have sent, too.
-            ending.may_be_duplicate = true;
+        let mut finish = self.parts.ledger.finish(self.ledgers(job), holding, &event).await;
+        if matches!(finish, Finish::Elsewhere) && ending.outcome == Outcome::Accepted {
+            // An OTP that went out is worth more than what the other may find; and it may have sent, too,
+            // unless it gives up over the mark that it found.
+            ending.may_be_duplicate |= self.config.retry.on_ambiguous == OnAmbiguous::Resend;
             event = ending.clone().into_event(&job.id, now);
             finish = self.parts.ledger.finish_for_all(self.ledgers(job), &event).await;
         }
         match finish {
-            Finish::Recorded => {
-                log_ending(job, &ending);
-                self.parts.metrics.job_ended(ending.outcome, ending.may_be_duplicate);
-                Some(event)
+            Finish::Elsewhere => return None,
+            // Written by an earlier try whose answer was lost.
+            Finish::Already(other) if other == event => {}
+            Finish::Already(other) if is_second_otp_unsaid(&other, &ending) => {
+                ending.may_be_duplicate = true;
+                event = ending.clone().into_event(&job.id, now);
             }
-            Finish::Already(event) => Some(event),
-            Finish::Elsewhere => None,
+            Finish::Already(other) => return Some(other),
+            Finish::Recorded => {}
         }
+        log_ending(job, &ending);
+        self.parts.metrics.job_ended(ending.outcome, ending.may_be_duplicate);
+        Some(event)
     }
 
     /// The job as the ledger is asked about it. The count is the latest delivery's.
@@ -141,17 +163,26 @@ impl Worker {
         ledger::Job {
             id: &job.id,
             fingerprint: job.fingerprint,
-            redelivered: job.redelivered && job.death.is_none(),
+            is_named: job.is_named,
+            is_dropped: job.death.is_some(),
+            redelivered: (job.redelivered && job.death.is_none()) || job.was_elsewhere.load(Ordering::Relaxed),
             delivery_count: self.in_flight.delivery_count(&job.id).or(job.delivery_count),
         }
     }
+}
+
+/// Whether this worker and another both sent the job, each without the ledger's showing it the other's
+/// attempt, and nobody has said so yet: the store was away for one of them.
+fn is_second_otp_unsaid(recorded: &ResultEvent, ending: &Ending) -> bool {
+    let both = recorded.outcome == Outcome::Accepted && ending.outcome == Outcome::Accepted;
+    both && !recorded.may_be_duplicate
 }
 
 /// A held job, while it is sent.
 struct Held<'a> {
     worker: &'a Worker,
     job: &'a Job,
-    hold: &'a Hold,
+    holding: &'a Holding,
 }
 
 impl Holder for Held<'_> {
@@ -168,7 +199,7 @@ impl Holder for Held<'_> {
     }
 
     async fn mark(&self, begun: &Progress) -> Marked {
-        let marked = self.worker.parts.ledger.mark(self.worker.ledgers(self.job), self.hold, begun).await;
+        let marked = self.worker.parts.ledger.mark(self.worker.ledgers(self.job), self.holding, begun).await;
         if marked == Marked::Ours {
             crash::point(Point::AfterMarking);
         }
@@ -177,11 +208,11 @@ impl Holder for Held<'_> {
 
     async fn pause(&self, progress: &Progress, wait: Duration) {
         crash::point(Point::AfterCall);
-        self.worker.parts.ledger.pause(self.worker.ledgers(self.job), self.hold, progress, wait).await;
+        self.worker.parts.ledger.pause(self.worker.ledgers(self.job), self.holding, progress, wait).await;
     }
 
     fn is_remembered(&self) -> bool {
-        self.worker.parts.ledger.outlives(self.hold)
+        self.worker.parts.ledger.outlives(self.holding)
     }
 }
 

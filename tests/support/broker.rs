@@ -1,6 +1,7 @@
 //! A RabbitMQ node of our own, kept by `private-rabbitmq.sh`, which says how.
 
 use std::process::{Command, Output};
+use std::time::{Duration, Instant};
 
 use lapin::options::QueueDeclareOptions;
 use lapin::types::FieldTable;
@@ -133,14 +134,22 @@ impl Broker {
         command.arg(self.0.port().to_string()).args(args);
         let run = move || {
             // A node busy with other tests may be too slow to be asked, at first.
-            let mut tries = (1..=5).map(|_| command.output().expect(SCRIPT));
-            tries.find(|output| !is_busy(output)).expect("a node that can be asked")
+            let give_up = Instant::now() + ASKING_LIMIT;
+            loop {
+                let output = command.output().expect(SCRIPT);
+                if !is_busy(&output) || Instant::now() > give_up {
+                    return output;
+                }
+            }
         };
         let output = blocking(run).await;
         assert!(output.status.success(), "{args:?}: {output:?}");
         String::from_utf8(output.stdout).expect("UTF-8 from RabbitMQ's tools")
     }
 }
+
+/// How long a node is asked that is too busy to answer.
+const ASKING_LIMIT: Duration = Duration::from_secs(60);
 
 /// What `erl_call` says when the node does not answer in time.
 fn is_busy(output: &Output) -> bool {

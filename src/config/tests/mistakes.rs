@@ -110,7 +110,9 @@ fn every_setting_that_can_be_wrong_is_tried() {
 #[test]
 fn a_ledger_that_forgets_a_job_before_its_deadline_is_refused() {
     assert_eq!(wrong(&[("OTP_JOB_TTL", "5m"), ("OTP_LEDGER_TTL", "4m")]), ["OTP_LEDGER_TTL"]);
-    assert!(read(&[("OTP_JOB_TTL", "5m"), ("OTP_LEDGER_TTL", "5m")]).is_ok());
+    let given = |ttl| [("OTP_JOB_TTL", "1s"), ("ESMS_TIMEOUT", "10s"), ("OTP_LEDGER_TTL", ttl)];
+    assert_eq!(wrong(&given("15s")), ["OTP_LEDGER_TTL"], "the lease outlives the attempt by five seconds");
+    assert!(read(&given("16s")).is_ok());
 }
 
 #[test]

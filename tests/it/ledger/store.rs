@@ -18,7 +18,7 @@ async fn claim(store: &RedisStore, owner: &str) -> Claim {
 }
 
 async fn claim_as(store: &RedisStore, owner: &str, fingerprint: Fingerprint) -> Claim {
-    let ask = Ask { id: "a-job", fingerprint, owner, delivery_count: None };
+    let ask = Ask { id: "a-job", fingerprint, owner };
     store.claim(ask).await.expect("an answer")
 }
 
@@ -64,8 +64,8 @@ async fn one_asker_gets_a_job_and_gets_it_again_when_its_answer_was_lost() {
     let Claim::Elsewhere(left) = claim(&store, "two").await else { panic!("two have it") };
     assert!(left <= LEASE && left > LEASE / 2, "{left:?}");
     assert!(note(&store, "one", 1, Stage::Released(None), 3).await);
-    assert!(matches!(claim(&store, "two").await, Claim::Left(Left::Released, progress) if progress.attempts == 3));
-    assert!(matches!(claim(&store, "two").await, Claim::Left(Left::Released, progress) if progress.attempts == 3));
+    assert!(matches!(claim(&store, "two").await, Claim::Left(Left::Released(_), progress) if progress.attempts == 3));
+    assert!(matches!(claim(&store, "two").await, Claim::Left(Left::Released(_), progress) if progress.attempts == 3));
     assert!(matches!(claim(&store, "one").await, Claim::Elsewhere(_)));
 }
 
@@ -94,7 +94,7 @@ async fn a_note_that_was_held_up_does_not_undo_a_later_one() {
     assert!(note(&store, "one", 3, Stage::Sending, 2).await);
     assert_eq!(state(&redis, "a-job").await, "released");
     // Of whoever has it next, the count begins anew, and the first has no say any more.
-    assert!(matches!(claim(&store, "two").await, Claim::Left(Left::Released, progress) if progress.attempts == 2));
+    assert!(matches!(claim(&store, "two").await, Claim::Left(Left::Released(_), progress) if progress.attempts == 2));
     assert!(!note(&store, "one", 9, Stage::Sending, 9).await);
     assert!(note(&store, "two", 1, Stage::Sending, 3).await);
     assert_eq!(state(&redis, "a-job").await, "sending");
