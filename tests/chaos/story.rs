@@ -2,15 +2,24 @@
 
 use std::time::{Duration, SystemTime};
 
-use crate::audit::Case;
+use crate::audit::{CLAIMS, Case};
 use crate::campaign::Finding;
 use crate::evidence::lines_about;
 use crate::stage::Stage;
 use crate::support::terminal::{bold, say};
 
-/// Tells of the first job that something is wrong with.
+/// Tells of the first job that breaks a claim, for each claim that is broken.
 pub(crate) fn tell(stage: &Stage, finding: &Finding) {
-    let Some(id) = finding.violations.iter().find_map(|violation| violation.id.as_deref()) else { return };
+    for claim in CLAIMS {
+        let against = finding.violations.iter().filter(|violation| violation.claim == claim);
+        let mut jobs = against.filter_map(|violation| violation.id.as_deref());
+        if let Some(id) = jobs.next() {
+            tell_of(stage, finding, id);
+        }
+    }
+}
+
+fn tell_of(stage: &Stage, finding: &Finding, id: &str) {
     let Some(case) = finding.cases.iter().find(|case| case.job.id == id) else { return };
     say(format!("\n{}", bold(&format!("The story of {id}"))));
     say(format!("  {} bytes: {}", case.job.body.len(), case.job.body));
