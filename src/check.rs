@@ -65,8 +65,8 @@ impl fmt::Display for Line {
             Finding::Bad { why, hint } => ("FAILED", why, Some(hint)),
             Finding::Untried(why) => ("not tried", why, None),
         };
-        write!(f, "{:<12} {word:<9} {what}", self.part)?;
-        hint.map_or(Ok(()), |hint| write!(f, "\n{:<12} {:<9} {hint}", "", "hint:"))
+        write!(f, "{:<12} {word:<10} {what}", self.part)?;
+        hint.map_or(Ok(()), |hint| write!(f, "\n{:<12} {:<10} {hint}", "", "hint:"))
     }
 }
 
@@ -104,8 +104,11 @@ async fn of_broker(config: &Config) -> (Finding, Finding) {
     let connection = match wire::connect(&config.broker.uri, &config.broker.tls, "esms-otp-worker check").await {
         Ok(connection) => connection,
         Err(error) => {
+            let told = error.to_string();
+            // Most of these errors end with their remedy.
             let hint = "check AMQP_URL (host, port, user, password, virtual host) and that the broker runs";
-            return (bad(error.to_string(), hint), Finding::Untried("the broker cannot be reached".into()));
+            let (why, hint) = told.split_once("; ").unwrap_or((&told, hint));
+            return (bad(why, hint), Finding::Untried("the broker cannot be reached".into()));
         }
     };
     let broker = Finding::Good(format!("connected to {}:{}", authority.host, authority.port));
@@ -120,7 +123,7 @@ fn of_topology(mode: TopologyMode, prepared: Result<(), TopologyError>) -> Findi
         (Ok(()), TopologyMode::Check) => Finding::Good("every exchange and queue is there".into()),
         (Ok(()), TopologyMode::Skip) => Finding::Good("not looked at, because OTP_TOPOLOGY=skip".into()),
         (Err(error), _) => bad(
-            error.to_string().trim_end().replace('\n', "\n                       "),
+            error.to_string().trim_end().replace('\n', "\n                        "),
             "delete what differs and let the worker declare it, or set OTP_TOPOLOGY=check or skip if it is meant to be so",
         ),
     }
