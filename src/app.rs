@@ -116,8 +116,6 @@ pub async fn run(config: Config, stop: CancellationToken, abort: CancellationTok
         unfinished => Err(RunError::Unfinished(unfinished)),
     });
     abort.cancel();
-    // What is still in flight is traced as far as it came.
-    drop(worker);
     services.spawn(traces.end());
     services.end().await;
     ended

@@ -21,7 +21,7 @@ use crate::job::Trace;
 pub use export::StartError;
 pub use span::Span;
 
-/// What the last spans may take when the worker stops.
+/// What the last spans may take when the worker stops, which is well within what its other parts may take.
 const FLUSH: Duration = Duration::from_secs(2);
 
 /// The name of the service where nobody gives it another.
@@ -82,8 +82,7 @@ impl Traces {
 fn resource() -> Resource {
     let given = Resource::builder().build();
     // What the SDK says where nobody has named the service.
-    let unnamed =
-        given.get(&Key::new("service.name")).is_none_or(|name| name.as_str().starts_with("unknown_service"));
+    let unnamed = given.get(&Key::new("service.name")).is_none_or(|name| name.as_str().starts_with("unknown_service"));
     let attributes = given.iter().map(|(key, value)| KeyValue::new(key.clone(), value.clone()));
     let resource = Resource::builder_empty()
         .with_attribute(KeyValue::new("service.version", env!("CARGO_PKG_VERSION")))

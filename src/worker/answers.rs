@@ -3,7 +3,6 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use lapin::BasicProperties;
 use tokio::sync::Mutex;
 use tokio::time::{sleep, timeout};
 use tracing::{debug, error, info, warn};
@@ -14,6 +13,7 @@ use crate::backoff::Policy;
 use crate::broker::publisher::{Message, PublishError, Publisher, Routed};
 use crate::config::BrokerConfig;
 use crate::crash::{self, Point};
+use crate::job::Trace;
 use crate::result::{self, ResultEvent};
 use crate::telemetry::metrics::{Metrics, Published};
 
@@ -52,10 +52,9 @@ impl Answers {
         receipt.span.answered(event);
         let span = receipt.span.publish(&self.exchange, id, event);
         let trace = span.context_or(&receipt.trace);
-        let properties = result::properties(id, &receipt.correlation_id, &trace, SystemTime::now());
         tokio::join!(
-            async { span.published(self.publish_result(id, event, &properties).await == Routed::ToAQueue) },
-            self.publish_reply(id, event, receipt, &properties)
+            async { span.published(self.publish_result(id, event, receipt, &trace).await == Routed::ToAQueue) },
+            self.publish_reply(id, event, receipt, &trace)
         );
         crash::point(Point::BeforeAcknowledge);
         if receipt.acknowledge().await {
@@ -69,13 +68,13 @@ impl Answers {
     }
 
     /// Publishes a result until it is confirmed.
-    async fn publish_result(&self, id: &str, event: &ResultEvent, properties: &BasicProperties) -> Routed {
+    async fn publish_result(&self, id: &str, event: &ResultEvent, receipt: &Receipt, trace: &Trace) -> Routed {
         let routing_key = event.routing_key();
         let message = Message {
             exchange: &self.exchange,
             routing_key: &routing_key,
             body: &event.body,
-            properties: properties.clone(),
+            properties: result::properties(id, &receipt.correlation_id, trace, SystemTime::now()),
         };
         let routed = self.publish_until_confirmed(id, message).await;
         if routed == Routed::Nowhere {
@@ -114,13 +113,13 @@ impl Answers {
     }
 
     /// Publishes to the queue the producer waits on, if it does. Its being gone is no failure.
-    async fn publish_reply(&self, id: &str, event: &ResultEvent, receipt: &Receipt, properties: &BasicProperties) {
+    async fn publish_reply(&self, id: &str, event: &ResultEvent, receipt: &Receipt, trace: &Trace) {
         let Some(queue) = &receipt.reply_to else { return };
         let message = Message {
             exchange: "",
             routing_key: queue.as_str(),
             body: &event.body,
-            properties: properties.clone(),
+            properties: result::properties(id, &receipt.correlation_id, trace, SystemTime::now()),
         };
         match timeout(REPLY_LIMIT, self.reply(message)).await {
             Ok(Some(routed)) => {

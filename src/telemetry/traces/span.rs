@@ -62,11 +62,11 @@ impl Span {
         if let Some(code) = code {
             open.set("otp.code_result", code);
         }
-        match status {
-            _ if code == Some(codes::ACCEPTED) => {}
-            // What HTTP calls no error, and eSMS or this program does.
-            Some(200) | None => open.fail(class.name().as_str()),
-            Some(status) => open.fail(status.to_string()),
+        match (code, status) {
+            (Some(codes::ACCEPTED), _) => {}
+            (Some(_), _) => open.fail("code_result"),
+            (None, Some(200) | None) => open.fail(class.name().as_str()),
+            (None, Some(status)) => open.fail(status.to_string()),
         }
         open.context.span().end();
     }
