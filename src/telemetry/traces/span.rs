@@ -2,6 +2,7 @@
 //! told from.
 
 use std::borrow::Cow;
+use std::sync::Arc;
 
 use opentelemetry::trace::{SpanKind, Status, TraceContextExt as _, Tracer as _};
 use opentelemetry::{Context, KeyValue, Value};
@@ -15,10 +16,11 @@ use crate::send::classify::Class;
 use crate::send::codes;
 
 /// A span under way, or nothing while tracing is off. It ends when it is told to, else with its last copy.
+// One pointer, since every delivery carries it, traced or not.
 #[derive(Clone, Debug, Default)]
-pub struct Span(Option<Open>);
+pub struct Span(Option<Arc<Open>>);
 
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 struct Open {
     tracer: SdkTracer,
     context: Context,
@@ -34,7 +36,7 @@ impl Span {
     ) -> Self {
         let span = tracer.span_builder(name).with_kind(kind).with_attributes(attributes);
         let context = Context::new().with_span(span.start_with_context(tracer, parent));
-        Self(Some(Open { tracer: tracer.clone(), context }))
+        Self(Some(Arc::new(Open { tracer: tracer.clone(), context })))
     }
 
     /// Of a call of eSMS for this delivery, its `number`-th.
