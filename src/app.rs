@@ -18,6 +18,7 @@ use crate::send::esms::{BuildError, Esms};
 use crate::send::{Sender, balance};
 use crate::telemetry::http::{self, Health};
 use crate::telemetry::metrics::Metrics;
+use crate::telemetry::traces::{self, Traces};
 use crate::worker::answers::Answers;
 use crate::worker::{Parts, Worker};
 
@@ -36,6 +37,9 @@ pub enum RunError {
     /// eSMS cannot be called.
     #[error(transparent)]
     Esms(#[from] BuildError),
+    /// Traces are wanted and cannot be exported.
+    #[error(transparent)]
+    Traces(#[from] traces::StartError),
     /// The broker's objects differ from what is needed.
     #[error("{0}\nDelete what differs, or run with OTP_TOPOLOGY=check or skip if it is meant to be so.")]
     Topology(#[from] TopologyError),
@@ -49,7 +53,7 @@ impl RunError {
     /// before this.
     pub const fn exit_code(&self) -> u8 {
         match self {
-            RunError::Metrics(_) | RunError::Http(..) | RunError::Esms(_) => 1,
+            RunError::Metrics(_) | RunError::Http(..) | RunError::Esms(_) | RunError::Traces(_) => 1,
             RunError::Topology(_) => 3,
             RunError::Unfinished(_) => 4,
         }
@@ -66,6 +70,7 @@ pub async fn run(config: Config, stop: CancellationToken, abort: CancellationTok
     let health = Arc::new(Health::new(Arc::clone(&metrics)));
     let listener = http::listen(config.http_addr).await.map_err(|error| RunError::Http(config.http_addr, error))?;
     let esms = Esms::new(&config.esms, config.concurrency)?;
+    let traces = Traces::start(&config.traces)?;
     warn_of_plain_http(&config);
 
     let services = Services::default();
@@ -88,6 +93,7 @@ pub async fn run(config: Config, stop: CancellationToken, abort: CancellationTok
         ),
         answers: Answers::new(results, replies, &config.broker, Arc::clone(&metrics)),
         metrics: Arc::clone(&metrics),
+        traces: traces.clone(),
     };
     let (broker, prefetch, grace) = (config.broker.clone(), config.concurrency, config.shutdown_grace);
     let worker = Arc::new(Worker::new(parts, config, stop.clone(), abort.clone()));
@@ -110,6 +116,7 @@ pub async fn run(config: Config, stop: CancellationToken, abort: CancellationTok
         unfinished => Err(RunError::Unfinished(unfinished)),
     });
     abort.cancel();
+    services.spawn(traces.end());
     services.end().await;
     ended
 }

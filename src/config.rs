@@ -7,10 +7,12 @@ mod broker;
 mod ledger;
 mod reader;
 pub mod settings;
+mod traces;
 
 pub use broker::{BrokerConfig, TopologyMode};
 pub use ledger::{LedgerConfig, OnLedgerError, StoreConfig};
 pub use reader::{ConfigError, Mistake, Source};
+pub use traces::TracesConfig;
 
 use std::collections::BTreeSet;
 use std::io::IsTerminal;
@@ -50,6 +52,8 @@ pub struct Config {
     pub http_addr: SocketAddr,
     /// How log lines look.
     pub log: LogConfig,
+    /// Where traces go.
+    pub traces: TracesConfig,
 }
 
 /// What follows an attempt that may have reached eSMS and got no usable answer.
@@ -100,6 +104,8 @@ pub struct EsmsConfig {
     pub timeout: Duration,
     /// The time between two questions for the account's balance, if it is asked for.
     pub balance_interval: Option<Duration>,
+    /// Whether a call carries the trace context.
+    pub traced: bool,
 }
 
 /// How log lines look.
@@ -142,6 +148,7 @@ impl Config {
             shutdown_grace: reader.duration(&settings::OTP_SHUTDOWN_GRACE, Duration::from_millis(1)),
             http_addr: http_addr(&mut reader),
             log: LogConfig::from_reader(&mut reader),
+            traces: TracesConfig::from_reader(&mut reader),
         };
         if config.ledger.ttl < config.job_ttl + config.esms.timeout + LEASE_MARGIN {
             reader.mistake(
@@ -249,6 +256,7 @@ impl EsmsConfig {
             connect_timeout: reader.duration(&settings::ESMS_CONNECT_TIMEOUT, Duration::from_millis(1)),
             timeout: reader.duration(&settings::ESMS_TIMEOUT, Duration::from_millis(1)),
             balance_interval: balance_interval(reader),
+            traced: traced(reader),
         };
         if config.connect_timeout > config.timeout {
             reader.mistake(
@@ -277,13 +285,7 @@ fn balance_interval(reader: &mut Reader<'_>) -> Option<Duration> {
 fn esms_url(reader: &mut Reader<'_>) -> Url {
     let setting = &settings::ESMS_URL;
     let text = reader.text(setting);
-    let url = Url::parse(text.trim()).ok().filter(|url| {
-        matches!(url.scheme(), "https" | "http")
-            && url.has_host()
-            && url.username().is_empty()
-            && url.password().is_none()
-    });
-    match (url, setting.default.and_then(|d| Url::parse(d).ok())) {
+    match (http_url(&text), setting.default.and_then(|d| Url::parse(d).ok())) {
         (Some(url), _) => url,
         (None, Some(default)) => {
             reader
@@ -292,6 +294,24 @@ fn esms_url(reader: &mut Reader<'_>) -> Url {
         }
         (None, None) => unreachable!("the default address parses"),
     }
+}
+
+/// An address to call, which has no credentials in it.
+fn http_url(text: &str) -> Option<Url> {
+    Url::parse(text.trim()).ok().filter(|url| {
+        matches!(url.scheme(), "https" | "http")
+            && url.has_host()
+            && url.username().is_empty()
+            && url.password().is_none()
+    })
+}
+
+fn traced(reader: &mut Reader<'_>) -> bool {
+    reader
+        .parsed(&settings::OTP_TRACE_PROPAGATE_TO_ESMS, |text| {
+            text.parse::<bool>().map_err(|_| "must be true or false".to_owned())
+        })
+        .unwrap_or(false)
 }
 
 impl LogConfig {

@@ -104,7 +104,7 @@ impl Ending {
         let body = serde_json::to_vec(&wire).unwrap_or_default();
         // Without room to grow: the ledger may keep it for a day.
         let body = Bytes::from(body.into_boxed_slice());
-        ResultEvent { outcome: self.outcome, may_be_duplicate: self.may_be_duplicate, body }
+        ResultEvent { outcome: self.outcome, attempts: self.attempts, may_be_duplicate: self.may_be_duplicate, body }
     }
 }
 
@@ -134,25 +134,28 @@ struct Wire<'a> {
 pub struct ResultEvent {
     /// The outcome, which is in the routing key too.
     pub outcome: Outcome,
+    /// The `Attempts` that the event says.
+    pub attempts: u32,
     /// Whether the event says `MayBeDuplicate`.
     pub may_be_duplicate: bool,
     /// The JSON.
     pub body: Bytes,
 }
 
-/// The parts of a body that its routing depends on.
+/// The parts of a body that are told outside of it too.
 #[derive(Deserialize)]
 #[serde(rename_all = "PascalCase")]
 struct Summary {
     outcome: Outcome,
+    attempts: u32,
     may_be_duplicate: bool,
 }
 
 impl ResultEvent {
     /// The event whose body this is, if it is one's.
     pub fn read(body: Bytes) -> Option<Self> {
-        let Summary { outcome, may_be_duplicate } = serde_json::from_slice(&body).ok()?;
-        Some(Self { outcome, may_be_duplicate, body })
+        let Summary { outcome, attempts, may_be_duplicate } = serde_json::from_slice(&body).ok()?;
+        Some(Self { outcome, attempts, may_be_duplicate, body })
     }
 
     /// `otp.<outcome>`.

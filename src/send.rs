@@ -28,6 +28,7 @@ use crate::ledger::Marked;
 use crate::phone::Phone;
 use crate::result::{Answer, Ending, Outcome};
 use crate::telemetry::metrics::Metrics;
+use crate::telemetry::traces::Span;
 use circuit::{Circuit, Pass};
 use classify::{Class, ClassName, classify};
 use esms::Esms;
@@ -53,6 +54,8 @@ pub struct Errand<'a> {
     pub request: &'a OtpRequest,
     /// From here on it is not sent.
     pub deadline: Instant,
+    /// What its calls are traced under.
+    pub span: &'a Span,
 }
 
 /// Who holds a job: what can end its attempts from outside, between two of them and never during one,
@@ -140,7 +143,7 @@ impl Sender {
             }
             // Counted from the first attempt: waiting before it uses nothing up.
             let give_up_at = *give_up_at.get_or_insert_with(|| Instant::now() + self.retry.max_elapsed);
-            let class = self.attempt(&errand, body.clone()).await;
+            let class = self.attempt(&errand, body.clone(), progress.attempts).await;
             turn.report(class.name() == ClassName::Answered);
             self.log_failure(&errand, &class, progress.attempts);
             let limits = Limits { deadline: errand.deadline, give_up_at, on_ambiguous: self.retry.on_ambiguous };
@@ -208,11 +211,13 @@ impl Sender {
         }
     }
 
-    /// One call, measured; its class, with eSMS's words masked.
-    async fn attempt(&self, errand: &Errand<'_>, body: Bytes) -> Class {
-        let began = Instant::now();
-        let seen = self.esms.attempt(body).await;
+    /// One call, measured and traced; its class, with eSMS's words masked.
+    async fn attempt(&self, errand: &Errand<'_>, body: Bytes, number: u32) -> Class {
+        let (began, span) = (Instant::now(), errand.span.call(self.esms.url(), number));
+        let seen = self.esms.attempt(body, &span).await;
+        let status = seen.status();
         let mut class = classify(seen, &self.retry.codes, SystemTime::now());
+        span.called(status, &class);
         self.metrics.attempt(class.name(), began.elapsed());
         if let Class::Answered(answer) | Class::AnsweredTryLater(answer) = &mut class {
             self.metrics.code_result(&answer.code);

@@ -26,6 +26,7 @@ use crate::ledger::{Fingerprint, Ledger};
 use crate::result::{Ending, Outcome, ResultEvent};
 use crate::send::Sender;
 use crate::telemetry::metrics::{Found, Metrics};
+use crate::telemetry::traces::{Span, Traces};
 use answers::Answers;
 use dead_letter::{Death, Original};
 use in_flight::{Entered, InFlight};
@@ -41,6 +42,8 @@ pub struct Parts {
     pub answers: Answers,
     /// Counts.
     pub metrics: Arc<Metrics>,
+    /// Traces.
+    pub traces: Traces,
 }
 
 /// Works deliveries.
@@ -72,6 +75,8 @@ struct Job {
     /// Why the broker gave it up, for a delivery that came from the queue of dropped jobs.
     death: Option<Death>,
     original: Original,
+    /// The span of the delivery that is worked.
+    span: Span,
 }
 
 /// How a job stopped being worked.
@@ -92,7 +97,8 @@ impl Taker for Worker {
             let age = envelope.made.and_then(|made| arrival.wall.duration_since(made).ok());
             age.inspect(|age| self.parts.metrics.delivered_after(*age));
         }
-        let receipt = Receipt::new(delivery.acker, origin, delivery.redelivered, &envelope, arrival);
+        let span = self.parts.traces.delivery(self.queue(origin), &envelope.id, &envelope.trace);
+        let receipt = Receipt::new(delivery.acker, origin, delivery.redelivered, &envelope, arrival, span.clone());
         let death = (origin == Origin::Dropped).then(|| Death::read(&delivery.properties));
         let original = Original { body: delivery.data, properties: delivery.properties };
         match self.decode(&envelope, &original) {
@@ -112,6 +118,7 @@ impl Taker for Worker {
                     was_elsewhere: AtomicBool::new(false),
                     death,
                     original,
+                    span,
                 };
                 match &job.death {
                     Some(Death::Other(why)) => self.spawn_burial(why.clone(), job, receipt),
@@ -149,6 +156,13 @@ impl Worker {
     /// Deliveries that are being dealt with, or were when `abort` was cancelled.
     pub fn unfinished(&self) -> usize {
         self.unfinished.load(Ordering::Relaxed)
+    }
+
+    fn queue(&self, origin: Origin) -> &str {
+        match origin {
+            Origin::Jobs => &self.config.broker.queue,
+            Origin::Dropped => &self.config.broker.dropped,
+        }
     }
 
     fn decode(&self, envelope: &Envelope, original: &Original) -> Result<OtpRequest, String> {

@@ -16,7 +16,7 @@ pub enum Group {
     Esms,
     /// What is remembered of the jobs done.
     Ledger,
-    /// Metrics, health and logs.
+    /// Metrics, health, logs and traces.
     Operations,
 }
 
@@ -145,6 +145,10 @@ settings! {
         "json or pretty, to standard error (default: pretty on a terminal, else json)";
     RUST_LOG = "RUST_LOG", "log", "FILTER", Some("info"), Operations,
         "Log level, or a filter such as info,esms_otp_worker=debug";
+    OTEL_EXPORTER_OTLP_ENDPOINT = "OTEL_EXPORTER_OTLP_ENDPOINT", "otlp-endpoint", "URL", None, Operations,
+        "Collector to export traces to over OTLP/HTTP, such as http://collector:4318 (default: no traces)";
+    OTP_TRACE_PROPAGATE_TO_ESMS = "OTP_TRACE_PROPAGATE_TO_ESMS", "trace-propagate-to-esms", "BOOL", Some("false"), Operations,
+        "true puts the header traceparent on the calls of eSMS, a third party, while traces are exported";
 }
 
 /// Adds the settings of `groups` to a command, as flags.

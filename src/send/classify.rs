@@ -27,6 +27,16 @@ pub enum Seen {
     NoReply(String),
 }
 
+impl Seen {
+    /// The HTTP status, if a whole reply came.
+    pub const fn status(&self) -> Option<u16> {
+        match self {
+            Seen::Reply { status, .. } => Some(*status),
+            Seen::NotConnected(_) | Seen::NoReply(_) => None,
+        }
+    }
+}
+
 /// What an attempt means.
 #[derive(Clone, Debug)]
 pub enum Class {

@@ -12,6 +12,7 @@ use serde::Serialize;
 use crate::config::EsmsConfig;
 use crate::job::OtpRequest;
 use crate::send::classify::Seen;
+use crate::telemetry::traces::Span;
 use crate::tls;
 
 /// The most of an answer that is read, in bytes. eSMS's are a few hundred; a longer one is no
@@ -29,6 +30,7 @@ pub struct Esms {
     pub(super) url: Url,
     pub(super) api_key: SecretString,
     pub(super) secret_key: SecretString,
+    traced: bool,
 }
 
 /// Why no client can be made.
@@ -80,6 +82,7 @@ impl Esms {
             url: config.url.clone(),
             api_key: config.api_key.clone(),
             secret_key: config.secret_key.clone(),
+            traced: config.traced,
         })
     }
 
@@ -105,10 +108,18 @@ impl Esms {
         })
     }
 
-    /// Makes one call. It ends within `ESMS_TIMEOUT`.
-    pub async fn attempt(&self, body: Bytes) -> Seen {
-        let sent = self.client.post(self.url.clone()).header(CONTENT_TYPE, "application/json").body(body).send().await;
-        match sent {
+    /// The endpoint.
+    pub const fn url(&self) -> &Url {
+        &self.url
+    }
+
+    /// Makes one call, which `span` is of. It ends within `ESMS_TIMEOUT`.
+    pub async fn attempt(&self, body: Bytes, span: &Span) -> Seen {
+        let mut call = self.client.post(self.url.clone()).header(CONTENT_TYPE, "application/json").body(body);
+        if let Some(traceparent) = span.traceparent().filter(|_| self.traced) {
+            call = call.header("traceparent", traceparent);
+        }
+        match call.send().await {
             Ok(response) => read(response).await,
             Err(error) if error.is_connect() => Seen::NotConnected(describe(error)),
             Err(error) => Seen::NoReply(describe(error)),

@@ -13,6 +13,7 @@ use crate::backoff::Policy;
 use crate::broker::publisher::{Message, PublishError, Publisher, Routed};
 use crate::config::BrokerConfig;
 use crate::crash::{self, Point};
+use crate::job::Trace;
 use crate::result::{self, ResultEvent};
 use crate::telemetry::metrics::{Metrics, Published};
 
@@ -48,7 +49,13 @@ impl Answers {
 
     /// Publishes the result of `id` to all who want it, and then acknowledges the delivery.
     pub async fn answer(&self, id: &str, event: &ResultEvent, receipt: &Receipt) {
-        tokio::join!(self.publish_result(id, event, receipt), self.publish_reply(id, event, receipt));
+        receipt.span.answered(event);
+        let span = receipt.span.publish(&self.exchange, id, event);
+        let trace = span.context_or(&receipt.trace);
+        tokio::join!(
+            async { span.published(self.publish_result(id, event, receipt, &trace).await == Routed::ToAQueue) },
+            self.publish_reply(id, event, receipt, &trace)
+        );
         crash::point(Point::BeforeAcknowledge);
         if receipt.acknowledge().await {
             self.metrics.acknowledged(event.outcome, receipt.delivered.elapsed());
@@ -61,15 +68,16 @@ impl Answers {
     }
 
     /// Publishes a result until it is confirmed.
-    async fn publish_result(&self, id: &str, event: &ResultEvent, receipt: &Receipt) {
+    async fn publish_result(&self, id: &str, event: &ResultEvent, receipt: &Receipt, trace: &Trace) -> Routed {
         let routing_key = event.routing_key();
         let message = Message {
             exchange: &self.exchange,
             routing_key: &routing_key,
             body: &event.body,
-            properties: result::properties(id, &receipt.correlation_id, &receipt.trace, SystemTime::now()),
+            properties: result::properties(id, &receipt.correlation_id, trace, SystemTime::now()),
         };
-        if self.publish_until_confirmed(id, message).await == Routed::Nowhere {
+        let routed = self.publish_until_confirmed(id, message).await;
+        if routed == Routed::Nowhere {
             error!(
                 job_id = id,
                 exchange = self.exchange,
@@ -77,6 +85,7 @@ impl Answers {
                 "result returned as unroutable"
             );
         }
+        routed
     }
 
     async fn publish_until_confirmed(&self, id: &str, message: Message<'_>) -> Routed {
@@ -104,13 +113,13 @@ impl Answers {
     }
 
     /// Publishes to the queue the producer waits on, if it does. Its being gone is no failure.
-    async fn publish_reply(&self, id: &str, event: &ResultEvent, receipt: &Receipt) {
+    async fn publish_reply(&self, id: &str, event: &ResultEvent, receipt: &Receipt, trace: &Trace) {
         let Some(queue) = &receipt.reply_to else { return };
         let message = Message {
             exchange: "",
             routing_key: queue.as_str(),
             body: &event.body,
-            properties: result::properties(id, &receipt.correlation_id, &receipt.trace, SystemTime::now()),
+            properties: result::properties(id, &receipt.correlation_id, trace, SystemTime::now()),
         };
         match timeout(REPLY_LIMIT, self.reply(message)).await {
             Ok(Some(routed)) => {

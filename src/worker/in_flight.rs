@@ -9,6 +9,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use crate::ledger::{Fingerprint, follows};
 use crate::send::Custody;
+use crate::telemetry::traces::Span;
 
 use super::receipt::Receipt;
 
@@ -32,6 +33,8 @@ struct Flight {
     was_elsewhere: bool,
     /// The broker gave the job up meanwhile.
     given_up: bool,
+    /// The span of the delivery that is worked.
+    span: Span,
 }
 
 impl Flight {
@@ -39,6 +42,7 @@ impl Flight {
         Self {
             fingerprint,
             delivery_count: receipt.delivery_count,
+            span: receipt.span.clone(),
             receipts: vec![receipt],
             was_elsewhere: false,
             given_up: false,
@@ -48,6 +52,7 @@ impl Flight {
     /// A producer's repeat is another message; only the same message delivered again tells where it
     /// has been.
     fn join(&mut self, receipt: Receipt) {
+        receipt.span.joins(&self.span);
         self.given_up |= receipt.given_up;
         if receipt.redelivered && !receipt.given_up {
             self.was_elsewhere |= !follows(self.delivery_count, receipt.delivery_count);

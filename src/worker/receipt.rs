@@ -9,6 +9,7 @@ use tracing::debug;
 use crate::broker::REPLY_WITHIN;
 use crate::broker::consumer::Origin;
 use crate::job::{Arrival, Envelope, Trace};
+use crate::telemetry::traces::Span;
 
 /// One delivery: where its answer goes and how it is acknowledged.
 #[derive(Debug)]
@@ -28,11 +29,20 @@ pub struct Receipt {
     pub redelivered: bool,
     /// How often the queue has taken it back, where it counts.
     pub delivery_count: Option<u64>,
+    /// Its span, which ends when it is settled.
+    pub span: Span,
 }
 
 impl Receipt {
     /// The receipt of a delivery with this envelope.
-    pub fn new(acker: Acker, origin: Origin, redelivered: bool, envelope: &Envelope, arrival: Arrival) -> Self {
+    pub fn new(
+        acker: Acker,
+        origin: Origin,
+        redelivered: bool,
+        envelope: &Envelope,
+        arrival: Arrival,
+        span: Span,
+    ) -> Self {
         Self {
             acker,
             correlation_id: envelope.correlation_id.clone(),
@@ -42,6 +52,7 @@ impl Receipt {
             given_up: origin == Origin::Dropped,
             redelivered,
             delivery_count: envelope.delivery_count,
+            span,
         }
     }
 
@@ -54,24 +65,25 @@ impl Receipt {
     /// Acknowledges it. True if the broker was told; false if the channel was gone, in which case the
     /// job comes again.
     pub async fn acknowledge(&self) -> bool {
-        settled(timeout(REPLY_WITHIN, self.acker.ack(BasicAckOptions::default())).await, "ack")
+        self.settled(timeout(REPLY_WITHIN, self.acker.ack(BasicAckOptions::default())).await, "ack")
     }
 
     /// Puts the job back on its queue.
     pub async fn give_back(&self) -> bool {
         let requeue = BasicNackOptions { requeue: true, ..Default::default() };
-        settled(timeout(REPLY_WITHIN, self.acker.nack(requeue)).await, "nack")
+        self.settled(timeout(REPLY_WITHIN, self.acker.nack(requeue)).await, "nack")
     }
-}
 
-/// `Ok(false)` from the client means that nothing was sent to the broker.
-fn settled(sent: Result<lapin::Result<bool>, tokio::time::error::Elapsed>, what: &str) -> bool {
-    match sent {
-        Ok(Ok(settled)) => settled,
-        Ok(Err(error)) => {
-            debug!(what, %error, "a delivery could not be settled; the broker delivers it again");
-            false
+    /// `Ok(false)` from the client means that nothing was sent to the broker.
+    fn settled(&self, sent: Result<lapin::Result<bool>, tokio::time::error::Elapsed>, what: &str) -> bool {
+        self.span.end();
+        match sent {
+            Ok(Ok(settled)) => settled,
+            Ok(Err(error)) => {
+                debug!(what, %error, "a delivery could not be settled; the broker delivers it again");
+                false
+            }
+            Err(_) => false,
         }
-        Err(_) => false,
     }
 }

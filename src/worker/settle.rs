@@ -119,7 +119,7 @@ impl Worker {
     }
 
     async fn send(&self, job: &Job, holding: &Holding, progress: Progress) -> Sent {
-        let errand = Errand { id: &job.id, request: &job.request, deadline: job.deadline };
+        let errand = Errand { id: &job.id, request: &job.request, deadline: job.deadline, span: &job.span };
         self.parts.sender.send(errand, progress, &Held { worker: self, job, holding }).await
     }
 

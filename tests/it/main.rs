@@ -29,3 +29,4 @@ mod stage;
 mod stopping;
 mod support_works;
 mod topology;
+mod traces;

@@ -1,4 +1,4 @@
-//! Canaries, and the places where nobody may read them: every log line, metric, result and error.
+//! Canaries, and the places where nobody may read them: every log line, metric, trace, result and error.
 
 use std::collections::BTreeSet;
 
@@ -11,6 +11,7 @@ use crate::program::run;
 use crate::stage::{LIMIT, Running, Stage, field};
 use crate::support::broker::Broker;
 use crate::support::client::{Job, Received};
+use crate::support::collector::Collector;
 use crate::support::metrics::get;
 use crate::support::proxy::Proxy;
 use crate::support::raw::{RawMessage, long_string, property, table};
@@ -200,7 +201,9 @@ fn properties(message: &Received) -> String {
 }
 
 async fn nobody_reads_a_canary(format: &str) {
-    let (stage, proxy) = stage_with_canaries(format).await;
+    let (mut stage, proxy) = stage_with_canaries(format).await;
+    let collector = Collector::start().await;
+    stage.set("OTEL_EXPORTER_OTLP_ENDPOINT", &collector.url());
     let mut running = start(&stage).await;
     let client = stage.client().await;
     let mut results = client.results(&stage.names.results, "otp.*").await;
@@ -231,6 +234,10 @@ async fn nobody_reads_a_canary(format: &str) {
         assert_silent("the log", line, &everyone);
     }
     assert_silent("the metrics", &metrics, &everyone);
+    assert!(collector.spans().len() >= 3 * faults("").len(), "every job and call was traced");
+    for export in collector.exports() {
+        assert_silent("a trace", &String::from_utf8_lossy(&export.body), &everyone);
+    }
     for result in &results {
         assert_silent("a result", &String::from_utf8_lossy(&result.body), &everyone);
         assert_silent("a result's properties", &properties(result), &everyone);

@@ -63,8 +63,9 @@ fn no_secret_is_told_with_a_mistake() {
     let told = refused(
         "run",
         &[("AMQP_URL", &address), ("ESMS_API_KEY", canary), ("ESMS_SECRET_KEY_FILE", canary)],
-        &["--ledger-url", "redis://:zQcanaryQz@redis:x"],
+        &["--ledger-url", "redis://:zQcanaryQz@redis:x", "--otlp-endpoint", "http://user:zQcanaryQz@collector"],
     );
     assert!(told.contains("AMQP_URL: ") && told.contains("ESMS_SECRET_KEY_FILE: "), "{told}");
-    assert!(told.contains("OTP_LEDGER_URL: ") && !told.contains(canary), "{told}");
+    assert!(told.contains("OTP_LEDGER_URL: ") && told.contains("OTEL_EXPORTER_OTLP_ENDPOINT: "), "{told}");
+    assert!(!told.contains(canary), "{told}");
 }

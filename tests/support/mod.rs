@@ -10,6 +10,7 @@
 
 pub(crate) mod broker;
 pub(crate) mod client;
+pub(crate) mod collector;
 pub(crate) mod kept;
 pub(crate) mod leash;
 pub(crate) mod metrics;

@@ -33,6 +33,7 @@ const DEFAULTS: &[(&str, &str)] = &[
     ("ESMS_BALANCE_INTERVAL", "0s"),
     ("HTTP_ADDR", "0.0.0.0:9090"),
     ("RUST_LOG", "info"),
+    ("OTP_TRACE_PROPAGATE_TO_ESMS", "false"),
 ];
 
 /// Settings that mean something by their absence.
@@ -48,6 +49,7 @@ const WITHOUT_DEFAULT: &[&str] = &[
     "OTP_LEDGER_ON_ERROR",
     "OTP_RATE_LIMIT",
     "LOG_FORMAT",
+    "OTEL_EXPORTER_OTLP_ENDPOINT",
 ];
 
 fn is_the_default(config: &Config) {
@@ -70,6 +72,7 @@ fn is_the_default(config: &Config) {
     assert!(matches!(config.ledger.store, StoreConfig::Memory) && config.ledger.on_error == OnLedgerError::Send);
     assert_eq!(config.http_addr, "0.0.0.0:9090".parse().unwrap());
     assert_eq!(config.log.filter, "info");
+    assert!(config.traces.endpoint.is_none() && !esms.traced);
 }
 
 #[test]
@@ -145,6 +148,8 @@ fn every_setting_can_be_changed() {
         ("HTTP_ADDR", "[::1]:0"),
         ("LOG_FORMAT", "pretty"),
         ("RUST_LOG", "info,esms_otp_worker=debug"),
+        ("OTEL_EXPORTER_OTLP_ENDPOINT", " https://collector:4318/otlp "),
+        ("OTP_TRACE_PROPAGATE_TO_ESMS", "true"),
     ])
     .unwrap();
     let uri = &config.broker.uri;
@@ -162,6 +167,8 @@ fn every_setting_can_be_changed() {
     assert_eq!((config.esms.connect_timeout, config.esms.timeout), (MS(250), S(2)));
     assert_eq!((config.http_addr, config.log.format), ("[::1]:0".parse().unwrap(), LogFormat::Pretty));
     assert_eq!(config.log.filter, "info,esms_otp_worker=debug");
+    assert_eq!(config.traces.endpoint.unwrap().as_str(), "https://collector:4318/otlp");
+    assert!(config.esms.traced);
 }
 
 #[test]

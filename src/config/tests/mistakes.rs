@@ -52,6 +52,18 @@ const WRONG: &[(&str, &[&str])] = &[
     ("LOG_FORMAT", &["text", "JSON"]),
     ("RUST_LOG", &["info,=", "esms_otp_worker=loud"]),
     (
+        "OTEL_EXPORTER_OTLP_ENDPOINT",
+        &[
+            "collector:4318",
+            "localhost",
+            "grpc://collector:4317",
+            "http://",
+            "https://user:pw@collector:4318",
+            "/v1/traces",
+        ],
+    ),
+    ("OTP_TRACE_PROPAGATE_TO_ESMS", &["yes", "1", "TRUE"]),
+    (
         "AMQP_URL",
         &[
             "localhost",

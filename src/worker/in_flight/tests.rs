@@ -2,6 +2,7 @@ use super::*;
 use crate::broker::consumer::Origin;
 use crate::job::{Arrival, Envelope, decode};
 use crate::ledger::Fingerprints;
+use crate::telemetry::traces::Span;
 use lapin::BasicProperties;
 use lapin::message::Delivery;
 use lapin::types::{AMQPValue, FieldTable};
@@ -22,7 +23,7 @@ fn delivery_from(origin: Origin, redelivered: bool, count: Option<i64>) -> Recei
     let arrival = Arrival::now();
     let envelope = Envelope::read(&properties, arrival, Duration::from_secs(1));
     let acker = Delivery::mock(1, "".into(), "otp.jobs".into(), redelivered, Vec::new()).acker.clone();
-    Receipt::new(acker, origin, redelivered, &envelope, arrival)
+    Receipt::new(acker, origin, redelivered, &envelope, arrival, Span::default())
 }
 
 fn first() -> Receipt {

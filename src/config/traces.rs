@@ -1,0 +1,29 @@
+//! Where traces go.
+
+use reqwest::Url;
+
+use super::reader::Reader;
+use super::{http_url, settings};
+
+/// Where traces go.
+#[derive(Clone, Debug)]
+pub struct TracesConfig {
+    /// The collector, as OTLP's endpoint of all signals; without it there are no traces.
+    pub endpoint: Option<Url>,
+}
+
+impl TracesConfig {
+    pub(super) fn from_reader(reader: &mut Reader<'_>) -> Self {
+        let setting = &settings::OTEL_EXPORTER_OTLP_ENDPOINT;
+        let given = reader.given(setting);
+        let endpoint = given.as_deref().and_then(http_url);
+        if given.is_some() && endpoint.is_none() {
+            // The value is not repeated: it may hold the credentials that must not be in it.
+            reader.mistake(
+                setting,
+                "must be an http:// or https:// address without credentials in it, such as http://collector:4318",
+            );
+        }
+        Self { endpoint }
+    }
+}
