@@ -21,6 +21,7 @@ mod pace;
 mod program;
 mod readme;
 mod results;
+mod rolling;
 mod sandbox;
 mod secrecy;
 mod sending;
