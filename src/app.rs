@@ -3,7 +3,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use secrecy::ExposeSecret;
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -85,12 +84,7 @@ pub async fn run(config: Config, stop: CancellationToken, abort: CancellationTok
     }
     let parts = Parts {
         sender: Sender::new(esms, config.pace, config.retry.clone(), Arc::clone(&metrics)),
-        ledger: Ledger::new(
-            &config.ledger,
-            config.esms.timeout,
-            config.esms.secret_key.expose_secret(),
-            Arc::clone(&metrics),
-        ),
+        ledger: Ledger::new(&config, Arc::clone(&metrics)),
         answers: Answers::new(results, replies, &config.broker, Arc::clone(&metrics)),
         metrics: Arc::clone(&metrics),
         traces: traces.clone(),

@@ -13,12 +13,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
+use secrecy::ExposeSecret;
 use tokio::time::sleep;
 use tracing::{debug, info, warn};
 use uuid::Uuid;
 
 use crate::backoff::Policy;
-use crate::config::{LedgerConfig, OnLedgerError, StoreConfig};
+use crate::config::{Config, OnAmbiguous, OnLedgerError, StoreConfig};
 use crate::job::OtpRequest;
 use crate::result::ResultEvent;
 use crate::send::retry::Progress;
@@ -123,6 +124,7 @@ pub struct Ledger {
     /// Whether the store is another process's, and so outlives this one.
     outlives: bool,
     on_error: OnLedgerError,
+    on_ambiguous: OnAmbiguous,
     /// The endings that could not be written to the store, for as long as this process lives.
     unwritten: Memory,
     fingerprints: Fingerprints,
@@ -133,21 +135,22 @@ pub struct Ledger {
 }
 
 impl Ledger {
-    /// The ledger of these settings. `attempt` is the limit on one attempt; fingerprints are made with
-    /// `secret`.
-    pub fn new(config: &LedgerConfig, attempt: Duration, secret: &str, metrics: Arc<Metrics>) -> Self {
-        let (store, outlives): (Box<dyn Store>, bool) = match &config.store {
-            StoreConfig::Memory => (Box::new(Memory::new(config.ttl)), false),
+    /// The ledger of these settings.
+    pub fn new(config: &Config, metrics: Arc<Metrics>) -> Self {
+        let ttl = config.ledger.ttl;
+        let (store, outlives): (Box<dyn Store>, bool) = match &config.ledger.store {
+            StoreConfig::Memory => (Box::new(Memory::new(ttl)), false),
             StoreConfig::Redis(address) => {
-                (Box::new(Redis::new(address.clone(), attempt + LEASE_MARGIN, config.ttl)), true)
+                (Box::new(Redis::new(address.clone(), config.esms.timeout + LEASE_MARGIN, ttl)), true)
             }
         };
         Self {
             store,
             outlives,
-            on_error: config.on_error,
-            unwritten: Memory::new(config.ttl),
-            fingerprints: Fingerprints::new(secret),
+            on_error: config.ledger.on_error,
+            on_ambiguous: config.retry.on_ambiguous,
+            unwritten: Memory::new(ttl),
+            fingerprints: Fingerprints::new(config.esms.secret_key.expose_secret()),
             process: Uuid::new_v4(),
             holdings: AtomicU64::default(),
             reachable: AtomicBool::new(true),
@@ -194,7 +197,7 @@ impl Ledger {
 
     fn met(&self, claim: Claim, job: Job<'_>, holding: Holding) -> Claimed {
         let seen = self.sees_every_attempt();
-        let (is_all, mut progress) = match claim {
+        let (is_all, progress) = match claim {
             Claim::Done(event) => return Claimed::Done(event),
             Claim::Elsewhere(_) => return Claimed::Elsewhere,
             Claim::AnotherJob => return Claimed::AnotherJob,
@@ -210,9 +213,10 @@ impl Ledger {
         if is_all {
             return Claimed::Ours(holding, progress);
         }
-        // Beside the attempt that is known of there may be one that is not.
-        progress.may_be_duplicate |= !seen && progress.attempts > 0;
-        Claimed::Ours(holding, progress.after_an_unseen_attempt())
+        // What is marked is one attempt. What nobody sees may be any number.
+        let progress =
+            if seen { progress.after_an_unseen_attempt() } else { progress.after_unseen_work(self.on_ambiguous) };
+        Claimed::Ours(holding, progress)
     }
 
     /// Marks an attempt as under way, before its first byte; `begun` counts it. The lease is renewed.

@@ -174,10 +174,15 @@ impl Sender {
         }
         match holder.custody() {
             Custody::Ours => {}
-            Custody::OursAfterAnother => progress = progress.after_an_unseen_attempt(),
+            Custody::OursAfterAnother => progress = progress.after_unseen_work(self.retry.on_ambiguous),
+            // Whoever has it next may know nothing of it, and a second OTP must not go unsaid.
+            Custody::Lost if progress.may_be_duplicate && !holder.is_remembered() => {
+                let ending = progress.end_unsettled(Outcome::Unknown, "the broker took the job back");
+                return ControlFlow::Break(Sent::Ended(ending));
+            }
             Custody::Lost => return ControlFlow::Break(Sent::LeftToAnother(progress)),
             Custody::GivenUp => {
-                let progress = progress.after_an_unseen_attempt();
+                let progress = progress.after_unseen_work(self.retry.on_ambiguous);
                 let ending = progress.end_unsettled(Outcome::Expired, "the broker gave the job up");
                 return ControlFlow::Break(Sent::Ended(ending));
             }

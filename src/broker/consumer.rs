@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use futures_util::StreamExt as _;
 use lapin::message::Delivery;
-use lapin::options::{BasicCancelOptions, BasicConsumeOptions, BasicNackOptions, BasicQosOptions};
+use lapin::options::{BasicCancelOptions, BasicConsumeOptions, BasicQosOptions};
 use lapin::types::FieldTable;
 use lapin::{Channel, Connection, Consumer};
 use tokio::time::{Instant, sleep, timeout};
@@ -160,8 +160,10 @@ impl<T: Taker> ConsumerLoop<T> {
             taken = true;
         }
         self.health.set_consuming(false);
-        for consumer in [&mut jobs, &mut dropped] {
-            stop_consuming(&channel, consumer).await;
+        for (consumer, origin) in [(&mut jobs, Origin::Jobs), (&mut dropped, Origin::Dropped)] {
+            for delivery in stop_consuming(&channel, consumer).await {
+                self.taker.take(delivery, origin);
+            }
         }
         // The channel stays open until every job is settled, or the acknowledgements would be lost.
         self.taker.finished().await;
@@ -195,15 +197,17 @@ fn delivery(next: Option<lapin::Result<Delivery>>) -> Result<Delivery, Ended> {
     Ok(next.ok_or(Ended::Cancelled)??)
 }
 
-/// Ends a consumer and gives back the deliveries that had come but were not looked at.
-async fn stop_consuming(channel: &Channel, consumer: &mut Consumer) {
+/// Ends a consumer; the deliveries that had come but were not looked at. Their taker knows that it is
+/// told to stop, and how they are given back.
+async fn stop_consuming(channel: &Channel, consumer: &mut Consumer) -> Vec<Delivery> {
+    let mut left = Vec::new();
     let cancel = channel.basic_cancel(consumer.tag(), BasicCancelOptions::default());
     if !matches!(timeout(REPLY_WITHIN, cancel).await, Ok(Ok(()))) {
         // The connection is gone, and the broker has put everything back itself.
-        return;
+        return left;
     }
     while let Ok(Some(Ok(delivery))) = timeout(REPLY_WITHIN, consumer.next()).await {
-        let requeue = BasicNackOptions { requeue: true, ..Default::default() };
-        let _ = timeout(REPLY_WITHIN, delivery.nack(requeue)).await;
+        left.push(delivery);
     }
+    left
 }

@@ -31,6 +31,13 @@ impl Progress {
         Self { ambiguous: true, trouble: Some("a worker that had this job before may have sent it".into()), ..self }
     }
 
+    /// Of a job that another worker had, which may have made any number of attempts unseen.
+    pub fn after_unseen_work(mut self, then: OnAmbiguous) -> Self {
+        // One that resends may have sent two; one that gives up makes no second after a first.
+        self.may_be_duplicate |= then == OnAmbiguous::Resend;
+        self.after_an_unseen_attempt()
+    }
+
     /// An attempt begins. From here an earlier ambiguity can mean two OTPs.
     pub fn begin_attempt(&mut self) {
         self.attempts += 1;

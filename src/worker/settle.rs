@@ -29,7 +29,10 @@ impl Worker {
     pub(super) async fn settle(&self, job: &Job) -> Settled {
         let (mut polls, mut counted) = (Policy::POLL.waits(), false);
         loop {
-            let Some(place) = self.place(job).await else { return Settled::GoesBack };
+            let Some(place) = self.place(job).await else {
+                self.leave_unstarted(job).await;
+                return Settled::GoesBack;
+            };
             let Some(met) = self.claim(job).await else { return Settled::GoesBack };
             if !std::mem::replace(&mut counted, true) {
                 self.count_redelivery(job, &met);
@@ -74,10 +77,22 @@ impl Worker {
             () = self.stopping.cancelled() => {}
         }
         // The question may have been asked: without an answer the next worker would wait for the lease.
+        self.release_what_comes(job, claim).await;
+        None
+    }
+
+    /// Writes down that nothing was done with a job: the next worker could not tell, for it sees only
+    /// that the broker had delivered it before.
+    async fn leave_unstarted(&self, job: &Job) {
+        if job.death.is_none() && !job.was_elsewhere.load(Ordering::Relaxed) {
+            self.release_what_comes(job, self.parts.ledger.claim(self.ledgers(job))).await;
+        }
+    }
+
+    async fn release_what_comes(&self, job: &Job, claim: impl Future<Output = Claimed>) {
         if let Ok(Claimed::Ours(holding, progress)) = timeout(LAST_ANSWER, claim).await {
             self.parts.ledger.release(self.ledgers(job), &holding, &progress).await;
         }
-        None
     }
 
     fn count_redelivery(&self, job: &Job, met: &Claimed) {

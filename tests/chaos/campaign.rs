@@ -54,6 +54,8 @@ struct Cast {
     peace: CancellationToken,
     /// From its cancelling on nobody acts any more.
     end: CancellationToken,
+    /// From its cancelling on no result is listened to any more.
+    heard_out: CancellationToken,
     seats: JoinSet<Result<Vec<String>, Failed>>,
     breakers: JoinSet<()>,
 }
@@ -70,6 +72,7 @@ pub(crate) async fn run(settings: Settings, broker: Arc<Broker>) -> Result<(Arc<
     let settled = step("peace: every job settled", async { Ok(cast.settle().await) }).await?;
     let settling = began.elapsed();
     let mut disorder = step("workers stopped", cast.leave()).await?;
+    step("what they said last, heard", async { Ok(cast.hear_out().await) }).await?;
     let evidence = Evidence::gather(&stage).await?;
     disorder.extend(evidence.logs.bad.iter().cloned());
     let mut finding = cast.find(evidence);
@@ -90,6 +93,7 @@ impl Cast {
             heard: Arc::default(),
             peace: CancellationToken::new(),
             end: CancellationToken::new(),
+            heard_out: CancellationToken::new(),
             seats: JoinSet::new(),
             breakers: JoinSet::new(),
         }
@@ -103,7 +107,7 @@ impl Cast {
         }
         let url = self.stage.broker.url();
         found(START_LIMIT, async || listener::bind(&url).await.ok()).await.ok_or("no worker declared its objects")?;
-        tokio::spawn(listener::listen(url, Arc::clone(&self.heard), self.end.clone()));
+        tokio::spawn(listener::listen(url, Arc::clone(&self.heard), self.heard_out.clone()));
         Ok(())
     }
 
@@ -153,6 +157,12 @@ impl Cast {
             amiss.extend(left??);
         }
         Ok(amiss)
+    }
+
+    /// A worker that stops publishes what it still has.
+    async fn hear_out(&self) {
+        found(SETTLE_LIMIT, async || (self.stage.broker.messages(listener::QUEUE).await == 0).then_some(())).await;
+        self.heard_out.cancel();
     }
 
     fn jobs(&self) -> impl Iterator<Item = (Job, Vec<Try>)> {
