@@ -70,14 +70,13 @@ impl Settings {
     /// What the environment says.
     pub(crate) fn from_env() -> Result<Self, Failed> {
         let on_ambiguous = setting("ON_AMBIGUOUS")?.unwrap_or(OnAmbiguous::Resend);
-        let unless_given = if on_ambiguous == OnAmbiguous::Resend { OnError::Send } else { OnError::Hold };
         let settings = Self {
             seed: setting("SEED")?.unwrap_or(20_261_123),
             jobs: setting("JOBS")?.unwrap_or(20_000),
             workers: setting("WORKERS")?.unwrap_or(3),
             ledger: setting("LEDGER")?.unwrap_or(Ledger::Redis),
             on_ambiguous,
-            on_error: setting("ON_ERROR")?.unwrap_or(unless_given),
+            on_error: setting("ON_ERROR")?.unwrap_or(OnError::Hold),
             at_most: Duration::from_secs(setting("SECONDS")?.unwrap_or(3_600)),
             backlog: 800,
             concurrency: 64,

@@ -107,6 +107,9 @@ impl Stage {
             ("OTP_ON_AMBIGUOUS", if give_up { "give-up" } else { "resend" }.to_owned()),
             ("OTP_LEDGER_ON_ERROR", if hold { "hold" } else { "send" }.to_owned()),
         ];
+        // What is known in a worker's memory alone must be published before it ends: a grace that runs out
+        // would be a kill.
+        let grace = if self.settings.ledger == Ledger::Memory { "50s" } else { "4s" };
         let fixed = [
             ("ESMS_API_KEY", API_KEY),
             ("ESMS_SECRET_KEY", SECRET_KEY),
@@ -121,7 +124,7 @@ impl Stage {
             ("OTP_RETRY_MAX_INTERVAL", "500ms"),
             ("OTP_RETRY_MAX_ELAPSED", "8s"),
             ("OTP_BREAKER_COOLDOWN", "500ms"),
-            ("OTP_SHUTDOWN_GRACE", "4s"),
+            ("OTP_SHUTDOWN_GRACE", grace),
         ];
         told.into_iter().chain(fixed.map(|(name, value)| (name, value.to_owned()))).collect()
     }
