@@ -101,7 +101,7 @@ clean_up() {
 start() {
     local name=$1
     shift
-    TMPDIR=$dir tests/demo/leash.sh run "$@" <"$dir/leash" >"$dir/$name.pid" 2>>"$dir/$name.log" 7>&- &
+    TMPDIR=$dir tests/support/leash.sh run "$@" <"$dir/leash" >"$dir/$name.pid" 2>>"$dir/$name.log" 7>&- &
 }
 
 pid_of() { head -n 1 "$dir/$1.pid"; }
