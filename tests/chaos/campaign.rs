@@ -72,7 +72,7 @@ pub(crate) async fn run(settings: Settings, broker: Arc<Broker>) -> Result<(Arc<
     let settled = step("peace: every job settled", async { Ok(cast.settle().await) }).await?;
     let settling = began.elapsed();
     let mut disorder = step("workers stopped", cast.leave()).await?;
-    step("what they said last, heard", async { Ok(cast.hear_out().await) }).await?;
+    step("what they said last, heard", cast.hear_out()).await?;
     let evidence = Evidence::gather(&stage).await?;
     disorder.extend(evidence.logs.bad.iter().cloned());
     let mut finding = cast.find(evidence);
@@ -160,9 +160,10 @@ impl Cast {
     }
 
     /// A worker that stops publishes what it still has.
-    async fn hear_out(&self) {
+    async fn hear_out(&self) -> Result<(), Failed> {
         found(SETTLE_LIMIT, async || (self.stage.broker.messages(listener::QUEUE).await == 0).then_some(())).await;
         self.heard_out.cancel();
+        Ok(())
     }
 
     fn jobs(&self) -> impl Iterator<Item = (Job, Vec<Try>)> {

@@ -30,13 +30,13 @@ async fn a_rolling_restart_under_load_loses_nothing_repeats_nothing_and_logs_no_
     let jobs = (0..JOBS).map(|n| Job::for_phone(&format!("0901{n:06}"), &format!("job-{n}")));
     let publishing = join_all(jobs.map(|job| client.publish(&stage.names.jobs, job)));
     let restarting = async {
-        for n in 0..WORKERS {
+        for worker in &mut workers {
             // Amid the load, and not before the last restart's successor has had its share.
             let so_far = stage.sandbox.accepted_total() + 100;
             let amid = stage.sandbox.wait_until(|stats| stats.accepted >= so_far.min(1_000));
             timeout(LIMIT, amid).await.expect("a load");
             let successor = stage.worker().await;
-            let mut old = std::mem::replace(&mut workers[n], successor);
+            let mut old = std::mem::replace(worker, successor);
             assert_eq!(old.stop().await, Some(0));
             assert_eq!(errors(&old), Vec::<String>::new());
         }
