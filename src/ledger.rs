@@ -125,7 +125,7 @@ pub struct Ledger {
     outlives: bool,
     on_error: OnLedgerError,
     on_ambiguous: OnAmbiguous,
-    /// The endings that could not be written to the store, for as long as this process lives.
+    /// What could not be written to the store, endings and jobs left, for as long as this process lives.
     unwritten: Memory,
     fingerprints: Fingerprints,
     process: Uuid,
@@ -282,7 +282,7 @@ impl Ledger {
         self.end(job, Some(holding.owner.as_str()), event).await
     }
 
-    /// The same for a job that another worker has, where eSMS has answered this one.
+    /// The same for a job that another worker has, where eSMS took it from this one.
     pub async fn finish_for_all(&self, job: Job<'_>, event: &ResultEvent) -> Finish {
         self.end(job, None, event).await
     }
