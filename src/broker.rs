@@ -2,8 +2,8 @@
 
 pub mod consumer;
 pub mod publisher;
+pub mod settings;
 pub mod topology;
-pub mod wire;
 
 use std::time::Duration;
 

@@ -3,16 +3,10 @@
 //! All of them are read before the first mistake is reported, so that one start shows every
 //! mistake. A message names the setting and the rule; it repeats no value that may be secret.
 
-mod broker;
-mod ledger;
-mod reader;
-pub mod settings;
-mod traces;
-
-pub use broker::{BrokerConfig, TopologyMode};
-pub use ledger::{LedgerConfig, OnLedgerError, StoreConfig};
-pub use reader::{ConfigError, Mistake, Source};
-pub use traces::TracesConfig;
+pub use crate::broker::settings::{BrokerConfig, TopologyMode};
+pub use crate::ledger::settings::{LedgerConfig, OnLedgerError, StoreConfig};
+pub use crate::settings::reader::{ConfigError, Mistake, Source};
+pub use crate::telemetry::traces::settings::TracesConfig;
 
 use std::collections::BTreeSet;
 use std::io::IsTerminal;
@@ -27,7 +21,8 @@ use tracing_subscriber::EnvFilter;
 use crate::backoff;
 use crate::ledger::LEASE_MARGIN;
 use crate::send::circuit;
-use reader::Reader;
+use crate::settings::reader::Reader;
+use crate::settings::table as settings;
 
 /// Everything `run` needs to know.
 #[derive(Clone, Debug)]
@@ -297,7 +292,7 @@ fn esms_url(reader: &mut Reader<'_>) -> Url {
 }
 
 /// An address to call, which has no credentials in it.
-fn http_url(text: &str) -> Option<Url> {
+pub(crate) fn http_url(text: &str) -> Option<Url> {
     Url::parse(text.trim()).ok().filter(|url| {
         matches!(url.scheme(), "https" | "http")
             && url.has_host()

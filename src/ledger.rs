@@ -7,6 +7,7 @@ pub mod fingerprint;
 pub mod link;
 pub mod memory;
 pub mod redis;
+pub mod settings;
 pub mod store;
 
 use std::sync::Arc;
@@ -20,9 +21,9 @@ use uuid::Uuid;
 
 use crate::backoff::Policy;
 use crate::config::{Config, OnAmbiguous, OnLedgerError, StoreConfig};
-use crate::job::OtpRequest;
-use crate::result::ResultEvent;
-use crate::send::retry::Progress;
+use crate::job::progress::Progress;
+use crate::job::request::OtpRequest;
+use crate::job::result::ResultEvent;
 use crate::telemetry::metrics::Metrics;
 pub use fingerprint::{Fingerprint, Fingerprints};
 pub use link::Address;

@@ -10,19 +10,18 @@
 //! The rule everything else follows from: **a job is acknowledged only after the broker has confirmed
 //! its result.** [`worker`] is the one file that sees every stage.
 
-pub mod app;
+pub mod amqp;
 pub mod backoff;
 pub mod broker;
-pub mod check;
+pub mod commands;
 pub mod config;
 pub mod crash;
-pub mod enqueue;
+pub mod esms;
 pub mod job;
 pub mod ledger;
-pub mod phone;
-pub mod result;
 pub mod sandbox;
 pub mod send;
+pub mod settings;
 pub mod telemetry;
 pub mod tls;
 pub mod worker;

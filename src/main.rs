@@ -5,11 +5,11 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{Arg, ArgAction, ArgGroup, ArgMatches, Command};
-use esms_otp_worker::app::{self, RunError};
-use esms_otp_worker::check;
-use esms_otp_worker::config::settings::{self, Group, Setting};
+use esms_otp_worker::commands::check;
+use esms_otp_worker::commands::run::{self as app, RunError};
+use esms_otp_worker::commands::send::{self as enqueue, Options, SendError, Source, Summary};
 use esms_otp_worker::config::{BrokerConfig, Config, ConfigError};
-use esms_otp_worker::enqueue::{self, Options, SendError, Source, Summary};
+use esms_otp_worker::settings::table::{self as settings, Group, Setting};
 use esms_otp_worker::telemetry::logs;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;

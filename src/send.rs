@@ -1,13 +1,9 @@
 //! From a job to its ending: attempts, what each means, and when to try again.
 //!
-//! Pieces that never mix: what was seen ([`esms`]), what it means ([`mod@classify`]), what follows
+//! Pieces that never mix: what was seen ([`crate::esms::client`]), what it means ([`mod@crate::esms::classify`]), what follows
 //! ([`retry`]), when to hold back ([`circuit`], [`rate`]), and, here, the loop.
 
-pub mod balance;
 pub mod circuit;
-pub mod classify;
-pub mod codes;
-pub mod esms;
 pub mod rate;
 pub mod retry;
 
@@ -23,17 +19,19 @@ use tracing::warn;
 
 use crate::backoff::Policy;
 use crate::config::{OnAmbiguous, PaceConfig, RetryConfig};
-use crate::job::OtpRequest;
+use crate::esms::classify::{Class, ClassName, classify};
+use crate::esms::client::Esms;
+use crate::esms::codes;
+use crate::job::phone::Phone;
+use crate::job::progress::Progress;
+use crate::job::request::OtpRequest;
+use crate::job::result::{Answer, Ending, Outcome};
 use crate::ledger::Marked;
-use crate::phone::Phone;
-use crate::result::{Answer, Ending, Outcome};
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::traces::Span;
 use circuit::{Circuit, Pass};
-use classify::{Class, ClassName, classify};
-use esms::Esms;
 use rate::Rate;
-use retry::{Limits, Next, Progress};
+use retry::{Limits, Next};
 
 /// Sends jobs to eSMS.
 #[derive(Debug)]

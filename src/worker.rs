@@ -21,9 +21,10 @@ use tracing::{debug, warn};
 use crate::broker::consumer::{Origin, Taker};
 use crate::config::Config;
 use crate::crash::{self, Point};
-use crate::job::{self, Arrival, Envelope, OtpRequest};
+use crate::job::envelope::{Envelope, Moment};
+use crate::job::request::{self, OtpRequest};
+use crate::job::result::{Ending, Outcome, ResultEvent};
 use crate::ledger::{Fingerprint, Ledger};
-use crate::result::{Ending, Outcome, ResultEvent};
 use crate::send::Sender;
 use crate::telemetry::metrics::{Found, Metrics};
 use crate::telemetry::traces::{Span, Traces};
@@ -64,7 +65,7 @@ struct Job {
     request: OtpRequest,
     fingerprint: Fingerprint,
     deadline: Instant,
-    delivered: Arrival,
+    delivered: Moment,
     made: Option<SystemTime>,
     redelivered: bool,
     delivery_count: Option<u64>,
@@ -91,7 +92,7 @@ enum Settled {
 
 impl Taker for Worker {
     fn take(self: &Arc<Self>, delivery: Delivery, origin: Origin) {
-        let arrival = Arrival::now();
+        let arrival = Moment::now();
         let envelope = Envelope::read(&delivery.properties, arrival, self.config.job_ttl);
         if origin == Origin::Jobs && !delivery.redelivered {
             let age = envelope.made.and_then(|made| arrival.wall.duration_since(made).ok());
@@ -170,7 +171,7 @@ impl Worker {
             return Err(problem.to_owned());
         }
         let template = self.config.esms.template_id.as_deref();
-        job::decode(&original.body, template).map_err(|error| error.to_string())
+        request::decode(&original.body, template).map_err(|error| error.to_string())
     }
 
     fn enter(self: &Arc<Self>, job: Job, receipt: Receipt) {

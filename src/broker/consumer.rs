@@ -13,7 +13,8 @@ use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
 use super::topology::{self, TopologyError};
-use super::{GOOD_SESSION, REPLY_WITHIN, close, wire};
+use super::{GOOD_SESSION, REPLY_WITHIN, close};
+use crate::amqp;
 use crate::backoff::Policy;
 use crate::config::BrokerConfig;
 use crate::telemetry::http::Health;
@@ -67,7 +68,7 @@ enum Ended {
     #[error("told to stop")]
     Stopped,
     #[error("{0}")]
-    NotConnected(#[from] wire::ConnectError),
+    NotConnected(#[from] amqp::ConnectError),
     #[error("{0}")]
     Topology(#[from] TopologyError),
     #[error("{0}")]
@@ -121,7 +122,7 @@ impl<T: Taker> ConsumerLoop<T> {
 
     /// One session, from connecting to its end.
     async fn session(&self, ever_consumed: &mut bool) -> Ended {
-        let connecting = wire::connect(&self.broker.uri, &self.broker.tls, "esms-otp-worker consumer");
+        let connecting = amqp::connect(&self.broker.uri, &self.broker.tls, "esms-otp-worker consumer");
         let connection = tokio::select! {
             connected = connecting => match connected {
                 Ok(connection) => connection,

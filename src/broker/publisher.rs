@@ -13,7 +13,8 @@ use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use super::{GOOD_SESSION, REPLY_WITHIN, close, wire};
+use super::{GOOD_SESSION, REPLY_WITHIN, close};
+use crate::amqp;
 use crate::backoff::Policy;
 use crate::config::BrokerConfig;
 use crate::telemetry::metrics::Metrics;
@@ -203,7 +204,7 @@ impl Keeper {
 
     /// One session from its start to its loss; says why it ended.
     async fn keep_one(&self, on_change: &impl Fn(bool), stop: &CancellationToken) -> String {
-        let connecting = wire::connect(&self.broker.uri, &self.broker.tls, self.name);
+        let connecting = amqp::connect(&self.broker.uri, &self.broker.tls, self.name);
         let connection = match stop.run_until_cancelled(connecting).await {
             Some(Ok(connection)) => connection,
             Some(Err(error)) => return error.to_string(),

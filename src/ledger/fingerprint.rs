@@ -2,7 +2,7 @@
 
 use ring::hmac;
 
-use crate::job::OtpRequest;
+use crate::job::request::OtpRequest;
 
 /// Tells one job from another. Made from a phone number, and not reversible without the account's secret.
 ///
@@ -76,7 +76,7 @@ fn first<const N: usize>(code: &[u8]) -> [u8; N] {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::job::decode;
+    use crate::job::request::decode;
 
     fn of(secret: &str, body: &str) -> Fingerprint {
         Fingerprints::new(secret).of(&decode(body.as_bytes(), None).unwrap())

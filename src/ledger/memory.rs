@@ -10,8 +10,8 @@ use tokio::time::Instant;
 
 use super::Fingerprint;
 use super::store::{Ask, Claim, Finish, Left, Note, Reply, Stage, Store};
-use crate::result::ResultEvent;
-use crate::send::retry::Progress;
+use crate::job::progress::Progress;
+use crate::job::result::ResultEvent;
 
 /// The most jobs remembered: 130 to 190 MB, measured with ids that are UUIDs. The oldest are forgotten first.
 const MOST_JOBS: usize = 200_000;
@@ -147,9 +147,9 @@ impl Entries {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::job::decode;
+    use crate::job::request::decode;
+    use crate::job::result::{Ending, Outcome};
     use crate::ledger::Fingerprints;
-    use crate::result::{Ending, Outcome};
     use std::time::SystemTime;
 
     fn print(phone: &str) -> Fingerprint {

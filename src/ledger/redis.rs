@@ -14,8 +14,8 @@ use redis::{Script, ScriptInvocation};
 use super::Fingerprint;
 use super::link::{Address, Link};
 use super::store::{Ask, Claim, Finish, Left, Note, Reply, Stage, Store, StoreError};
-use crate::result::{Ending, Outcome, ResultEvent};
-use crate::send::retry::Progress;
+use crate::job::progress::Progress;
+use crate::job::result::{Ending, Outcome, ResultEvent};
 
 /// What every key begins with.
 const PREFIX: &str = "esms-otp-worker:job:";

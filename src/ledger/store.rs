@@ -6,8 +6,8 @@ use std::time::Duration;
 use futures_util::future::BoxFuture;
 
 use super::Fingerprint;
-use crate::result::ResultEvent;
-use crate::send::retry::Progress;
+use crate::job::progress::Progress;
+use crate::job::result::ResultEvent;
 
 /// Where the ledger is kept.
 pub trait Store: fmt::Debug + Send + Sync {

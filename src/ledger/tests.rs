@@ -7,8 +7,8 @@ use std::time::SystemTime;
 use futures_util::FutureExt;
 
 use super::*;
-use crate::job::decode;
-use crate::result::{Ending, Outcome};
+use crate::job::request::decode;
+use crate::job::result::{Ending, Outcome};
 
 /// Says what it is told to, in order, and after that that it cannot be reached; notes what it is asked.
 #[derive(Debug, Default)]

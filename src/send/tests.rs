@@ -1,7 +1,7 @@
 use super::*;
 use crate::config::Config;
-use crate::config::settings::Setting;
-use crate::job::decode;
+use crate::job::request::decode;
+use crate::settings::table::Setting;
 
 /// A sender whose credentials are `key-canary` and `secret-canary`; it is never asked to call.
 fn sender() -> Sender {

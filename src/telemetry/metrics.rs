@@ -10,9 +10,9 @@ use prometheus::{
     IntGaugeVec, Opts, Registry, TextEncoder,
 };
 
-use crate::result::Outcome;
-use crate::send::classify::ClassName;
-use crate::send::codes;
+use crate::esms::classify::ClassName;
+use crate::esms::codes;
+use crate::job::result::Outcome;
 
 /// The revision that was built, where the build says so.
 const REVISION: &str = match option_env!("OTP_BUILD_REVISION") {

@@ -5,6 +5,7 @@
 //! slow or dead collector costs traces and nothing else.
 
 mod export;
+pub mod settings;
 mod span;
 mod w3c;
 
@@ -17,7 +18,7 @@ use opentelemetry_sdk::trace::{BatchSpanProcessor, SdkTracer, SdkTracerProvider}
 use tracing::warn;
 
 use crate::config::TracesConfig;
-use crate::job::Trace;
+use crate::job::envelope::Trace;
 pub use export::StartError;
 pub use span::Span;
 

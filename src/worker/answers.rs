@@ -13,8 +13,8 @@ use crate::backoff::Policy;
 use crate::broker::publisher::{Message, PublishError, Publisher, Routed};
 use crate::config::BrokerConfig;
 use crate::crash::{self, Point};
-use crate::job::Trace;
-use crate::result::{self, ResultEvent};
+use crate::job::envelope::Trace;
+use crate::job::result::{self, ResultEvent};
 use crate::telemetry::metrics::{Metrics, Published};
 
 /// A reply is for a person at a login screen who may have gone: it is tried this often, and the

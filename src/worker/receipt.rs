@@ -8,7 +8,7 @@ use tracing::debug;
 
 use crate::broker::REPLY_WITHIN;
 use crate::broker::consumer::Origin;
-use crate::job::{Arrival, Envelope, Trace};
+use crate::job::envelope::{Envelope, Moment, Trace};
 use crate::telemetry::traces::Span;
 
 /// One delivery: where its answer goes and how it is acknowledged.
@@ -40,7 +40,7 @@ impl Receipt {
         origin: Origin,
         redelivered: bool,
         envelope: &Envelope,
-        arrival: Arrival,
+        arrival: Moment,
         span: Span,
     ) -> Self {
         Self {

@@ -14,10 +14,10 @@ use super::{Job, Settled, Worker, given_up};
 use crate::backoff::Policy;
 use crate::config::OnAmbiguous;
 use crate::crash::{self, Point};
+use crate::esms::codes;
+use crate::job::progress::Progress;
+use crate::job::result::{Ending, Outcome, ResultEvent};
 use crate::ledger::{self, Claimed, Finish, Holding, Marked};
-use crate::result::{Ending, Outcome, ResultEvent};
-use crate::send::codes;
-use crate::send::retry::Progress;
 use crate::send::{Custody, Errand, Holder, Sent};
 use crate::telemetry::metrics::Found;
 

@@ -4,9 +4,9 @@ use std::collections::HashMap;
 use std::process::Command;
 use std::time::Duration;
 
-use esms_otp_worker::broker::wire;
+use esms_otp_worker::amqp;
 use esms_otp_worker::config::BrokerConfig;
-use esms_otp_worker::config::settings::ALL;
+use esms_otp_worker::settings::table::ALL;
 use lapin::options::{
     BasicConsumeOptions, ExchangeDeleteOptions, QueueBindOptions, QueueDeclareOptions, QueueDeleteOptions,
 };
@@ -86,7 +86,7 @@ impl Home {
     }
 
     async fn connect(&self) -> Result<Connection, Failed> {
-        let connecting = wire::connect(&self.config.uri, &self.config.tls, "esms-otp-worker demo");
+        let connecting = amqp::connect(&self.config.uri, &self.config.tls, "esms-otp-worker demo");
         Ok(timeout(LIMIT, connecting).await??)
     }
 

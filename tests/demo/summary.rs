@@ -4,8 +4,8 @@ use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use esms_otp_worker::result::Outcome;
-use esms_otp_worker::send::codes;
+use esms_otp_worker::esms::codes;
+use esms_otp_worker::job::result::Outcome;
 
 use crate::audit::{Check, cases, moved};
 use crate::run::{Heard, Seen};

@@ -2,7 +2,7 @@
 
 use std::net::{Ipv4Addr, TcpListener};
 
-use esms_otp_worker::config::settings;
+use esms_otp_worker::settings::table as settings;
 
 use crate::program::run;
 use crate::stage::{LIMIT, PHONE, Running, Stage, ending};

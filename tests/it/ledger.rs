@@ -80,7 +80,7 @@ fn store_at(redis: &Redis, lease: Duration) -> RedisStore {
 /// Of a job for this number, as the workers of a stage make it.
 fn fingerprint_of(phone: &str) -> Fingerprint {
     let body = format!(r#"{{"Phone":"{phone}","MultiChannelTempId":"1234"}}"#);
-    let request = esms_otp_worker::job::decode(body.as_bytes(), None).expect("a job");
+    let request = esms_otp_worker::job::request::decode(body.as_bytes(), None).expect("a job");
     Fingerprints::new("sandbox-secret").of(&request)
 }
 

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::path::Path;
 
-use esms_otp_worker::config::settings::{self, Setting};
+use esms_otp_worker::settings::table::{self as settings, Setting};
 
 use crate::stage::Stage;
 use crate::support::metrics::Scrape;

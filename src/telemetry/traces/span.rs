@@ -10,10 +10,10 @@ use opentelemetry_sdk::trace::SdkTracer;
 use reqwest::Url;
 
 use super::w3c;
-use crate::job::Trace;
-use crate::result::{Outcome, ResultEvent};
-use crate::send::classify::Class;
-use crate::send::codes;
+use crate::esms::classify::Class;
+use crate::esms::codes;
+use crate::job::envelope::Trace;
+use crate::job::result::{Outcome, ResultEvent};
 
 /// A span under way, or nothing while tracing is off. It ends when it is told to, else with its last copy.
 // One pointer, since every delivery carries it, traced or not.

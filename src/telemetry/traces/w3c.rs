@@ -4,7 +4,7 @@
 
 use opentelemetry::trace::{SpanContext, SpanId, TraceFlags, TraceId, TraceState};
 
-use crate::job::Trace;
+use crate::job::envelope::Trace;
 
 /// The producer's span, if its `traceparent` is well-formed. Without that `tracestate` says nothing.
 pub(super) fn parent(trace: &Trace) -> Option<SpanContext> {

@@ -1,6 +1,7 @@
 use super::*;
 use crate::broker::consumer::Origin;
-use crate::job::{Arrival, Envelope, decode};
+use crate::job::envelope::{Envelope, Moment};
+use crate::job::request::decode;
 use crate::ledger::Fingerprints;
 use crate::telemetry::traces::Span;
 use lapin::BasicProperties;
@@ -20,7 +21,7 @@ fn delivery_from(origin: Origin, redelivered: bool, count: Option<i64>) -> Recei
         headers.insert("x-delivery-count".into(), AMQPValue::LongLongInt(count));
         properties = properties.with_headers(headers);
     }
-    let arrival = Arrival::now();
+    let arrival = Moment::now();
     let envelope = Envelope::read(&properties, arrival, Duration::from_secs(1));
     let acker = Delivery::mock(1, "".into(), "otp.jobs".into(), redelivered, Vec::new()).acker.clone();
     Receipt::new(acker, origin, redelivered, &envelope, arrival, Span::default())

@@ -5,7 +5,7 @@
 
 use super::frame::{HEADER, whole_frames};
 use amq_protocol::frame::parse_frame;
-use esms_otp_worker::broker::wire::fuzzing::{Sifted, sift};
+use esms_otp_worker::amqp::fuzzing::{Sifted, sift};
 use std::io::ErrorKind;
 
 const FRAME_MAX: u32 = 128 * 1024;

@@ -4,8 +4,8 @@
 
 use super::json::{self, Object};
 use bytes::Bytes;
-use esms_otp_worker::result::{Answer, Ending, Outcome};
-use esms_otp_worker::send::classify::{Class, Seen, classify, not_before};
+use esms_otp_worker::esms::classify::{Class, Seen, classify, not_before};
+use esms_otp_worker::job::result::{Answer, Ending, Outcome};
 use std::{
     collections::BTreeSet,
     time::{Duration, SystemTime},

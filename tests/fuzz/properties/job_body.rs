@@ -3,8 +3,8 @@
 //! The input is the body.
 
 use super::json::{self, Object};
-use esms_otp_worker::job::{BodyError, OtpRequest, decode};
-use esms_otp_worker::phone::Phone;
+use esms_otp_worker::job::phone::Phone;
+use esms_otp_worker::job::request::{BodyError, LARGEST_BODY, OtpRequest, decode};
 use serde_json::json;
 
 const FIELDS: [&str; 6] = ["Phone", "MultiChannelTempId", "TypeId", "TimeAlive", "ApiKey", "SecretKey"];
@@ -108,7 +108,7 @@ fn repeats_no_value(error: &BodyError) {
 fn names_a_field_twice_only_where_one_is(error: &BodyError, body: &[u8]) {
     if let Some(fields) = object(body) {
         let twice = FIELDS.iter().any(|name| fields.all(name).count() > 1);
-        let fits = body.len() <= esms_otp_worker::job::LARGEST_BODY;
+        let fits = body.len() <= LARGEST_BODY;
         assert_eq!(*error == BodyError::FieldTwice, twice && fits, "{error}");
     }
 }

@@ -6,12 +6,12 @@
 use super::frame::{content_header, properties, written};
 use amq_protocol::protocol::BasicProperties;
 use amq_protocol::types::{AMQPValue, FieldTable};
-use esms_otp_worker::broker::wire::{
+use esms_otp_worker::amqp::{
     SUBSTITUTE,
     fuzzing::{Sifted, sift},
 };
-use esms_otp_worker::job::{Arrival, Envelope, LONGEST_ID, Trace};
-use esms_otp_worker::result;
+use esms_otp_worker::job::envelope::{Envelope, LONGEST_ID, Moment, Trace};
+use esms_otp_worker::job::result;
 use std::time::{Duration, SystemTime};
 
 /// As many tables or arrays as the sieve lets be inside each other.
@@ -78,7 +78,7 @@ fn depth(value: &AMQPValue) -> usize {
 
 fn is_an_envelope_to_live_with(properties: &BasicProperties) {
     let wall = SystemTime::UNIX_EPOCH + Duration::from_secs(1_800_000_000);
-    let arrival = Arrival { wall, ..Arrival::now() };
+    let arrival = Moment { wall, ..Moment::now() };
     let envelope = Envelope::read(properties, arrival, TTL);
     assert!((1..=LONGEST_ID).contains(&envelope.id.len()));
     let given = properties.message_id().as_ref().map_or("", |id| id.as_str());

@@ -2,7 +2,7 @@
 //!
 //! The input is the header's value.
 
-use esms_otp_worker::send::classify::not_before;
+use esms_otp_worker::esms::classify::not_before;
 use std::time::{Duration, Instant, SystemTime};
 
 /// The last moment that a date of HTTP can name, in seconds: the end of the year 9999.

@@ -3,8 +3,8 @@
 use std::collections::HashMap;
 use std::time::Instant;
 
+use esms_otp_worker::job::result::{Ending, Outcome};
 use esms_otp_worker::ledger::store::{Finish, Store};
-use esms_otp_worker::result::{Ending, Outcome};
 use esms_otp_worker::sandbox::Fault;
 use tokio::time::timeout;
 

@@ -2,11 +2,11 @@
 
 use std::time::{Duration, SystemTime};
 
+use esms_otp_worker::job::progress::Progress;
+use esms_otp_worker::job::result::{Ending, Outcome, ResultEvent};
 use esms_otp_worker::ledger::Fingerprint;
 use esms_otp_worker::ledger::redis::Redis as RedisStore;
 use esms_otp_worker::ledger::store::{Ask, Claim, Finish, Left, Note, Stage, Store};
-use esms_otp_worker::result::{Ending, Outcome, ResultEvent};
-use esms_otp_worker::send::retry::Progress;
 
 use super::{LEASE, fingerprint, fingerprint_of, key, state, store_at};
 use crate::stage::LIMIT;

@@ -12,8 +12,8 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use super::classify::Seen;
+use super::client::{Esms, describe, read};
 use super::codes;
-use super::esms::{Esms, describe, read};
 use crate::telemetry::metrics::Metrics;
 
 /// The call beside the V5 endpoint.

@@ -6,10 +6,10 @@ use redis::{ConnectionAddr, IntoConnectionInfo};
 use rustls::ClientConfig;
 use std::sync::Arc;
 
-use super::OnAmbiguous;
-use super::reader::Reader;
-use super::settings;
+use crate::config::OnAmbiguous;
 use crate::ledger::Address;
+use crate::settings::reader::Reader;
+use crate::settings::table as settings;
 use crate::tls;
 
 /// Where jobs are remembered, for how long, and what is done when that place is gone.
@@ -54,7 +54,7 @@ impl OnLedgerError {
 }
 
 impl LedgerConfig {
-    pub(super) fn from_reader(reader: &mut Reader<'_>, on_ambiguous: OnAmbiguous) -> Self {
+    pub(crate) fn from_reader(reader: &mut Reader<'_>, on_ambiguous: OnAmbiguous) -> Self {
         Self {
             store: store(reader),
             ttl: reader.duration(&settings::OTP_LEDGER_TTL, Duration::from_secs(1)),

@@ -13,7 +13,7 @@ use tokio::{
 };
 use tokio_rustls::TlsAcceptor;
 
-use crate::broker::wire::stream::Socket;
+use crate::amqp::stream::Socket;
 
 /// The bodies delivered to a consumer, all but the last behind properties lapin cannot parse.
 pub(super) const BODIES: [&[u8]; 4] = [b"bad id", b"bad key", b"deep", b"good"];

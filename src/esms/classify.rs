@@ -7,7 +7,7 @@ use bytes::Bytes;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use crate::result::Answer;
+use crate::job::result::Answer;
 
 /// What was seen of one attempt.
 #[derive(Clone, Debug)]

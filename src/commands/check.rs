@@ -5,12 +5,13 @@ use std::time::{Duration, SystemTime};
 
 use tokio::time::timeout;
 
+use crate::amqp;
+use crate::broker::close;
 use crate::broker::topology::{self, TopologyError};
-use crate::broker::{close, wire};
 use crate::config::{Config, StoreConfig, TopologyMode};
+use crate::esms::balance::{Account, BalanceError};
+use crate::esms::client::Esms;
 use crate::ledger;
-use crate::send::balance::{Account, BalanceError};
-use crate::send::esms::Esms;
 
 /// The limit on one part; each step of it has one of its own.
 const PART_LIMIT: Duration = Duration::from_secs(30);
@@ -101,7 +102,7 @@ fn bad(why: impl Into<String>, hint: impl Into<String>) -> Finding {
 
 async fn of_broker(config: &Config) -> (Finding, Finding) {
     let authority = &config.broker.uri.authority;
-    let connection = match wire::connect(&config.broker.uri, &config.broker.tls, "esms-otp-worker check").await {
+    let connection = match amqp::connect(&config.broker.uri, &config.broker.tls, "esms-otp-worker check").await {
         Ok(connection) => connection,
         Err(error) => {
             let told = error.to_string();

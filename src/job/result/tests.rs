@@ -129,7 +129,7 @@ fn the_properties_are_those_of_the_contract() {
 
 #[test]
 fn the_longest_id_fits_a_message_id() {
-    let id = "a".repeat(crate::job::LONGEST_ID);
+    let id = "a".repeat(crate::job::envelope::LONGEST_ID);
     let properties = properties(&id, &"c".into(), &Trace::default(), moment());
     assert_eq!(properties.message_id().as_ref().unwrap().as_str(), format!("{id}:result"));
 }

@@ -1,7 +1,6 @@
 use super::*;
 
 mod bodies;
-mod envelopes;
 mod hostile;
 mod properties;
 

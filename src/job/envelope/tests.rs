@@ -8,8 +8,8 @@ const NOW: u64 = 1_800_000_000;
 
 const TTL: Duration = Duration::from_secs(300);
 
-fn arrival() -> Arrival {
-    Arrival { wall: SystemTime::UNIX_EPOCH + Duration::from_secs(NOW), instant: Instant::now() }
+fn arrival() -> Moment {
+    Moment { wall: SystemTime::UNIX_EPOCH + Duration::from_secs(NOW), instant: Instant::now() }
 }
 
 fn envelope(properties: BasicProperties) -> Envelope {
@@ -31,7 +31,7 @@ fn time_left(timestamp: Option<u64>, expiration: Option<&str>) -> Duration {
     time_left_at(arrival(), timestamp, expiration)
 }
 
-fn time_left_at(arrival: Arrival, timestamp: Option<u64>, expiration: Option<&str>) -> Duration {
+fn time_left_at(arrival: Moment, timestamp: Option<u64>, expiration: Option<&str>) -> Duration {
     let mut properties = BasicProperties::default();
     if let Some(timestamp) = timestamp {
         properties = properties.with_timestamp(timestamp);
@@ -151,7 +151,7 @@ fn an_expiration_that_is_no_number_or_too_large_leaves_the_time_to_live() {
 
 #[test]
 fn part_of_a_second_counts() {
-    let arrival = Arrival { wall: arrival().wall + Duration::from_millis(250), ..arrival() };
+    let arrival = Moment { wall: arrival().wall + Duration::from_millis(250), ..arrival() };
     assert_eq!(time_left_at(arrival, Some(NOW), None), Duration::from_millis(299_750));
     assert_eq!(time_left_at(arrival, Some(NOW), Some("250")), S(0));
 }

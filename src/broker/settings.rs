@@ -8,8 +8,8 @@ use std::sync::Arc;
 use lapin::uri::{AMQPScheme, AMQPUri};
 use reqwest::Url;
 
-use super::reader::{ConfigError, Reader, Source};
-use super::settings::{self, Setting};
+use crate::settings::reader::{ConfigError, Reader, Source};
+use crate::settings::table::{self as settings, Setting};
 use crate::tls;
 
 /// The broker: its address and the names of the objects there.
@@ -64,7 +64,7 @@ impl BrokerConfig {
         reader.finish(config)
     }
 
-    pub(super) fn from_reader(reader: &mut Reader<'_>) -> Self {
+    pub(crate) fn from_reader(reader: &mut Reader<'_>) -> Self {
         let uri = amqp_uri(reader);
         let config = Self {
             tls: amqp_tls(reader, &uri),

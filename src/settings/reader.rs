@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use secrecy::SecretString;
 
-use super::settings::Setting;
+use super::table::Setting;
 
 /// One setting that is wrong, and the rule it breaks.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -37,14 +37,14 @@ pub type Source<'a> = dyn Fn(&Setting) -> Option<String> + 'a;
 ///
 /// A setting that is wrong is recorded and read as its default, so that reading can go on;
 /// [`Reader::finish`] then refuses the whole.
-pub(super) struct Reader<'a> {
+pub(crate) struct Reader<'a> {
     source: &'a Source<'a>,
     mistakes: Vec<Mistake>,
 }
 
 impl<'a> Reader<'a> {
     /// A reader over `source`.
-    pub(super) fn new(source: &'a Source<'a>) -> Self {
+    pub(crate) fn new(source: &'a Source<'a>) -> Self {
         Self { source, mistakes: Vec::new() }
     }
 
@@ -52,25 +52,25 @@ impl<'a> Reader<'a> {
     ///
     /// # Errors
     /// [`ConfigError`], with one [`Mistake`] a setting.
-    pub(super) fn finish<T>(self, value: T) -> Result<T, ConfigError> {
+    pub(crate) fn finish<T>(self, value: T) -> Result<T, ConfigError> {
         if self.mistakes.is_empty() { Ok(value) } else { Err(ConfigError(self.mistakes)) }
     }
 
-    pub(super) fn mistake(&mut self, setting: &Setting, problem: impl Into<String>) {
+    pub(crate) fn mistake(&mut self, setting: &Setting, problem: impl Into<String>) {
         self.mistakes.push(Mistake { setting: setting.env, problem: problem.into() });
     }
 
     /// What was given. An empty value counts as none: that is what `FOO=` in a manifest means.
-    pub(super) fn given(&self, setting: &Setting) -> Option<String> {
+    pub(crate) fn given(&self, setting: &Setting) -> Option<String> {
         (self.source)(setting).filter(|value| !value.trim().is_empty())
     }
 
-    pub(super) fn text(&self, setting: &Setting) -> String {
+    pub(crate) fn text(&self, setting: &Setting) -> String {
         self.given(setting).unwrap_or_else(|| setting.default.unwrap_or_default().to_owned())
     }
 
     /// Parses a setting that is no secret, falling back to its default after a mistake.
-    pub(super) fn parsed<T>(&mut self, setting: &Setting, parse: impl Fn(&str) -> Result<T, String>) -> Option<T> {
+    pub(crate) fn parsed<T>(&mut self, setting: &Setting, parse: impl Fn(&str) -> Result<T, String>) -> Option<T> {
         let text = self.text(setting);
         match parse(text.trim()) {
             Ok(value) => Some(value),
@@ -81,7 +81,7 @@ impl<'a> Reader<'a> {
         }
     }
 
-    pub(super) fn duration(&mut self, setting: &Setting, least: Duration) -> Duration {
+    pub(crate) fn duration(&mut self, setting: &Setting, least: Duration) -> Duration {
         self.parsed(setting, |text| {
             humantime::parse_duration(text).ok().filter(|d| (least..=LONGEST).contains(d)).ok_or_else(|| {
                 format!(
@@ -94,7 +94,7 @@ impl<'a> Reader<'a> {
     }
 
     /// A secret from its setting or from the file its `…_FILE` twin names.
-    pub(super) fn secret(&mut self, direct: &Setting, file: &Setting) -> Option<String> {
+    pub(crate) fn secret(&mut self, direct: &Setting, file: &Setting) -> Option<String> {
         match (self.given(direct), self.given(file)) {
             (Some(_), Some(_)) => {
                 self.mistake(direct, format!("is set, and so is {}: set only one", file.env));
@@ -127,7 +127,7 @@ impl<'a> Reader<'a> {
         }
     }
 
-    pub(super) fn required_secret(&mut self, direct: &Setting, file: &Setting) -> SecretString {
+    pub(crate) fn required_secret(&mut self, direct: &Setting, file: &Setting) -> SecretString {
         let before = self.mistakes.len();
         let secret = self.secret(direct, file);
         if secret.is_none() && self.mistakes.len() == before {

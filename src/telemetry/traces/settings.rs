@@ -2,8 +2,9 @@
 
 use reqwest::Url;
 
-use super::reader::Reader;
-use super::{http_url, settings};
+use crate::config::http_url;
+use crate::settings::reader::Reader;
+use crate::settings::table as settings;
 
 /// Where traces go.
 #[derive(Clone, Debug)]
@@ -13,7 +14,7 @@ pub struct TracesConfig {
 }
 
 impl TracesConfig {
-    pub(super) fn from_reader(reader: &mut Reader<'_>) -> Self {
+    pub(crate) fn from_reader(reader: &mut Reader<'_>) -> Self {
         let setting = &settings::OTEL_EXPORTER_OTLP_ENDPOINT;
         let given = reader.given(setting);
         let endpoint = given.as_deref().and_then(http_url);

@@ -19,9 +19,10 @@ use tokio::task::{JoinError, JoinSet};
 use tokio::time::{Instant, sleep_until, timeout};
 use uuid::Uuid;
 
-use crate::broker::{REPLY_WITHIN, close, wire};
+use crate::amqp;
+use crate::broker::{REPLY_WITHIN, close};
 use crate::config::BrokerConfig;
-use crate::job;
+use crate::job::request;
 
 /// Publishes that may wait for their confirmation at once: enough to hide the round trip, few enough
 /// that a slow broker slows the reading.
@@ -57,7 +58,7 @@ pub struct Options {
 pub enum SendError {
     /// The broker cannot be connected to.
     #[error(transparent)]
-    NotConnected(#[from] wire::ConnectError),
+    NotConnected(#[from] amqp::ConnectError),
     /// The connection was lost.
     #[error("the connection to the broker was lost: {0}")]
     Lost(#[from] lapin::Error),
@@ -111,7 +112,7 @@ impl Summary {
 /// [`SendError`]; what was queued before stays queued.
 pub async fn send(broker: &BrokerConfig, options: Options) -> Result<Summary, SendError> {
     let lines = Lines::open(options.source).await?;
-    let connection = wire::connect(&broker.uri, &broker.tls, "esms-otp-worker send").await?;
+    let connection = amqp::connect(&broker.uri, &broker.tls, "esms-otp-worker send").await?;
     let channel = timeout(REPLY_WITHIN, open(&connection)).await.map_err(|_| SendError::Silent)??;
     let summary = match options.wait {
         None => send_only(channel, broker, lines, options.expiration).await,
@@ -260,7 +261,7 @@ impl Publishing {
                 continue;
             }
             // A template may be the worker's setting, so its absence is no mistake here.
-            if let Err(error) = job::decode(body, Some("the worker's")) {
+            if let Err(error) = request::decode(body, Some("the worker's")) {
                 summary.refused.push(format!("line {number}: {error}"));
                 continue;
             }

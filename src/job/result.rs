@@ -8,7 +8,7 @@ use lapin::types::{AMQPValue, FieldTable, LongString, ShortString};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-use crate::job::Trace;
+use super::envelope::Trace;
 
 /// How a job ended, and so whether an OTP may have gone out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]

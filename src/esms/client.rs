@@ -10,8 +10,8 @@ use secrecy::{ExposeSecret, SecretString};
 use serde::Serialize;
 
 use crate::config::EsmsConfig;
-use crate::job::OtpRequest;
-use crate::send::classify::Seen;
+use crate::esms::classify::Seen;
+use crate::job::request::OtpRequest;
 use crate::telemetry::traces::Span;
 use crate::tls;
 

@@ -1,0 +1,6 @@
+//! The provider: what it is asked, what its answers mean, and what its codes say.
+
+pub mod balance;
+pub mod classify;
+pub mod client;
+pub mod codes;

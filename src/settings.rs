@@ -1,0 +1,6 @@
+//! Settings: the table of all of them, and the reader that finds every mistake at once.
+//!
+//! Each room owns the type of its own settings, and reads them with this.
+
+pub mod reader;
+pub mod table;
