@@ -6,6 +6,7 @@ help: ## this list
 
 build: ## release build
 	cargo build --release --locked
+	tests/support/no-crash-points.sh $${CARGO_TARGET_DIR:-target}/release/esms-otp-worker
 
 run: ## the worker against the real endpoint, with the settings in the environment
 	cargo run --release --locked --bin esms-otp-worker -- run
@@ -15,12 +16,12 @@ demo: ## the worker against a private RabbitMQ and a pretended eSMS
 	@tests/demo/run.sh
 
 test: services ## all tests, against a private RabbitMQ and Redis
-	cargo test --locked
+	cargo test --locked --features demo
 
 # make chaos SEED=1 JOBS=20000 WORKERS=3 LEDGER=redis|memory ON_AMBIGUOUS=resend|give-up ON_ERROR=send|hold SECONDS=300:
 # each has a default, and make puts what is given in the environment. No job is published after SECONDS.
 chaos: services ## everything that can break, broken at once while jobs flow; then an audit of every job
-	cargo test --release --locked --test chaos -- --campaign
+	cargo test --profile chaos --locked --test chaos -- --campaign
 
 # As `make test` runs them, but for the number of jobs; `make limits LIMITS_JOBS=100000` for fewer.
 limits: export LIMITS_JOBS ?= 1000000
@@ -29,8 +30,8 @@ limits: services ## what a million queued jobs and a blocked broker cost the wor
 
 lint: ## formatting, clippy and documentation; warnings are errors
 	cargo fmt --check
-	cargo clippy --all-targets --locked -- -D warnings
-	RUSTDOCFLAGS="-D warnings" cargo doc --no-deps --locked --document-private-items
+	cargo clippy --all-targets --all-features --locked -- -D warnings
+	RUSTDOCFLAGS="-D warnings" cargo doc --no-deps --locked --document-private-items --lib --bin esms-otp-worker --bin esms-sandbox
 
 fuzz: ## coverage-guided fuzzing, a minute a target; installs cargo-fuzz where it is missing
 	@tests/fuzz/run.sh

@@ -6,7 +6,7 @@
 //!
 //! lapin drives AMQP; the socket under it is ours, so that what it parses has been made readable
 //! first (see `sieve.rs`), and so that a broker that falls silent cannot hold lapin's thread.
-//! Strings that are not UTF-8 arrive with [`SUBSTITUTE`] in place of each offending byte.
+//! Strings that are not UTF-8 arrive with [`SUBSTITUTE`](crate::job::envelope::SUBSTITUTE) in place of each offending byte.
 
 mod error;
 mod fields;
@@ -19,7 +19,6 @@ mod sieve;
 mod stream;
 
 pub use error::ConnectError;
-pub use fields::SUBSTITUTE;
 
 use lapin::{AsyncTcpStream, Connection, ConnectionProperties, uri::AMQPUri};
 use rustls::ClientConfig;

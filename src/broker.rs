@@ -2,6 +2,7 @@
 
 pub mod consumer;
 pub mod publisher;
+mod session;
 pub mod settings;
 pub mod topology;
 
@@ -14,9 +15,9 @@ use tokio::time::timeout;
 /// connection is taken for lost.
 pub const REPLY_WITHIN: Duration = Duration::from_secs(10);
 
-/// A session that lived this long was a good one: after its loss the next is tried soon. One that was
-/// lost at once would be lost again, so the waits go on growing.
-const GOOD_SESSION: Duration = Duration::from_secs(10);
+/// RabbitMQ's pseudo-queue that brings a reply straight to the channel that asked
+/// (<https://www.rabbitmq.com/docs/direct-reply-to>).
+pub const DIRECT_REPLY: &str = "amq.rabbitmq.reply-to";
 
 /// Closes a connection without waiting long for the broker to say goodbye.
 pub(crate) async fn close(connection: &Connection) {

@@ -1,5 +1,35 @@
-//! The commands: one file each.
+//! The commands: one file each, with its flags, its options and its exit codes. [`shell`] has what they share.
 
-pub mod check;
-pub mod run;
-pub mod send;
+mod check;
+mod run;
+mod send;
+mod shell;
+
+use std::process::ExitCode;
+
+use clap::{ArgMatches, Command};
+
+use shell::WRONG_SETTINGS;
+
+/// The command line.
+pub fn command() -> Command {
+    Command::new("esms-otp-worker")
+        .version(env!("CARGO_PKG_VERSION"))
+        .about("Turns a RabbitMQ queue of OTP jobs into eSMS.vn calls. No job is lost, and a second OTP is always reported")
+        .subcommand_required(true)
+        .arg_required_else_help(true)
+        .subcommand(run::command())
+        .subcommand(check::command())
+        .subcommand(send::command())
+}
+
+/// Runs the command that was given on the command line.
+pub fn execute(given: &ArgMatches) -> ExitCode {
+    match given.subcommand() {
+        Some(("run", given)) => run::execute(given),
+        Some(("check", given)) => check::execute(given),
+        Some(("send", given)) => send::execute(given),
+        // clap takes no other.
+        Some(_) | None => ExitCode::from(WRONG_SETTINGS),
+    }
+}

@@ -4,3 +4,4 @@ pub mod balance;
 pub mod classify;
 pub mod client;
 pub mod codes;
+pub mod settings;

@@ -7,3 +7,4 @@ pub mod phone;
 pub mod progress;
 pub mod request;
 pub mod result;
+pub mod state;

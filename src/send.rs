@@ -1,91 +1,47 @@
 //! From a job to its ending: attempts, what each means, and when to try again.
 //!
-//! Pieces that never mix: what was seen ([`crate::esms::client`]), what it means ([`mod@crate::esms::classify`]), what follows
-//! ([`retry`]), when to hold back ([`circuit`], [`rate`]), and, here, the loop.
+//! Pieces that never mix: what was seen ([`crate::esms::client`]), what it means ([`crate::esms::classify`]),
+//! what follows ([`retry`]), when to hold back ([`circuit`], [`rate`]), and, here, the loop.
 
+mod attempt;
 pub mod circuit;
+pub mod held;
 pub mod rate;
 pub mod retry;
+pub mod settings;
 
 use std::ops::ControlFlow;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use bytes::Bytes;
-use serde_json::value::RawValue;
-use tokio::time::{Instant, sleep_until};
-use tokio_util::sync::CancellationToken;
-use tracing::warn;
+use tokio::time::{Instant, sleep, sleep_until};
 
-use crate::backoff::Policy;
-use crate::config::{OnAmbiguous, PaceConfig, RetryConfig};
-use crate::esms::classify::{Class, ClassName, classify};
+use crate::backoff::{Policy, Waits};
+use crate::deliveries::in_flight::Custody;
+use crate::esms::classify::ClassName;
 use crate::esms::client::Esms;
-use crate::esms::codes;
-use crate::job::phone::Phone;
-use crate::job::progress::Progress;
-use crate::job::request::OtpRequest;
-use crate::job::result::{Answer, Ending, Outcome};
+use crate::job::progress::{OnAmbiguous, Past, Progress};
+use crate::job::result::{Ending, Outcome};
 use crate::ledger::Marked;
 use crate::telemetry::metrics::Metrics;
-use crate::telemetry::traces::Span;
+use attempt::Attempts;
 use circuit::{Circuit, Pass};
+use held::Held;
 use rate::Rate;
 use retry::{Limits, Next};
+use settings::SendSettings;
 
 /// Sends jobs to eSMS.
 #[derive(Debug)]
 pub struct Sender {
-    esms: Esms,
+    attempts: Attempts,
     circuit: Circuit,
     rate: Rate,
-    retry: RetryConfig,
+    backoff: Policy,
+    max_elapsed: Duration,
+    on_ambiguous: OnAmbiguous,
     metrics: Arc<Metrics>,
-}
-
-/// One job to send.
-#[derive(Clone, Copy, Debug)]
-pub struct Errand<'a> {
-    /// The job's id, for the log.
-    pub id: &'a str,
-    /// What eSMS is asked.
-    pub request: &'a OtpRequest,
-    /// From here on it is not sent.
-    pub deadline: Instant,
-    /// What its calls are traced under.
-    pub span: &'a Span,
-}
-
-/// Who holds a job: what can end its attempts from outside, between two of them and never during one,
-/// and what is written down of them.
-pub trait Holder: Sync {
-    /// Cancelled when the worker is told to stop.
-    fn stopping(&self) -> &CancellationToken;
-
-    /// In whose hands the job is now.
-    fn custody(&self) -> Custody;
-
-    /// Writes down that an attempt begins, before its first byte. `begun` counts it.
-    fn mark(&self, begun: &Progress) -> impl Future<Output = Marked> + Send;
-
-    /// Writes down that no attempt is under way for `wait`.
-    fn pause(&self, progress: &Progress, wait: Duration) -> impl Future<Output = ()> + Send;
-
-    /// Whether what is written down is there after this process's end.
-    fn is_remembered(&self) -> bool;
-}
-
-/// In whose hands a job is, asked before each attempt.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Custody {
-    /// The broker waits for this worker to settle it.
-    Ours,
-    /// The same, but another worker had it meanwhile and may have sent it.
-    OursAfterAnother,
-    /// The broker has put it back on the queue.
-    Lost,
-    /// The broker gave it up meanwhile, after whatever another worker did with it.
-    GivenUp,
 }
 
 /// How sending a job stopped.
@@ -93,113 +49,140 @@ pub enum Custody {
 pub enum Sent {
     /// The job has ended.
     Ended(Ending),
-    /// The job was not settled, and another delivery of it will be. Nothing was ambiguous, unless
-    /// the progress says so.
+    /// The job has not ended, and another delivery of it comes. No attempt was ambiguous, unless the
+    /// progress says so.
     LeftToAnother(Progress),
     /// Another worker has the job, as the ledger knows.
     TakenOver,
 }
 
+/// What one series of attempts keeps from round to round.
+struct Series {
+    /// The request, made once for all attempts.
+    body: Bytes,
+    /// The waits between attempts.
+    waits: Waits,
+    /// When no further attempt begins; known from the first attempt on.
+    give_up_at: Option<Instant>,
+}
+
+/// Whether a call may be made now.
+enum Turn<'a> {
+    /// It may.
+    Now(Pass<'a>),
+    /// The deadline passed while the job waited.
+    DeadlinePassed,
+    /// The worker was told to stop while the job waited.
+    Stopping,
+}
+
+/// What a round of the loop ends in: the job's end here, or its progress for the next round.
+type Round = ControlFlow<Sent, Progress>;
+
 impl Sender {
     /// A sender of these parts.
-    pub fn new(esms: Esms, pace: PaceConfig, retry: RetryConfig, metrics: Arc<Metrics>) -> Self {
-        let circuit = Circuit::new(pace.circuit, Arc::clone(&metrics));
-        let rate = Rate::new(pace.interval, Arc::clone(&metrics));
-        Self { esms, circuit, rate, retry, metrics }
+    pub fn new(esms: Esms, settings: SendSettings, metrics: Arc<Metrics>) -> Self {
+        let SendSettings { backoff, max_elapsed, on_ambiguous, retry_codes, circuit, interval } = settings;
+        let circuit = Circuit::new(circuit, Arc::clone(&metrics));
+        let rate = Rate::new(interval, Arc::clone(&metrics));
+        let attempts = Attempts::new(esms, retry_codes, Arc::clone(&metrics));
+        Self { attempts, circuit, rate, backoff, max_elapsed, on_ambiguous, metrics }
     }
 
     /// Attempts a job until it has ended or must be left. `progress` is what happened before.
-    pub async fn send(&self, errand: Errand<'_>, mut progress: Progress, holder: &impl Holder) -> Sent {
-        let body = self.esms.body(errand.request);
-        let (mut waits, mut polls) = (self.retry.backoff.waits(), Policy::POLL.waits());
-        let mut give_up_at = None;
+    pub async fn send(&self, held: &Held<'_>, mut progress: Progress) -> Sent {
+        let body = self.attempts.body(&held.job.request);
+        let mut series = Series { body, waits: self.backoff.waits(), give_up_at: None };
         loop {
-            // Everything else is asked after the waiting, just before the call.
-            let turn = self.turn(errand.deadline, holder.stopping()).await;
-            progress = match self.still_to_send(progress, &errand, holder) {
-                ControlFlow::Continue(progress) => progress,
+            match self.round(held, &mut series, progress).await {
+                ControlFlow::Continue(next) => progress = next,
                 ControlFlow::Break(sent) => return sent,
-            };
-            // Without a turn the deadline has passed or the worker stops: seen above.
-            let Some(turn) = turn else { continue };
-            if give_up_at.is_some_and(|at| Instant::now() > at) {
-                return Sent::Ended(progress.end_unsettled(Outcome::Failed, "retries ran out"));
             }
-            match begin(progress, &errand, holder).await {
-                Begun::Attempt(begun) => progress = begun,
-                Begun::Not(sent) => return sent,
-                Begun::AskAgain(now) => {
-                    progress = now;
-                    continue;
-                }
-                Begun::NotYet(now) => {
-                    progress = now;
-                    drop(turn);
-                    self.wait(Instant::now() + polls.next_wait(), holder.stopping()).await;
-                    continue;
-                }
-            }
-            // Counted from the first attempt: waiting before it uses nothing up.
-            let give_up_at = *give_up_at.get_or_insert_with(|| Instant::now() + self.retry.max_elapsed);
-            let class = self.attempt(&errand, body.clone(), progress.attempts).await;
-            turn.report(class.name() == ClassName::Answered);
-            self.log_failure(&errand, &class, progress.attempts);
-            let limits = Limits { deadline: errand.deadline, give_up_at, on_ambiguous: self.retry.on_ambiguous };
-            let at = match retry::after(class, progress, limits, Instant::now(), waits.next_wait()) {
-                Next::End(ending) => return Sent::Ended(ending),
-                Next::AttemptAt(at, next) => {
-                    progress = next;
-                    at
-                }
-            };
-            holder.pause(&progress, at.saturating_duration_since(Instant::now())).await;
-            self.wait(at, holder.stopping()).await;
         }
     }
 
-    /// Whether a job may be attempted now, as far as is known without asking anybody.
-    fn still_to_send(
-        &self,
-        mut progress: Progress,
-        errand: &Errand<'_>,
-        holder: &impl Holder,
-    ) -> ControlFlow<Sent, Progress> {
-        if Instant::now() >= errand.deadline {
+    /// One attempt and the wait after it, or the reason why none begins.
+    async fn round(&self, held: &Held<'_>, series: &mut Series, progress: Progress) -> Round {
+        // Whatever may forbid the attempt is asked after waiting for its turn, just before the call.
+        let pass = match self.turn(held).await {
+            Turn::Now(pass) => pass,
+            Turn::DeadlinePassed => return ControlFlow::Break(past_deadline(progress)),
+            Turn::Stopping => return ControlFlow::Break(stopped(progress, held.is_kept_after_exit())),
+        };
+        let progress = self.may_attempt(progress, held)?;
+        if series.give_up_at.is_some_and(|at| Instant::now() > at) {
+            return ControlFlow::Break(Sent::Ended(progress.end_unsettled(Outcome::Failed, "retries ran out")));
+        }
+        let progress = match begin(progress, held).await {
+            Begun::Attempt(begun) => begun,
+            Begun::Ended(sent) => return ControlFlow::Break(sent),
+            Begun::AskAgain(now) => return ControlFlow::Continue(now),
+            Begun::NotYet(now) => {
+                drop(pass);
+                self.wait_for_ledger(held, &now).await;
+                return ControlFlow::Continue(now);
+            }
+        };
+        // Counted from the first attempt: waiting before it uses nothing up.
+        let give_up_at = *series.give_up_at.get_or_insert_with(|| Instant::now() + self.max_elapsed);
+        let class = self.attempts.make(held.job, series.body.clone(), progress.attempts).await;
+        pass.report(class.name() == ClassName::Answered);
+        let limits = Limits { deadline: held.job.deadline, give_up_at, on_ambiguous: self.on_ambiguous };
+        match retry::after(class, progress, limits, Instant::now(), series.waits.next_wait()) {
+            Next::End(ending) => ControlFlow::Break(Sent::Ended(ending)),
+            Next::AttemptAt(at, next) => {
+                held.pause(&next, at.saturating_duration_since(Instant::now())).await;
+                self.wait_until(at, held).await;
+                ControlFlow::Continue(next)
+            }
+        }
+    }
+
+    /// Whether a job may be attempted now, as far as is known without asking the ledger.
+    fn may_attempt(&self, progress: Progress, held: &Held<'_>) -> Round {
+        if Instant::now() >= held.job.deadline {
             return ControlFlow::Break(past_deadline(progress));
         }
-        if holder.stopping().is_cancelled() {
-            return ControlFlow::Break(stopped(progress, holder.is_remembered()));
+        if held.stop.draining().is_cancelled() {
+            return ControlFlow::Break(stopped(progress, held.is_kept_after_exit()));
         }
-        match holder.custody() {
-            Custody::Ours => {}
-            Custody::OursAfterAnother => progress = progress.after_unseen_work(self.retry.on_ambiguous),
-            // Whoever has it next may know nothing of it, and a second OTP must not go unsaid.
-            Custody::Lost if progress.may_be_duplicate && !holder.is_remembered() => {
-                let ending = progress.end_unsettled(Outcome::Unknown, "the broker took the job back");
-                return ControlFlow::Break(Sent::Ended(ending));
-            }
-            Custody::Lost => return ControlFlow::Break(Sent::LeftToAnother(progress)),
-            Custody::GivenUp => {
-                let progress = progress.after_unseen_work(self.retry.on_ambiguous);
-                let ending = progress.end_unsettled(Outcome::Expired, "the broker gave the job up");
-                return ControlFlow::Break(Sent::Ended(ending));
-            }
-        }
-        if progress.ambiguous && self.retry.on_ambiguous == OnAmbiguous::GiveUp {
+        let progress = self.in_custody(progress, held)?;
+        if progress.ambiguous && self.on_ambiguous == OnAmbiguous::GiveUp {
             let ending = progress.end_unsettled(Outcome::Unknown, "not sent, because OTP_ON_AMBIGUOUS=give-up");
             return ControlFlow::Break(Sent::Ended(ending));
         }
         ControlFlow::Continue(progress)
     }
 
-    /// Waits until the circuit and the rate limit let a call through; none if it may not be made any
-    /// more.
-    async fn turn(&self, deadline: Instant, stopping: &CancellationToken) -> Option<Pass<'_>> {
+    /// Whether the job is still this worker's to send.
+    fn in_custody(&self, progress: Progress, held: &Held<'_>) -> Round {
+        match held.custody() {
+            Custody::Ours => ControlFlow::Continue(progress),
+            Custody::OursAfterAnother => ControlFlow::Continue(self.after_another(progress)),
+            // Whoever has it next may know nothing of it, and a second OTP must be reported.
+            Custody::Lost if progress.may_be_duplicate && !held.is_kept_after_exit() => ControlFlow::Break(
+                Sent::Ended(progress.end_unsettled(Outcome::Unknown, "the broker took the job back")),
+            ),
+            Custody::Lost => ControlFlow::Break(Sent::LeftToAnother(progress)),
+            Custody::Dropped => {
+                let progress = self.after_another(progress);
+                let ending = progress.end_unsettled(Outcome::Expired, "the broker gave the job up");
+                ControlFlow::Break(Sent::Ended(ending))
+            }
+        }
+    }
+
+    fn after_another(&self, progress: Progress) -> Progress {
+        progress.with_past(Past::AnyUnknown, self.on_ambiguous)
+    }
+
+    /// Waits until the circuit and the rate limit let a call through, or until it may not be made any more.
+    async fn turn(&self, held: &Held<'_>) -> Turn<'_> {
         tokio::select! {
             biased;
-            () = stopping.cancelled() => None,
-            () = sleep_until(deadline) => None,
-            pass = self.pass() => Some(pass),
+            () = held.stop.draining().cancelled() => Turn::Stopping,
+            () = sleep_until(held.job.deadline) => Turn::DeadlinePassed,
+            pass = self.pass() => Turn::Now(pass),
         }
     }
 
@@ -214,63 +197,33 @@ impl Sender {
         }
     }
 
-    /// One call, measured and traced; its class, with eSMS's words masked.
-    async fn attempt(&self, errand: &Errand<'_>, body: Bytes, number: u32) -> Class {
-        let (began, span) = (Instant::now(), errand.span.call(self.esms.url(), number));
-        let seen = self.esms.attempt(body, &span).await;
-        let status = seen.status();
-        let mut class = classify(seen, &self.retry.codes, SystemTime::now());
-        span.called(status, &class);
-        self.metrics.attempt(class.name(), began.elapsed());
-        if let Class::Answered(answer) | Class::AnsweredTryLater(answer) = &mut class {
-            self.metrics.code_result(&answer.code);
-            self.mask(answer, &errand.request.phone);
+    /// Waits until the ledger answers again, so that no place of the rate limit is taken without a call. A
+    /// stop and the deadline end the waiting; the next round sees them.
+    async fn wait_for_ledger(&self, held: &Held<'_>, progress: &Progress) {
+        let mut polls = Policy::POLL.waits();
+        let answered = async {
+            loop {
+                sleep(polls.next_wait()).await;
+                if held.is_ledger_back(progress).await {
+                    return;
+                }
+            }
+        };
+        let _waiting = self.metrics.waiting_retry();
+        tokio::select! {
+            () = answered => {}
+            () = sleep_until(held.job.deadline) => {}
+            () = held.stop.draining().cancelled() => {}
         }
-        class
-    }
-
-    /// eSMS repeats numbers in its messages; a result event must not, in no field.
-    fn mask(&self, answer: &mut Answer, phone: &Phone) {
-        let masked = |text: String| phone.masked_in(&self.esms.without_credentials(text));
-        answer.error_message = answer.error_message.take().map(&masked);
-        answer.code = masked(std::mem::take(&mut answer.code));
-        answer.sms_id = answer.sms_id.take().map(&masked);
-        let json = answer.count_regenerate.take().map(|json| masked(json.get().to_owned()));
-        // What is no JSON once masked was no count.
-        answer.count_regenerate = json.and_then(|json| RawValue::from_string(json).ok());
     }
 
     /// Waits for the next attempt's time, or until the worker is told to stop.
-    async fn wait(&self, at: Instant, stopping: &CancellationToken) {
+    async fn wait_until(&self, at: Instant, held: &Held<'_>) {
         let _waiting = self.metrics.waiting_retry();
         tokio::select! {
             () = sleep_until(at) => {}
-            () = stopping.cancelled() => {}
+            () = held.stop.draining().cancelled() => {}
         }
-    }
-
-    fn log_failure(&self, errand: &Errand<'_>, class: &Class, attempt: u32) {
-        let (why, hint) = match class {
-            Class::Answered(answer) if answer.code == codes::ACCEPTED => return,
-            Class::Answered(answer) | Class::AnsweredTryLater(answer) => {
-                let known = codes::documented(&answer.code);
-                (format!("CodeResult {}: {}", answer.code, known.meaning), known.scope.hint())
-            }
-            Class::NotSent { why, .. } => {
-                (why.clone(), Some("nothing was sent; check the network to eSMS and its status"))
-            }
-            Class::Ambiguous { why } => (why.clone(), Some("the OTP may have gone out; OTP_ON_AMBIGUOUS decides")),
-            Class::Refused { why } => (why.clone(), Some("check ESMS_URL and what stands between here and eSMS")),
-        };
-        warn!(
-            job_id = errand.id,
-            phone = %errand.request.phone,
-            attempt,
-            class = class.name().as_str(),
-            why,
-            hint,
-            "attempt failed"
-        );
     }
 }
 
@@ -278,25 +231,25 @@ impl Sender {
 enum Begun {
     /// It does, and is counted.
     Attempt(Progress),
-    /// Something is known now that was not: whether it may is to be asked again.
+    /// Something is known now that was not known before: whether it may begin is to be decided again.
     AskAgain(Progress),
-    /// It is to be tried again a little later.
+    /// The ledger must be waited for.
     NotYet(Progress),
     /// It does not, and none will.
-    Not(Sent),
+    Ended(Sent),
 }
 
-/// Writes down that an attempt begins; from then on it may have been made, whatever happens to this process.
-async fn begin(progress: Progress, errand: &Errand<'_>, holder: &impl Holder) -> Begun {
+/// Writes down that an attempt begins. From then on it may have been made, whatever happens to this process.
+async fn begin(progress: Progress, held: &Held<'_>) -> Begun {
     let mut begun = progress.clone();
     begun.begin_attempt();
-    match holder.mark(&begun).await {
+    match held.mark(&begun).await {
         // Marking takes a moment, and the deadline has the last word before the first byte.
-        Marked::Ours if Instant::now() >= errand.deadline => Begun::Not(past_deadline(progress)),
-        Marked::Ours => Begun::Attempt(begun),
-        Marked::Unseen => Begun::AskAgain(progress.after_an_unseen_attempt()),
+        Marked::MayBegin if Instant::now() >= held.job.deadline => Begun::Ended(past_deadline(progress)),
+        Marked::MayBegin => Begun::Attempt(begun),
+        Marked::PastUnknown => Begun::AskAgain(progress.with_past(Past::OneUnknown, OnAmbiguous::Resend)),
         Marked::NotYet => Begun::NotYet(progress),
-        Marked::Elsewhere => Begun::Not(Sent::TakenOver),
+        Marked::HeldByAnother => Begun::Ended(Sent::TakenOver),
     }
 }
 
@@ -304,14 +257,11 @@ fn past_deadline(progress: Progress) -> Sent {
     Sent::Ended(progress.end_unsettled(Outcome::Expired, "the deadline passed"))
 }
 
-/// A job that must be left because the worker stops. What is not remembered after that and was
-/// ambiguous would be sent again unmarked: it ends here instead.
-fn stopped(progress: Progress, is_remembered: bool) -> Sent {
-    if progress.ambiguous && progress.attempts > 0 && !is_remembered {
+/// A job that must be left because the worker stops. Where an attempt was ambiguous and this is not kept,
+/// the next worker would send again without saying so: the job ends here instead.
+fn stopped(progress: Progress, is_kept: bool) -> Sent {
+    if progress.ambiguous && progress.attempts > 0 && !is_kept {
         return Sent::Ended(progress.end_unsettled(Outcome::Unknown, "the worker was stopped before another attempt"));
     }
     Sent::LeftToAnother(progress)
 }
-
-#[cfg(test)]
-mod tests;

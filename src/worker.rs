@@ -1,168 +1,155 @@
-//! One delivery's life from top to bottom: decode, look up, send, record, publish, acknowledge. The
-//! only file that sees every stage.
+//! One delivery's life from top to bottom: read, claimed, sent, recorded, published, acknowledged. The only
+//! room that sees every stage.
 
-pub mod answers;
-pub mod dead_letter;
-pub mod in_flight;
-pub mod receipt;
-mod settle;
+mod ending;
+pub mod outbox;
+mod rescue;
+pub mod settings;
+mod tasks;
+mod work;
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use lapin::message::Delivery;
 use tokio::sync::Semaphore;
-use tokio::time::Instant;
-use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
 use tracing::{debug, warn};
 
 use crate::broker::consumer::{Origin, Taker};
-use crate::config::Config;
 use crate::crash::{self, Point};
+use crate::deliveries::dropped::DropReason;
+use crate::deliveries::in_flight::{Entered, InFlight};
+use crate::deliveries::job::{Came, Job};
+use crate::deliveries::original::Original;
+use crate::deliveries::receipt::Receipt;
 use crate::job::envelope::{Envelope, Moment};
+use crate::job::progress::OnAmbiguous;
 use crate::job::request::{self, OtpRequest};
-use crate::job::result::{Ending, Outcome, ResultEvent};
-use crate::ledger::{Fingerprint, Ledger};
+use crate::job::result::{Ending, Outcome};
+use crate::ledger::Ledger;
 use crate::send::Sender;
-use crate::telemetry::metrics::{Found, Metrics};
-use crate::telemetry::traces::{Span, Traces};
-use answers::Answers;
-use dead_letter::{Death, Original};
-use in_flight::{Entered, InFlight};
-use receipt::Receipt;
+use crate::stop::Stop;
+use crate::telemetry::labels::Found;
+use crate::telemetry::logs;
+use crate::telemetry::metrics::Metrics;
+use crate::telemetry::traces::Traces;
+use ending::Worked;
+use outbox::Outbox;
+use tasks::Tasks;
 
 /// The parts a worker works with.
 pub struct Parts {
     /// Sends jobs.
     pub sender: Sender,
-    /// Remembers jobs done.
+    /// Remembers jobs.
     pub ledger: Ledger,
     /// Publishes what becomes of jobs, and acknowledges them.
-    pub answers: Answers,
+    pub outbox: Outbox,
     /// Counts.
     pub metrics: Arc<Metrics>,
     /// Traces.
     pub traces: Traces,
 }
 
+/// What a worker goes by.
+#[derive(Clone, Debug)]
+pub struct Rules {
+    /// How many jobs are sent at once.
+    pub concurrency: u16,
+    /// The age at which a job is no longer sent.
+    pub job_ttl: Duration,
+    /// The template of jobs that name none.
+    pub template_id: Option<String>,
+    /// What follows an ambiguous attempt.
+    pub on_ambiguous: OnAmbiguous,
+    /// The queue of jobs.
+    pub queue: String,
+    /// The queue of dropped jobs.
+    pub dropped: String,
+}
+
 /// Works deliveries.
 pub struct Worker {
     parts: Parts,
-    config: Config,
+    rules: Rules,
     in_flight: InFlight,
     permits: Semaphore,
-    tasks: TaskTracker,
-    unfinished: Arc<AtomicUsize>,
-    stopping: CancellationToken,
-    abort: CancellationToken,
+    tasks: Tasks,
+    stop: Stop,
 }
 
-/// A job that is in flight in this process.
-struct Job {
-    id: String,
-    request: OtpRequest,
-    fingerprint: Fingerprint,
-    deadline: Instant,
-    delivered: Moment,
-    made: Option<SystemTime>,
-    redelivered: bool,
-    delivery_count: Option<u64>,
-    /// Whether the producer gave the id.
-    is_named: bool,
-    /// Whether the ledger showed that another worker had it.
-    was_elsewhere: AtomicBool,
-    /// Why the broker gave it up, for a delivery that came from the queue of dropped jobs.
-    death: Option<Death>,
-    original: Original,
-    /// The span of the delivery that is worked.
-    span: Span,
+/// A delivery, read.
+enum Incoming {
+    /// A job.
+    Job(Box<Job>, Arc<Receipt>),
+    /// A message that is no job, and why.
+    NoJob { id: String, receipt: Arc<Receipt>, original: Box<Original>, why: String },
 }
 
-/// How a job stopped being worked.
-enum Settled {
-    /// It has ended; its result is to be published.
-    Ended(ResultEvent),
-    /// It goes back to the broker.
-    GoesBack,
-    /// Its id belongs to another job.
-    AnotherJob,
-}
+/// What a producer is told whose `message_id` was another job's.
+const ANOTHER_JOB: &str = "message_id was used before, for another job";
 
 impl Taker for Worker {
     fn take(self: &Arc<Self>, delivery: Delivery, origin: Origin) {
-        let arrival = Moment::now();
-        let envelope = Envelope::read(&delivery.properties, arrival, self.config.job_ttl);
-        if origin == Origin::Jobs && !delivery.redelivered {
-            let age = envelope.made.and_then(|made| arrival.wall.duration_since(made).ok());
-            age.inspect(|age| self.parts.metrics.delivered_after(*age));
-        }
-        let span = self.parts.traces.delivery(self.queue(origin), &envelope.id, &envelope.trace);
-        let receipt = Receipt::new(delivery.acker, origin, delivery.redelivered, &envelope, arrival, span.clone());
-        let death = (origin == Origin::Dropped).then(|| Death::read(&delivery.properties));
-        let original = Original { body: delivery.data, properties: delivery.properties };
-        match self.decode(&envelope, &original) {
-            Err(why) => self.spawn_refusal(envelope.id, receipt, original, why),
-            Ok(request) => {
-                let fingerprint = self.parts.ledger.fingerprint(&request);
-                let job = Job {
-                    id: envelope.id,
-                    request,
-                    fingerprint,
-                    deadline: envelope.deadline,
-                    delivered: arrival,
-                    made: envelope.made,
-                    redelivered: delivery.redelivered,
-                    delivery_count: envelope.delivery_count,
-                    is_named: envelope.is_named,
-                    was_elsewhere: AtomicBool::new(false),
-                    death,
-                    original,
-                    span,
-                };
-                match &job.death {
-                    Some(Death::Other(why)) => self.spawn_burial(why.clone(), job, receipt),
-                    Some(Death::Expired) | None => self.enter(job, receipt),
-                }
+        let (received, acker) = (Moment::now(), delivery.acker.clone());
+        // A message that cannot even be read without a panic must not end the loop that consumes.
+        match catch_unwind(AssertUnwindSafe(|| self.read(delivery, origin, received))) {
+            Ok(incoming) => self.begin(incoming),
+            Err(_) => {
+                let receipt = Arc::new(Receipt::unread(acker, origin, received));
+                self.spawn("unread", &Arc::clone(&receipt), async move {
+                    receipt.reject().await;
+                });
             }
         }
     }
 
     async fn finished(&self) {
-        self.tasks.close();
         tokio::select! {
-            () = self.tasks.wait() => {}
-            () = self.abort.cancelled() => {}
+            () = self.tasks.finished() => {}
+            () = self.stop.aborting().cancelled() => {}
         }
     }
 }
 
 impl Worker {
-    /// A worker of these parts. From the cancelling of `stopping` on it begins nothing new; from that
-    /// of `abort` on it finishes nothing either.
-    pub fn new(parts: Parts, config: Config, stopping: CancellationToken, abort: CancellationToken) -> Self {
+    /// A worker of these parts.
+    pub fn new(parts: Parts, rules: Rules, stop: Stop) -> Self {
         Self {
             parts,
             in_flight: InFlight::default(),
-            permits: Semaphore::new(usize::from(config.concurrency)),
-            config,
-            tasks: TaskTracker::new(),
-            unfinished: Arc::default(),
-            stopping,
-            abort,
+            permits: Semaphore::new(usize::from(rules.concurrency)),
+            rules,
+            tasks: Tasks::new(stop.clone()),
+            stop,
         }
     }
 
-    /// Deliveries that are being dealt with, or were when `abort` was cancelled.
+    /// Deliveries that are being dealt with, or were when the worker aborted.
     pub fn unfinished(&self) -> usize {
-        self.unfinished.load(Ordering::Relaxed)
+        self.tasks.unfinished()
     }
 
-    fn queue(&self, origin: Origin) -> &str {
-        match origin {
-            Origin::Jobs => &self.config.broker.queue,
-            Origin::Dropped => &self.config.broker.dropped,
+    fn read(&self, delivery: Delivery, origin: Origin, received: Moment) -> Incoming {
+        let envelope = Envelope::read(&delivery.properties, received, self.rules.job_ttl);
+        let queue = match origin {
+            Origin::Jobs => &self.rules.queue,
+            Origin::Dropped => &self.rules.dropped,
+        };
+        let span = self.parts.traces.delivery(queue, &envelope.id, &envelope.trace);
+        let receipt = Receipt::new(delivery.acker, origin, delivery.redelivered, &envelope, received, span.clone());
+        let receipt = Arc::new(receipt);
+        let dropped = (origin == Origin::Dropped).then(|| DropReason::read(&delivery.properties));
+        let redelivered = delivery.redelivered;
+        let original = Original { body: delivery.data, properties: delivery.properties };
+        match self.decode(&envelope, &original) {
+            Err(why) => Incoming::NoJob { id: envelope.id, receipt, original: Box::new(original), why },
+            Ok(request) => {
+                let fingerprint = self.parts.ledger.fingerprint(&request);
+                let came = Came { received, redelivered, dropped, original, span };
+                Incoming::Job(Box::new(Job::new(envelope, request, fingerprint, came)), receipt)
+            }
         }
     }
 
@@ -170,150 +157,145 @@ impl Worker {
         if let Some(problem) = envelope.id_problem {
             return Err(problem.to_owned());
         }
-        let template = self.config.esms.template_id.as_deref();
-        request::decode(&original.body, template).map_err(|error| error.to_string())
+        request::decode(&original.body, self.rules.template_id.as_deref()).map_err(|error| error.to_string())
     }
 
-    fn enter(self: &Arc<Self>, job: Job, receipt: Receipt) {
-        match self.in_flight.enter(&job.id, job.fingerprint, receipt) {
+    fn begin(self: &Arc<Self>, incoming: Incoming) {
+        let worker = Arc::clone(self);
+        match incoming {
+            Incoming::NoJob { id, receipt, original, why } => {
+                let (of, unsettled) = (id.clone(), Arc::clone(&receipt));
+                self.spawn(&of, &unsettled, async move { worker.refuse(&id, &receipt, &original, &why).await });
+            }
+            Incoming::Job(job, receipt) => {
+                self.measure_queue(&job, &receipt);
+                match job.dropped.as_ref().and_then(DropReason::for_people) {
+                    None => self.enter(job, receipt),
+                    // It may have ended its workers each time, so it is kept for people before anything else.
+                    Some(why) => {
+                        let (id, unsettled) = (job.id.clone(), Arc::clone(&receipt));
+                        self.spawn(&id, &unsettled, async move {
+                            worker.parts.outbox.dead_letter(&job.original, &why).await;
+                            worker.enter(job, receipt);
+                        });
+                    }
+                }
+            }
+        }
+    }
+
+    /// Only of first deliveries: a later one has waited for its worker, not in the queue.
+    fn measure_queue(&self, job: &Job, receipt: &Receipt) {
+        if !receipt.is_dropped
+            && !job.redelivered
+            && let Some(age) = job.age_at_delivery()
+        {
+            self.parts.metrics.delivered_after(age);
+        }
+    }
+
+    /// Works the job, unless it is in flight already.
+    fn enter(self: &Arc<Self>, job: Box<Job>, receipt: Arc<Receipt>) {
+        let worker = Arc::clone(self);
+        match self.in_flight.enter(&job.id, job.fingerprint, &receipt) {
             Entered::Joined => {
                 self.parts.metrics.redelivered(Found::InFlight);
-                debug!(job_id = job.id, "delivered again while in flight; it gets the same result");
+                logs::job_span(&job.id).in_scope(|| debug!("delivered again while in flight; it gets the same result"));
             }
-            Entered::AnotherJob(receipt) => self.spawn_contested(job, receipt),
+            Entered::AnotherJob => {
+                let (id, unsettled) = (job.id.clone(), Arc::clone(&receipt));
+                self.spawn(&id, &unsettled, async move { worker.check_owner(&job, &receipt).await });
+            }
             Entered::Started => {
-                let worker = Arc::clone(self);
-                self.spawn(async move { worker.work(job).await });
+                let job: Arc<Job> = Arc::from(job);
+                let (id, panicked, rescuer) = (job.id.clone(), Arc::clone(&job), Arc::clone(self));
+                let work = async move { worker.work(&job).await };
+                self.tasks.spawn(&id, work, async move { rescuer.after_panic(&panicked).await });
             }
         }
     }
 
-    /// The id belongs to a job in flight; whether it is this one's by right, the ledger knows.
-    fn spawn_contested(self: &Arc<Self>, job: Job, receipt: Receipt) {
-        let worker = Arc::clone(self);
-        self.spawn(async move { worker.contest(&job, &receipt).await });
-    }
-
-    async fn contest(&self, job: &Job, receipt: &Receipt) {
-        let recorded = tokio::select! {
-            recorded = self.parts.ledger.recorded(self.ledgers(job)) => recorded,
-            () = self.stopping.cancelled() => {
-                receipt.give_back().await;
-                return;
-            }
-        };
-        match recorded {
-            Some(event) => {
-                self.parts.metrics.redelivered(Found::Done);
-                self.parts.answers.answer(&job.id, &event, receipt).await;
-            }
-            None => self.refuse(&job.id, receipt, &job.original, ANOTHER_JOB).await,
-        }
-    }
-
-    /// A job that may have killed its workers is kept for people, before anything else is done.
-    fn spawn_burial(self: &Arc<Self>, why: String, job: Job, receipt: Receipt) {
-        let worker = Arc::clone(self);
-        self.spawn(async move {
-            worker.parts.answers.dead_letter(&job.original, &given_up(&why)).await;
-            worker.enter(job, receipt);
+    /// Runs a task about one delivery, which goes back to its queue if the task panics.
+    fn spawn(&self, id: &str, receipt: &Arc<Receipt>, task: impl Future<Output = ()> + Send + 'static) {
+        let receipt = Arc::clone(receipt);
+        self.tasks.spawn(id, task, async move {
+            receipt.reject().await;
         });
     }
 
-    /// Runs a task that ends when the grace is over, however far it came: what it had not
-    /// acknowledged is delivered again.
-    fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
-        let abort = self.abort.clone();
-        let unfinished = Arc::clone(&self.unfinished);
-        unfinished.fetch_add(1, Ordering::Relaxed);
-        self.tasks.spawn(async move {
-            tokio::select! {
-                () = task => {
-                    unfinished.fetch_sub(1, Ordering::Relaxed);
-                }
-                () = abort.cancelled() => {}
-            }
-        });
-    }
-
-    async fn work(&self, job: Job) {
+    async fn work(&self, job: &Job) {
         let _counted = self.parts.metrics.in_flight();
-        let _guarded = self.in_flight.end_on_panic(&job.id);
-        match self.settle(&job).await {
-            Settled::Ended(event) => self.answer(&job.id, &event).await,
-            Settled::GoesBack => self.give_back(&job.id).await,
-            Settled::AnotherJob => self.refuse_all(job).await,
+        let worked = self.work_on(job).await;
+        self.conclude(job, &worked).await;
+    }
+
+    /// Another job with this id is in flight. The ledger knows which of the two owns the id.
+    async fn check_owner(&self, job: &Job, receipt: &Receipt) {
+        let recorded = self.parts.ledger.recorded(self.in_flight.job_ref(job));
+        match self.stop.draining().run_until_cancelled(recorded).await {
+            None => {
+                receipt.give_back().await;
+            }
+            Some(Some(event)) => {
+                self.parts.metrics.redelivered(Found::Done);
+                self.parts.outbox.publish(&job.id, &event, receipt).await;
+            }
+            Some(None) => self.refuse(&job.id, receipt, &job.original, ANOTHER_JOB).await,
         }
     }
 
-    /// Publishes the result to every delivery of the job and acknowledges each after its own.
-    async fn answer(&self, id: &str, event: &ResultEvent) {
-        crash::point(Point::BeforePublish);
-        let mut answered = false;
+    /// Deals with every delivery of a job that was worked, those that come meanwhile included.
+    async fn conclude(&self, job: &Job, worked: &Worked) {
+        if let Worked::Ended(_) = worked {
+            crash::point(Point::BeforePublish);
+        }
+        let mut is_concluded = false;
         loop {
-            let receipts = self.in_flight.take(id);
-            let (live, dead): (Vec<_>, Vec<_>) = receipts.into_iter().partition(Receipt::is_live);
-            // A dead delivery is answered only if none ever was: its job comes again, but perhaps to
-            // a worker that knows nothing of this result.
-            let nobody_else = if live.is_empty() && !answered { dead.last() } else { None };
-            for receipt in live.iter().chain(nobody_else) {
-                self.parts.answers.answer(id, event, receipt).await;
-                answered = true;
+            for receipt in to_conclude(self.in_flight.take(&job.id), is_concluded) {
+                self.conclude_one(job, worked, &receipt).await;
+                is_concluded = true;
             }
-            if self.in_flight.land(id) {
+            if self.in_flight.end_if_all_are_taken(&job.id) {
                 return;
             }
         }
     }
 
-    async fn give_back(&self, id: &str) {
-        loop {
-            for receipt in self.in_flight.take(id) {
+    async fn conclude_one(&self, job: &Job, worked: &Worked, receipt: &Receipt) {
+        match worked {
+            Worked::Ended(event) => self.parts.outbox.publish(&job.id, event, receipt).await,
+            Worked::AnotherJob => self.refuse(&job.id, receipt, &job.original, ANOTHER_JOB).await,
+            Worked::GoesBack => {
                 if receipt.give_back().await {
-                    debug!(job_id = id, "given back");
+                    debug!("given back");
                 }
             }
-            if self.in_flight.land(id) {
-                return;
+            Worked::Failed => {
+                receipt.reject().await;
             }
         }
     }
 
-    fn spawn_refusal(self: &Arc<Self>, id: String, receipt: Receipt, original: Original, why: String) {
-        let worker = Arc::clone(self);
-        self.spawn(async move { worker.refuse(&id, &receipt, &original, &why).await });
-    }
-
-    /// A job that cannot be understood: kept for people, and its producer told.
+    /// Keeps a message that is no job for people, and tells its producer.
     async fn refuse(&self, id: &str, receipt: &Receipt, original: &Original, why: &str) {
         warn!(
-            job_id = id,
             outcome = Outcome::Invalid.as_str(),
             reason = why,
             hint = "the producer must mend the job; a copy is on the dead-letter queue",
             "job ended"
         );
-        self.parts.answers.dead_letter(original, why).await;
+        self.parts.outbox.dead_letter(original, why).await;
         self.parts.metrics.job_ended(Outcome::Invalid, false);
         let event = Ending::without_attempt(Outcome::Invalid, why).into_event(id, SystemTime::now());
-        self.parts.answers.answer(id, &event, receipt).await;
-    }
-
-    async fn refuse_all(&self, job: Job) {
-        loop {
-            for receipt in self.in_flight.take(&job.id) {
-                self.refuse(&job.id, &receipt, &job.original, ANOTHER_JOB).await;
-            }
-            if self.in_flight.land(&job.id) {
-                return;
-            }
-        }
+        self.parts.outbox.publish(id, &event, receipt).await;
     }
 }
 
-fn given_up(why: &str) -> String {
-    format!("the broker gave the job up ({why}); an attempt may have been made")
+/// The deliveries to deal with: those that the broker still waits for. One that it does not wait for any
+/// more is dealt with only where there is no other: its job comes again, but perhaps to a worker that knows
+/// nothing of this result.
+fn to_conclude(receipts: Vec<Arc<Receipt>>, is_concluded: bool) -> Vec<Arc<Receipt>> {
+    let (live, dead): (Vec<_>, Vec<_>) = receipts.into_iter().partition(|receipt| receipt.is_live());
+    let nobody_else = if live.is_empty() && !is_concluded { dead.last().cloned() } else { None };
+    live.into_iter().chain(nobody_else).collect()
 }
-
-/// What a producer is told whose `message_id` was another job's.
-const ANOTHER_JOB: &str = "message_id was used before, for another job";

@@ -5,9 +5,11 @@
 
 use std::str;
 
-/// Stands for each byte that is no part of a character: ASCII SUBSTITUTE, so that the reader of the
-/// string can tell that it is not what the producer wrote.
-pub const SUBSTITUTE: u8 = 0x1A;
+use crate::job::envelope;
+
+/// Stands for each byte that is no part of a character, so that the reader of the string can tell that it
+/// is not what the producer wrote.
+const SUBSTITUTE: u8 = envelope::SUBSTITUTE as u8;
 
 /// How many tables or arrays may be inside each other, the outermost included.
 ///

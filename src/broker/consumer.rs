@@ -1,4 +1,4 @@
-//! Consuming: an outer loop that reconnects, and one session inside it.
+//! Consuming: one session after another, each from connecting to its loss.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,19 +8,20 @@ use lapin::message::Delivery;
 use lapin::options::{BasicCancelOptions, BasicConsumeOptions, BasicQosOptions};
 use lapin::types::FieldTable;
 use lapin::{Channel, Connection, Consumer};
-use tokio::time::{Instant, sleep, timeout};
-use tokio_util::sync::CancellationToken;
-use tracing::{error, info, warn};
+use tokio::time::{sleep, timeout};
+use tracing::{Instrument as _, error, info};
 
+use super::session::{self, Ended, Sessions};
+use super::settings::BrokerSettings;
 use super::topology::{self, TopologyError};
-use super::{GOOD_SESSION, REPLY_WITHIN, close};
+use super::{REPLY_WITHIN, close};
 use crate::amqp;
-use crate::backoff::Policy;
-use crate::config::BrokerConfig;
+use crate::stop::Stop;
 use crate::telemetry::http::Health;
+use crate::telemetry::logs;
 use crate::telemetry::metrics::Metrics;
 
-/// Jobs the broker gave up are only answered, not sent: a few at a time do.
+/// Dropped jobs are only answered, not sent: a few at a time are enough.
 const DROPPED_PREFETCH: u16 = 16;
 
 /// How long a channel stays open after the last acknowledgement. The broker says nothing when it has taken
@@ -33,7 +34,7 @@ const SETTLING: Duration = Duration::from_secs(1);
 pub enum Origin {
     /// The queue of jobs.
     Jobs,
-    /// The queue of jobs that the broker gave up.
+    /// The queue of jobs that the broker dropped: they expired, or were delivered too often.
     Dropped,
 }
 
@@ -49,7 +50,7 @@ pub trait Taker: Send + Sync + 'static {
 /// Consumes both queues, for ever.
 pub struct ConsumerLoop<T> {
     /// The broker and its objects.
-    pub broker: BrokerConfig,
+    pub broker: BrokerSettings,
     /// The prefetch of the queue of jobs.
     pub prefetch: u16,
     /// Who takes the deliveries.
@@ -58,15 +59,13 @@ pub struct ConsumerLoop<T> {
     pub health: Arc<Health>,
     /// Counts connections.
     pub metrics: Arc<Metrics>,
-    /// From its cancelling on nothing more is consumed.
-    pub stopping: CancellationToken,
+    /// From the phase `draining` on nothing more is consumed.
+    pub stop: Stop,
 }
 
-/// Why a session ended.
+/// Why a session ended before the worker was told to stop.
 #[derive(Debug, thiserror::Error)]
-enum Ended {
-    #[error("told to stop")]
-    Stopped,
+enum Trouble {
     #[error("{0}")]
     NotConnected(#[from] amqp::ConnectError),
     #[error("{0}")]
@@ -79,6 +78,40 @@ enum Ended {
     Cancelled,
 }
 
+/// A channel that consumes both queues.
+struct Subscription {
+    channel: Channel,
+    jobs: Consumer,
+    dropped: Consumer,
+}
+
+/// The sessions of a consumer.
+struct Consuming<'a, T> {
+    consumer: &'a ConsumerLoop<T>,
+    ever_consumed: bool,
+}
+
+impl<T: Taker> Sessions for Consuming<'_, T> {
+    type ForGood = TopologyError;
+
+    async fn session(&mut self) -> Ended<TopologyError> {
+        let ended = self.consumer.session(&mut self.ever_consumed).await;
+        self.consumer.health.set_consuming(false);
+        match ended {
+            Ok(()) => Ended::Stopped,
+            Err(Trouble::Topology(error @ TopologyError::Differs(_))) if !self.ever_consumed => Ended::ForGood(error),
+            Err(Trouble::Topology(error @ TopologyError::Differs(_))) => {
+                error!(%error, "not consuming; put the objects right, or set OTP_TOPOLOGY");
+                Ended::Lost("topology".to_owned())
+            }
+            Err(other) => Ended::Lost(other.to_string()),
+        }
+    }
+}
+
+/// The name of the connection, as the broker shows it.
+const CONNECTION: &str = "esms-otp-worker consumer";
+
 impl<T: Taker> ConsumerLoop<T> {
     /// Consumes until told to stop and every delivery is dealt with; reconnects whenever the broker
     /// goes away, at the start too.
@@ -87,80 +120,59 @@ impl<T: Taker> ConsumerLoop<T> {
     /// When the broker's objects differ before anything was ever consumed: no waiting mends that.
     /// Later the same difference is logged and tried again, since jobs may still be in flight.
     pub async fn run(self) -> Result<(), TopologyError> {
-        let mut waits = Policy::RECONNECT.waits();
-        let mut ever_consumed = false;
-        loop {
-            let began = Instant::now();
-            let ended = self.session(&mut ever_consumed).await;
-            self.health.set_consuming(false);
-            let why = match ended {
-                Ended::Stopped => break,
-                Ended::Topology(error @ TopologyError::Differs(_)) if !ever_consumed => return Err(error),
-                Ended::Topology(error @ TopologyError::Differs(_)) => {
-                    error!(%error, "not consuming; put the objects right, or set OTP_TOPOLOGY");
-                    "topology".to_owned()
-                }
-                other => other.to_string(),
-            };
-            if self.stopping.is_cancelled() {
-                break;
-            }
-            if began.elapsed() >= GOOD_SESSION {
-                waits.reset();
-            }
-            let wait = waits.next_wait();
-            warn!(why, retry_in_ms = wait.as_millis() as u64, "not consuming");
-            tokio::select! {
-                () = sleep(wait) => {}
-                () = self.stopping.cancelled() => break,
-            }
-        }
+        let sessions = Consuming { consumer: &self, ever_consumed: false };
+        let consuming = session::repeat("not consuming", self.stop.draining(), sessions);
+        consuming.instrument(logs::connection_span(CONNECTION)).await?;
         // Without a session there is nothing left to settle; results are still being published.
         self.taker.finished().await;
         Ok(())
     }
 
-    /// One session, from connecting to its end.
-    async fn session(&self, ever_consumed: &mut bool) -> Ended {
-        let connecting = amqp::connect(&self.broker.uri, &self.broker.tls, "esms-otp-worker consumer");
-        let connection = tokio::select! {
-            connected = connecting => match connected {
-                Ok(connection) => connection,
-                Err(error) => return error.into(),
-            },
-            () = self.stopping.cancelled() => return Ended::Stopped,
-        };
+    /// One session, from connecting to its end; `Ok` when told to stop.
+    async fn session(&self, ever_consumed: &mut bool) -> Result<(), Trouble> {
+        let connecting = amqp::connect(&self.broker.uri, &self.broker.tls, CONNECTION);
+        let Some(connected) = self.stop.draining().run_until_cancelled(connecting).await else { return Ok(()) };
+        let connection = connected?;
         self.metrics.connection_made();
-        let ended = match self.consume(&connection, ever_consumed).await {
-            Ok(never) => match never {},
-            Err(ended) => ended,
-        };
+        let ended = self.consume(&connection, ever_consumed).await;
         close(&connection).await;
         ended
     }
 
-    async fn consume(
-        &self,
-        connection: &Connection,
-        ever_consumed: &mut bool,
-    ) -> Result<std::convert::Infallible, Ended> {
-        let preparing = self.stopping.run_until_cancelled(self.prepare(connection)).await;
-        let (channel, mut jobs, mut dropped) = preparing.ok_or(Ended::Stopped)??;
+    async fn consume(&self, connection: &Connection, ever_consumed: &mut bool) -> Result<(), Trouble> {
+        let preparing = self.stop.draining().run_until_cancelled(self.prepare(connection)).await;
+        let Some(prepared) = preparing else { return Ok(()) };
+        let mut subscription = prepared?;
         *ever_consumed = true;
         self.health.set_consuming(true);
-        let mut taken = false;
         info!(queue = self.broker.queue, prefetch = self.prefetch, "consuming");
+        let has_taken = self.take_until_told_to_stop(&mut subscription).await?;
+        self.health.set_consuming(false);
+        self.finish(subscription, has_taken).await;
+        Ok(())
+    }
+
+    /// Takes deliveries; whether there was any.
+    async fn take_until_told_to_stop(
+        &self,
+        Subscription { jobs, dropped, .. }: &mut Subscription,
+    ) -> Result<bool, Trouble> {
+        let mut has_taken = false;
         loop {
             tokio::select! {
                 // Told to stop is looked at first, so that a full queue cannot hide it.
                 biased;
-                () = self.stopping.cancelled() => break,
+                () = self.stop.draining().cancelled() => return Ok(has_taken),
                 next = jobs.next() => self.taker.take(delivery(next)?, Origin::Jobs),
                 next = dropped.next() => self.taker.take(delivery(next)?, Origin::Dropped),
             }
-            taken = true;
+            has_taken = true;
         }
-        self.health.set_consuming(false);
+    }
+
+    /// Gives back what was not begun, waits for the rest, and closes the channel.
+    async fn finish(&self, subscription: Subscription, has_taken: bool) {
+        let Subscription { channel, mut jobs, mut dropped } = subscription;
         for (consumer, origin) in [(&mut jobs, Origin::Jobs), (&mut dropped, Origin::Dropped)] {
             for delivery in stop_consuming(&channel, consumer).await {
                 self.taker.take(delivery, origin);
@@ -168,20 +180,19 @@ impl<T: Taker> ConsumerLoop<T> {
         }
         // The channel stays open until every job is settled, or the acknowledgements would be lost.
         self.taker.finished().await;
-        if taken {
+        if has_taken {
             sleep(SETTLING).await;
         }
         // Closed here, because the connection cannot say goodbye while a channel is half closed.
         let _ = timeout(REPLY_WITHIN, channel.close(200, "done".into())).await;
-        Err(Ended::Stopped)
     }
 
-    async fn prepare(&self, connection: &Connection) -> Result<(Channel, Consumer, Consumer), Ended> {
+    async fn prepare(&self, connection: &Connection) -> Result<Subscription, Trouble> {
         topology::prepare(connection, &self.broker).await?;
-        Ok(timeout(REPLY_WITHIN, self.subscribe(connection)).await.map_err(|_| Ended::Silent)??)
+        Ok(timeout(REPLY_WITHIN, self.subscribe(connection)).await.map_err(|_| Trouble::Silent)??)
     }
 
-    async fn subscribe(&self, connection: &Connection) -> lapin::Result<(Channel, Consumer, Consumer)> {
+    async fn subscribe(&self, connection: &Connection) -> lapin::Result<Subscription> {
         let channel = connection.create_channel().await?;
         let subscribe = async |queue: &str, prefetch| {
             channel.basic_qos(prefetch, BasicQosOptions::default()).await?;
@@ -190,12 +201,12 @@ impl<T: Taker> ConsumerLoop<T> {
         };
         let jobs = subscribe(&self.broker.queue, self.prefetch).await?;
         let dropped = subscribe(&self.broker.dropped, DROPPED_PREFETCH).await?;
-        Ok((channel, jobs, dropped))
+        Ok(Subscription { channel, jobs, dropped })
     }
 }
 
-fn delivery(next: Option<lapin::Result<Delivery>>) -> Result<Delivery, Ended> {
-    Ok(next.ok_or(Ended::Cancelled)??)
+fn delivery(next: Option<lapin::Result<Delivery>>) -> Result<Delivery, Trouble> {
+    Ok(next.ok_or(Trouble::Cancelled)??)
 }
 
 /// Ends a consumer; the deliveries that had come but were not looked at. Their taker knows that it is

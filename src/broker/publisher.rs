@@ -1,5 +1,6 @@
 //! Publishing: a publish returns only when the broker has confirmed it.
 
+use std::convert::Infallible;
 use std::future::poll_fn;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -9,25 +10,21 @@ use lapin::options::{BasicPublishOptions, ConfirmSelectOptions};
 use lapin::types::ShortString;
 use lapin::{BasicProperties, Channel, Confirmation, Connection, Event, PublisherConfirm};
 use tokio::sync::watch;
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
-use tracing::{info, warn};
+use tracing::{Instrument as _, info, warn};
 
-use super::{GOOD_SESSION, REPLY_WITHIN, close};
+use super::session::{self, Ended, Sessions};
+use super::settings::BrokerSettings;
+use super::{DIRECT_REPLY, REPLY_WITHIN, close};
 use crate::amqp;
-use crate::backoff::Policy;
-use crate::config::BrokerConfig;
+use crate::stop::Stop;
+use crate::telemetry::logs;
 use crate::telemetry::metrics::Metrics;
 
 /// The limit on the broker's confirmation, while it has not said that it is blocking publishers. A
 /// quorum queue confirms in milliseconds, in a second or two while it elects a leader.
 const CONFIRM_WITHIN: Duration = Duration::from_secs(15);
-
-const STOPPING: &str = "stopping";
-
-/// How the names begin that bring a reply straight to a waiting channel
-/// (<https://www.rabbitmq.com/docs/direct-reply-to>).
-const DIRECT_REPLY: &str = "amq.rabbitmq.reply-to.";
 
 /// One message to publish.
 #[derive(Clone, Debug)]
@@ -88,7 +85,7 @@ pub struct Publisher {
 
 /// What keeps a publisher's connection up; run it until `stop`.
 pub struct Keeper {
-    broker: BrokerConfig,
+    broker: BrokerSettings,
     name: &'static str,
     metrics: Arc<Metrics>,
     session: watch::Sender<Option<Session>>,
@@ -96,7 +93,7 @@ pub struct Keeper {
 
 impl Publisher {
     /// A publisher, and the keeper of its connection. `name` is what the broker shows of it.
-    pub fn new(broker: BrokerConfig, name: &'static str, metrics: Arc<Metrics>) -> (Self, Keeper) {
+    pub fn new(broker: BrokerSettings, name: &'static str, metrics: Arc<Metrics>) -> (Self, Keeper) {
         let (sender, session) = watch::channel(None);
         (Self { session }, Keeper { broker, name, metrics, session: sender })
     }
@@ -141,7 +138,7 @@ impl Session {
     async fn hand_over(&self, message: Message<'_>) -> lapin::Result<PublisherConfirm> {
         // Mandatory, or the broker would drop what no queue takes without a word. Direct reply-to is
         // no queue to it: it would return the message although it delivers it.
-        let mandatory = !message.routing_key.starts_with(DIRECT_REPLY);
+        let mandatory = !is_direct_reply(message.routing_key);
         let options = BasicPublishOptions { mandatory, ..Default::default() };
         let exchange = ShortString::from(message.exchange);
         let routing_key = ShortString::from(message.routing_key);
@@ -169,6 +166,12 @@ impl Session {
     }
 }
 
+/// Whether a message with this routing key goes straight to a waiting channel. The broker adds a token to
+/// the name that the channel asked with.
+fn is_direct_reply(routing_key: &str) -> bool {
+    routing_key.strip_prefix(DIRECT_REPLY).is_some_and(|token| token.starts_with('.'))
+}
+
 /// An unroutable message is confirmed by an ack that carries it: the ack alone proves nothing.
 fn routed(confirmation: Confirmation) -> Result<Routed, PublishError> {
     match confirmation {
@@ -179,50 +182,54 @@ fn routed(confirmation: Confirmation) -> Result<Routed, PublishError> {
 }
 
 impl Keeper {
-    /// Keeps the connection up until `stop`, and says through `on_change` whether publishing works.
-    pub async fn run(self, stop: CancellationToken, on_change: impl Fn(bool)) {
-        let mut waits = Policy::RECONNECT.waits();
-        while !stop.is_cancelled() {
-            let began = Instant::now();
-            let ended = self.keep_one(&on_change, &stop).await;
-            self.session.send_replace(None);
-            on_change(false);
-            if stop.is_cancelled() {
-                break;
-            }
-            if began.elapsed() >= GOOD_SESSION {
-                waits.reset();
-            }
-            let wait = waits.next_wait();
-            warn!(connection = self.name, why = ended, retry_in_ms = wait.as_millis() as u64, "not able to publish");
-            tokio::select! {
-                () = sleep(wait) => {}
-                () = stop.cancelled() => {}
-            }
-        }
+    /// Keeps the connection up until the phase `closing`, and says through `on_change` whether publishing
+    /// works.
+    pub async fn run(self, stop: Stop, on_change: impl Fn(bool) + Send + Sync) {
+        let keeping = Keeping { keeper: &self, on_change: &on_change, stop: &stop };
+        let sessions = session::repeat("not able to publish", stop.closing(), keeping);
+        // No session ends for good: publishing waits for the next, and jobs with it.
+        let Ok(()) = sessions.instrument(logs::connection_span(self.name)).await;
     }
 
-    /// One session from its start to its loss; says why it ended.
-    async fn keep_one(&self, on_change: &impl Fn(bool), stop: &CancellationToken) -> String {
+    /// One session from its start to its loss.
+    async fn keep_one(&self, on_change: &(impl Fn(bool) + Sync), stop: &Stop) -> Ended<Infallible> {
         let connecting = amqp::connect(&self.broker.uri, &self.broker.tls, self.name);
-        let connection = match stop.run_until_cancelled(connecting).await {
+        let connection = match stop.closing().run_until_cancelled(connecting).await {
             Some(Ok(connection)) => connection,
-            Some(Err(error)) => return error.to_string(),
-            None => return STOPPING.into(),
+            Some(Err(error)) => return Ended::Lost(error.to_string()),
+            None => return Ended::Stopped,
         };
         self.metrics.connection_made();
         let events = connection.events_listener();
         let session = match open(&connection).await {
             Ok(session) => session,
-            Err(error) => return error.to_string(),
+            Err(error) => return Ended::Lost(error.to_string()),
         };
-        info!(connection = self.name, "able to publish");
+        info!("able to publish");
         on_change(true);
         self.session.send_replace(Some(session.clone()));
-        let why = watch_over(events, &session, on_change, stop, self.name).await;
+        let watching = stop.closing().run_until_cancelled(watch_over(events, &session, on_change)).await;
         session.lost.cancel();
         close(&connection).await;
-        why
+        watching.map_or(Ended::Stopped, Ended::Lost)
+    }
+}
+
+/// The sessions of a publisher.
+struct Keeping<'a, F> {
+    keeper: &'a Keeper,
+    on_change: &'a F,
+    stop: &'a Stop,
+}
+
+impl<F: Fn(bool) + Send + Sync> Sessions for Keeping<'_, F> {
+    type ForGood = Infallible;
+
+    async fn session(&mut self) -> Ended<Infallible> {
+        let ended = self.keeper.keep_one(self.on_change, self.stop).await;
+        self.keeper.session.send_replace(None);
+        (self.on_change)(false);
+        ended
     }
 }
 
@@ -241,27 +248,24 @@ async fn open(connection: &Connection) -> Result<Session, PublishError> {
 async fn watch_over(
     events: impl Stream<Item = Event>,
     session: &Session,
-    on_change: &impl Fn(bool),
-    stop: &CancellationToken,
-    name: &str,
+    on_change: &(impl Fn(bool) + Sync),
 ) -> String {
     let mut events = std::pin::pin!(events);
     loop {
         let event = tokio::select! {
             event = events.next() => event,
             () = session.lost.cancelled() => return "a publish failed; the connection is made anew".into(),
-            () = stop.cancelled() => return STOPPING.into(),
         };
         match event {
             Some(Event::ConnectionBlocked(reason)) => {
                 session.blocked.send_replace(true);
                 on_change(false);
-                warn!(connection = name, reason, "the broker blocks publishers: it is short of memory or disk");
+                warn!(reason, "the broker blocks publishers: it is short of memory or disk");
             }
             Some(Event::ConnectionUnblocked) => {
                 session.blocked.send_replace(false);
                 on_change(true);
-                info!(connection = name, "the broker takes publishes again");
+                info!("the broker takes publishes again");
             }
             Some(Event::Error(error)) => return error.to_string(),
             Some(_) => {}

@@ -8,13 +8,13 @@ use std::sync::Arc;
 use lapin::uri::{AMQPScheme, AMQPUri};
 use reqwest::Url;
 
-use crate::settings::reader::{ConfigError, Reader, Source};
+use crate::settings::reader::{Reader, Source, WrongSettings};
 use crate::settings::table::{self as settings, Setting};
 use crate::tls;
 
 /// The broker: its address and the names of the objects there.
 #[derive(Clone)]
-pub struct BrokerConfig {
+pub struct BrokerSettings {
     /// The address, with its password: never printed.
     pub uri: AMQPUri,
     /// What to trust for `amqps://`.
@@ -23,7 +23,7 @@ pub struct BrokerConfig {
     pub queue: String,
     /// The exchange of results.
     pub reply_exchange: String,
-    /// The exchange, and queue, of jobs the broker gave up.
+    /// The exchange, and queue, of jobs that the broker dropped.
     pub dropped: String,
     /// The exchange, and queue, of jobs for people.
     pub dead_letter: String,
@@ -31,9 +31,9 @@ pub struct BrokerConfig {
     pub topology: TopologyMode,
 }
 
-impl fmt::Debug for BrokerConfig {
+impl fmt::Debug for BrokerSettings {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("BrokerConfig")
+        f.debug_struct("BrokerSettings")
             .field("host", &self.uri.authority.host)
             .field("port", &self.uri.authority.port)
             .field("queue", &self.queue)
@@ -53,15 +53,20 @@ pub enum TopologyMode {
     Skip,
 }
 
-impl BrokerConfig {
+impl BrokerSettings {
     /// Reads what a command that only talks to the broker needs.
     ///
     /// # Errors
     /// Every mistake in these settings, together.
-    pub fn read(source: &Source<'_>) -> Result<Self, ConfigError> {
+    pub fn read(source: &Source<'_>) -> Result<Self, WrongSettings> {
         let mut reader = Reader::new(source);
         let config = Self::from_reader(&mut reader);
         reader.finish(config)
+    }
+
+    /// The exchange, and queue, of results that nobody has bound a queue for.
+    pub fn unrouted(&self) -> String {
+        format!("{}.unrouted", self.reply_exchange)
     }
 
     pub(crate) fn from_reader(reader: &mut Reader<'_>) -> Self {
@@ -76,7 +81,7 @@ impl BrokerConfig {
             topology: topology_mode(reader),
         };
         // Results that nobody bound a queue for would come back as jobs, or be taken for dead letters.
-        let unrouted = format!("{}.unrouted", config.reply_exchange);
+        let unrouted = config.unrouted();
         let names = [&config.queue, &config.reply_exchange, &config.dropped, &config.dead_letter, &unrouted];
         if BTreeSet::from(names).len() < names.len() {
             reader.mistake(
@@ -125,7 +130,7 @@ fn amqp_tls(reader: &mut Reader<'_>, uri: &AMQPUri) -> Arc<rustls::ClientConfig>
     })
 }
 
-/// The longest name an object may have: AMQP allows 255 bytes, and `.unrouted` is added to one.
+/// The longest name an object may have, in bytes. AMQP allows 255, and one name gets a suffix.
 const LONGEST_NAME: usize = 200;
 
 fn object_name(reader: &mut Reader<'_>, setting: &Setting) -> String {

@@ -7,7 +7,7 @@ use lapin::{Channel, Connection, ErrorKind, ExchangeKind};
 use tokio::time::timeout;
 
 use super::REPLY_WITHIN;
-use crate::config::{BrokerConfig, TopologyMode};
+use super::settings::{BrokerSettings, TopologyMode};
 
 /// After this many deliveries the broker takes a job for one that kills its worker.
 const DELIVERY_LIMIT: i32 = 20;
@@ -63,8 +63,8 @@ pub enum TopologyError {
 }
 
 /// Every object, in an order in which each finds those it needs.
-pub fn objects(broker: &BrokerConfig) -> Vec<Object> {
-    let unrouted = format!("{}.unrouted", broker.reply_exchange);
+pub fn objects(broker: &BrokerSettings) -> Vec<Object> {
+    let unrouted = broker.unrouted();
     let mut objects = Vec::new();
     objects.extend(kept(&unrouted, quorum()));
     objects.extend(kept(&broker.dead_letter, quorum()));
@@ -121,7 +121,7 @@ fn table<const N: usize>(arguments: [(&str, AMQPValue); N]) -> FieldTable {
 ///
 /// # Errors
 /// [`TopologyError::Differs`] with every difference, not only the first.
-pub async fn prepare(connection: &Connection, broker: &BrokerConfig) -> Result<(), TopologyError> {
+pub async fn prepare(connection: &Connection, broker: &BrokerSettings) -> Result<(), TopologyError> {
     let passive = match broker.topology {
         TopologyMode::Skip => return Ok(()),
         TopologyMode::Check => true,

@@ -1,17 +1,25 @@
 //! `check`: tries each part that `run` needs, as `run` would, and says what is wrong and what to do.
+//!
+//! Exit codes: 0 all is well, 1 a line says `FAILED`, 2 a setting is wrong.
 
 use std::fmt;
+use std::process::ExitCode;
 use std::time::{Duration, SystemTime};
 
+use clap::{ArgMatches, Command};
 use tokio::time::timeout;
 
+use super::shell::{FAILED, RUN_GROUPS, block_on, source, wrong_settings};
 use crate::amqp;
 use crate::broker::close;
+use crate::broker::settings::TopologyMode;
 use crate::broker::topology::{self, TopologyError};
-use crate::config::{Config, StoreConfig, TopologyMode};
+use crate::config::Config;
 use crate::esms::balance::{Account, BalanceError};
 use crate::esms::client::Esms;
 use crate::ledger;
+use crate::ledger::settings::StoreSettings;
+use crate::settings::table;
 
 /// The limit on one part; each step of it has one of its own.
 const PART_LIMIT: Duration = Duration::from_secs(30);
@@ -19,9 +27,31 @@ const PART_LIMIT: Duration = Duration::from_secs(30);
 /// Clocks further apart than this make jobs expire early or late.
 const CLOCK_TOLERANCE: Duration = Duration::from_secs(5);
 
+/// The command and its flags.
+pub(super) fn command() -> Command {
+    let command = Command::new("check")
+        .next_line_help(true)
+        .about("Try broker, topology, ledger, credentials and clock, and say what to mend")
+        .after_help("It does what run does at its start, declaring the topology included, and sends nothing.\nExit code 0: all is well. 1: a line says FAILED. 2: a setting is wrong.");
+    table::add_flags(command, RUN_GROUPS)
+}
+
+/// Runs it.
+pub(super) fn execute(given: &ArgMatches) -> ExitCode {
+    let config = match Config::read(&source(given)) {
+        Ok(config) => config,
+        Err(error) => return wrong_settings(&error),
+    };
+    match block_on(check(&config, |line| println!("{line}"))) {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::from(FAILED),
+        Err(code) => code,
+    }
+}
+
 /// What was found of one part.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Finding {
+enum Finding {
     /// It works; and what is worth knowing of it.
     Good(String),
     /// It works, but not as it should.
@@ -44,16 +74,16 @@ pub enum Finding {
 
 /// One line of the report.
 #[derive(Clone, Debug)]
-pub struct Line {
+struct Line {
     /// The part.
-    pub part: &'static str,
+    part: &'static str,
     /// What was found.
-    pub finding: Finding,
+    finding: Finding,
 }
 
 impl Line {
     /// Whether `run` could do without a person's help.
-    pub const fn is_good(&self) -> bool {
+    const fn is_good(&self) -> bool {
         matches!(self.finding, Finding::Good(_) | Finding::Poor { .. })
     }
 }
@@ -72,7 +102,7 @@ impl fmt::Display for Line {
 }
 
 /// Tries every part; `say` is given each line as soon as it is known. True if all are good.
-pub async fn check(config: &Config, mut say: impl FnMut(&Line)) -> bool {
+async fn check(config: &Config, mut say: impl FnMut(&Line)) -> bool {
     let mut all_good = true;
     let mut tell = |part, finding| {
         let line = Line { part, finding };
@@ -131,7 +161,7 @@ fn of_topology(mode: TopologyMode, prepared: Result<(), TopologyError>) -> Findi
 }
 
 async fn of_ledger(config: &Config) -> Finding {
-    let StoreConfig::Redis(address) = &config.ledger.store else {
+    let StoreSettings::Redis(address) = &config.ledger.store else {
         return Finding::Good("in this process's memory: a crash or another replica does not know of it".into());
     };
     match ledger::redis::inspect(address).await {

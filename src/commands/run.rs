@@ -1,119 +1,235 @@
-//! The life of `run`: build the parts, work until told to stop, drain.
+//! `run`: build the parts, work until told to stop, drain.
+//!
+//! Exit codes: 0 stopped with nothing left behind, 1 could not start, 2 a setting is wrong, 3 the broker's
+//! objects differ from what is needed, 4 stopped with jobs unfinished (the broker delivers them again).
 
+use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
+use clap::{ArgMatches, Command};
+use secrecy::ExposeSecret as _;
+use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::{sleep, timeout};
-use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use tracing::{info, warn};
+use tracing::{error, info, warn};
 
+use super::shell::{FAILED, RUN_GROUPS, block_on, failed, source, wrong_settings};
 use crate::broker::consumer::ConsumerLoop;
 use crate::broker::publisher::Publisher;
+use crate::broker::settings::BrokerSettings;
 use crate::broker::topology::TopologyError;
 use crate::config::Config;
-use crate::esms::balance;
 use crate::esms::client::{BuildError, Esms};
 use crate::ledger::Ledger;
 use crate::send::Sender;
+use crate::settings::table;
+use crate::stop::Stop;
 use crate::telemetry::http::{self, Health};
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::traces::{self, Traces};
-use crate::worker::answers::Answers;
-use crate::worker::{Parts, Worker};
+use crate::telemetry::{balance, logs};
+use crate::worker::outbox::Outbox;
+use crate::worker::{Parts, Rules, Worker};
 
 /// What the parts that serve the jobs may take to end, once no job needs them.
 const GOODBYE: Duration = Duration::from_secs(3);
 
 /// Why `run` ended otherwise than by a stop that left nothing behind.
 #[derive(Debug, thiserror::Error)]
-pub enum RunError {
-    /// The metrics cannot be made.
+enum RunError {
     #[error("cannot set up the metrics: {0}")]
     Metrics(#[from] prometheus::Error),
-    /// The HTTP port cannot be had.
     #[error("HTTP_ADDR {0} cannot be listened on: {1}")]
     Http(std::net::SocketAddr, std::io::Error),
-    /// eSMS cannot be called.
     #[error(transparent)]
     Esms(#[from] BuildError),
-    /// Traces are wanted and cannot be exported.
     #[error(transparent)]
     Traces(#[from] traces::StartError),
-    /// The broker's objects differ from what is needed.
     #[error("{0}\nDelete what differs, or run with OTP_TOPOLOGY=check or skip if it is meant to be so.")]
     Topology(#[from] TopologyError),
-    /// The grace was over, or a second signal came, before all was settled.
+    /// The grace was over, or a second signal came, before every delivery was settled.
     #[error("stopped with {0} jobs unfinished; the broker delivers them again")]
     Unfinished(usize),
 }
 
 impl RunError {
-    /// The exit code of the process: each kind of failure has its own, settings (2) are reported
-    /// before this.
-    pub const fn exit_code(&self) -> u8 {
+    const fn exit_code(&self) -> u8 {
         match self {
-            RunError::Metrics(_) | RunError::Http(..) | RunError::Esms(_) | RunError::Traces(_) => 1,
+            RunError::Metrics(_) | RunError::Http(..) | RunError::Esms(_) | RunError::Traces(_) => FAILED,
             RunError::Topology(_) => 3,
             RunError::Unfinished(_) => 4,
         }
     }
 }
 
-/// Works jobs from `stop`'s being there to its being cancelled, then drains within the grace;
-/// `abort` ends the draining at once.
-///
-/// # Errors
-/// [`RunError`]: it could not start, or could not finish.
-pub async fn run(config: Config, stop: CancellationToken, abort: CancellationToken) -> Result<(), RunError> {
-    let metrics = Arc::new(Metrics::new()?);
-    let health = Arc::new(Health::new(Arc::clone(&metrics)));
-    let listener = http::listen(config.http_addr).await.map_err(|error| RunError::Http(config.http_addr, error))?;
-    let esms = Esms::new(&config.esms, config.concurrency)?;
-    let traces = Traces::start(&config.traces)?;
-    warn_of_plain_http(&config);
+/// The command and its flags.
+pub(super) fn command() -> Command {
+    let command =
+        Command::new("run").next_line_help(true).about("Work jobs until told to stop (SIGTERM or SIGINT)").after_help(
+            "Every option is an environment variable too. Durations are written 250ms, 5s, 2m.\n\
+             A wrong setting is reported, with every other, before anything is connected to.",
+        );
+    table::add_flags(command, RUN_GROUPS)
+}
 
-    let services = Services::default();
-    services.spawn(http::serve(listener, Arc::clone(&health), services.stop.clone()));
-    let for_results = Arc::clone(&health);
-    let results =
-        services.publisher(&config, "esms-otp-worker publisher", &metrics, move |up| for_results.set_publishing(up));
-    let replies = services.publisher(&config, "esms-otp-worker replies", &metrics, |_| {});
-
-    if let Some(interval) = config.esms.balance_interval {
-        services.spawn(balance::watch(esms.clone(), interval, Arc::clone(&metrics), services.stop.clone()));
+/// Runs it.
+pub(super) fn execute(given: &ArgMatches) -> ExitCode {
+    let config = match Config::read(&source(given)) {
+        Ok(config) => config,
+        Err(error) => return wrong_settings(&error),
+    };
+    let _flushed_at_the_end = match logs::start(&config.telemetry.log) {
+        Ok(guard) => guard,
+        Err(error) => return failed(&error.to_string()),
+    };
+    logs::log_panics();
+    info!(version = env!("CARGO_PKG_VERSION"), broker = ?config.broker, concurrency = config.worker.concurrency, "starting");
+    match block_on(run_until_signalled(config)) {
+        Ok(Ok(())) => {
+            info!("stopped");
+            ExitCode::SUCCESS
+        }
+        Ok(Err(error)) => {
+            error!(%error, "ended");
+            ExitCode::from(error.exit_code())
+        }
+        Err(code) => code,
     }
-    let parts = Parts {
-        sender: Sender::new(esms, config.pace, config.retry.clone(), Arc::clone(&metrics)),
-        ledger: Ledger::new(&config, Arc::clone(&metrics)),
-        answers: Answers::new(results, replies, &config.broker, Arc::clone(&metrics)),
-        metrics: Arc::clone(&metrics),
-        traces: traces.clone(),
-    };
-    let (broker, prefetch, grace) = (config.broker.clone(), config.concurrency, config.shutdown_grace);
-    let worker = Arc::new(Worker::new(parts, config, stop.clone(), abort.clone()));
-    let consuming = ConsumerLoop {
-        broker,
-        prefetch,
-        taker: Arc::clone(&worker),
-        health: Arc::clone(&health),
-        metrics,
-        stopping: stop.clone(),
-    };
+}
 
+async fn run_until_signalled(config: Config) -> Result<(), RunError> {
+    let stop = Stop::default();
+    tokio::spawn(signals(stop.clone()));
+    run(config, stop).await
+}
+
+/// SIGTERM comes from Kubernetes, systemd and `docker stop`; SIGINT from Ctrl-C.
+async fn signals(stop: Stop) {
+    let (Ok(mut terminate), Ok(mut interrupt)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
+    else {
+        warn!("signals cannot be listened to; the process ends at once when told to");
+        return;
+    };
+    while !stop.aborting().is_cancelled() {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+        stop.signalled();
+    }
+}
+
+/// Works jobs until `stop` says to drain, then drains within the grace.
+async fn run(config: Config, stop: Stop) -> Result<(), RunError> {
+    let grace = config.worker.shutdown_grace;
+    let app = App::build(config, &stop).await?;
     let ended = tokio::select! {
-        ended = consuming.run() => ended.map_err(RunError::from),
-        () = out_of_time(&stop, &abort, grace, &health, &worker) => Ok(()),
+        ended = app.consuming.run() => ended.map_err(RunError::from),
+        () = out_of_time(&stop, grace, &app.health, &app.worker) => Ok(()),
     };
     // A second signal ends consuming too, so that only the count tells whether all was settled.
-    let ended = ended.and_then(|()| match worker.unfinished() {
+    let ended = ended.and_then(|()| match app.worker.unfinished() {
         0 => Ok(()),
         unfinished => Err(RunError::Unfinished(unfinished)),
     });
-    abort.cancel();
-    services.spawn(traces.end());
-    services.end().await;
+    stop.close();
+    app.services.spawn(app.traces.end());
+    app.services.close();
+    // Saying goodbye is a courtesy; nothing is lost without it.
+    let _ = timeout(GOODBYE, app.services.wait()).await;
     ended
+}
+
+/// Ends only if the draining must: with the grace over, or a second signal.
+async fn out_of_time(stop: &Stop, grace: Duration, health: &Health, worker: &Worker) {
+    stop.draining().cancelled().await;
+    health.set_stopping();
+    info!(in_flight = worker.unfinished(), grace = %humantime::format_duration(grace), "stopping");
+    tokio::select! {
+        () = sleep(grace) => {}
+        () = stop.aborting().cancelled() => {}
+    }
+}
+
+/// The parts of a running worker.
+struct App {
+    consuming: ConsumerLoop<Worker>,
+    worker: Arc<Worker>,
+    health: Arc<Health>,
+    traces: Traces,
+    /// What serves the jobs, and ends after the last of them.
+    services: TaskTracker,
+}
+
+impl App {
+    async fn build(config: Config, stop: &Stop) -> Result<Self, RunError> {
+        let metrics = Arc::new(Metrics::new()?);
+        let health = Arc::new(Health::new(Arc::clone(&metrics)));
+        let addr = config.telemetry.http_addr;
+        let listener = http::listen(addr).await.map_err(|error| RunError::Http(addr, error))?;
+        let esms = Esms::new(&config.esms, config.worker.concurrency)?;
+        let traces = Traces::start(&config.telemetry.traces)?;
+        warn_of_plain_http(&config);
+
+        let services = TaskTracker::new();
+        services.spawn(http::serve(listener, Arc::clone(&health), stop.clone()));
+        if let Some(interval) = config.esms.balance_interval {
+            services.spawn(balance::watch(esms.clone(), interval, Arc::clone(&metrics), stop.clone()));
+        }
+        let parts = Parts {
+            ledger: ledger(&config, &metrics),
+            outbox: outbox(&config.broker, &health, &metrics, &services, stop),
+            sender: Sender::new(esms, config.send.clone(), Arc::clone(&metrics)),
+            metrics: Arc::clone(&metrics),
+            traces: traces.clone(),
+        };
+        let worker = Arc::new(Worker::new(parts, rules(&config), stop.clone()));
+        let consuming = ConsumerLoop {
+            broker: config.broker,
+            prefetch: config.worker.concurrency,
+            taker: Arc::clone(&worker),
+            health: Arc::clone(&health),
+            metrics,
+            stop: stop.clone(),
+        };
+        Ok(Self { consuming, worker, health, traces, services })
+    }
+}
+
+fn ledger(config: &Config, metrics: &Arc<Metrics>) -> Ledger {
+    let secret = config.esms.secret_key.expose_secret();
+    Ledger::new(&config.ledger, config.send.on_ambiguous, secret, Arc::clone(metrics))
+}
+
+fn rules(config: &Config) -> Rules {
+    Rules {
+        concurrency: config.worker.concurrency,
+        job_ttl: config.worker.job_ttl,
+        template_id: config.esms.template_id.clone(),
+        on_ambiguous: config.send.on_ambiguous,
+        queue: config.broker.queue.clone(),
+        dropped: config.broker.dropped.clone(),
+    }
+}
+
+/// What leaves the worker, over two connections; see [`Outbox::new`].
+fn outbox(
+    broker: &BrokerSettings,
+    health: &Arc<Health>,
+    metrics: &Arc<Metrics>,
+    services: &TaskTracker,
+    stop: &Stop,
+) -> Outbox {
+    let publisher = |name, on_change: Box<dyn Fn(bool) + Send + Sync>| {
+        let (publisher, keeper) = Publisher::new(broker.clone(), name, Arc::clone(metrics));
+        services.spawn(keeper.run(stop.clone(), on_change));
+        publisher
+    };
+    let health = Arc::clone(health);
+    let results = publisher("esms-otp-worker publisher", Box::new(move |up| health.set_publishing(up)));
+    let replies = publisher("esms-otp-worker replies", Box::new(|_| {}));
+    Outbox::new(results, replies, broker, Arc::clone(metrics))
 }
 
 fn warn_of_plain_http(config: &Config) {
@@ -123,55 +239,5 @@ fn warn_of_plain_http(config: &Config) {
             hint = "right for a sandbox on this machine, wrong for anything else",
             "ESMS_URL is http://: credentials and phone numbers travel unencrypted"
         );
-    }
-}
-
-/// Ends only if the draining must: with the grace over or a second signal.
-async fn out_of_time(
-    stop: &CancellationToken,
-    abort: &CancellationToken,
-    grace: Duration,
-    health: &Health,
-    worker: &Worker,
-) {
-    stop.cancelled().await;
-    health.set_stopping();
-    info!(in_flight = worker.unfinished(), grace = %humantime::format_duration(grace), "stopping");
-    tokio::select! {
-        () = sleep(grace) => {}
-        () = abort.cancelled() => {}
-    }
-}
-
-/// What serves the jobs and ends after the last of them.
-#[derive(Default)]
-struct Services {
-    stop: CancellationToken,
-    tasks: TaskTracker,
-}
-
-impl Services {
-    fn spawn<T: Send + 'static>(&self, service: impl Future<Output = T> + Send + 'static) {
-        self.tasks.spawn(service);
-    }
-
-    fn publisher(
-        &self,
-        config: &Config,
-        name: &'static str,
-        metrics: &Arc<Metrics>,
-        on_change: impl Fn(bool) + Send + Sync + 'static,
-    ) -> Publisher {
-        let (publisher, keeper) = Publisher::new(config.broker.clone(), name, Arc::clone(metrics));
-        let stop = self.stop.clone();
-        self.spawn(async move { keeper.run(stop, on_change).await });
-        publisher
-    }
-
-    async fn end(self) {
-        self.stop.cancel();
-        self.tasks.close();
-        // Saying goodbye is a courtesy; nothing is lost without it.
-        let _ = timeout(GOODBYE, self.tasks.wait()).await;
     }
 }

@@ -1,5 +1,11 @@
 use super::*;
-use std::collections::BTreeMap;
+use crate::backoff;
+use crate::broker::settings::TopologyMode;
+use crate::job::progress::OnAmbiguous;
+use crate::ledger::settings::{OnLedgerError, StoreSettings};
+use crate::telemetry::logs::LogFormat;
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 mod defaults;
 mod ledger;
@@ -7,13 +13,13 @@ mod mistakes;
 mod secrets;
 
 /// Reads the settings given, with the two credentials that `run` cannot do without.
-fn read(given: &[(&str, &str)]) -> Result<Config, ConfigError> {
+fn read(given: &[(&str, &str)]) -> Result<Config, WrongSettings> {
     let mut all = vec![("ESMS_API_KEY", "key"), ("ESMS_SECRET_KEY", "secret")];
     all.extend(given);
     read_only(&all)
 }
 
-fn read_only(given: &[(&str, &str)]) -> Result<Config, ConfigError> {
+fn read_only(given: &[(&str, &str)]) -> Result<Config, WrongSettings> {
     let given: BTreeMap<&str, &str> = given.iter().copied().collect();
     Config::read(&|setting| given.get(setting.env).map(|value| (*value).to_owned()))
 }

@@ -1,20 +1,15 @@
-//! The account's balance: asked of eSMS now and then, and never in the way of a job.
+//! The account's balance, as eSMS tells it.
 
-use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 use reqwest::Url;
 use reqwest::header::{CONTENT_TYPE, DATE};
 use secrecy::ExposeSecret;
 use serde::{Deserialize, Serialize};
-use tokio::time::sleep;
-use tokio_util::sync::CancellationToken;
-use tracing::{info, warn};
 
 use super::classify::Seen;
 use super::client::{Esms, describe, read};
 use super::codes;
-use crate::telemetry::metrics::Metrics;
 
 /// The call beside the V5 endpoint.
 const CALL: &str = "GetBalance_json";
@@ -56,7 +51,7 @@ struct Question<'a> {
 
 #[derive(Deserialize)]
 #[serde(rename_all = "PascalCase")]
-struct Wire {
+struct Answer {
     balance: Option<f64>,
     code_response: String,
 }
@@ -78,39 +73,18 @@ impl Esms {
             Seen::Reply { body, .. } => body,
             Seen::NotConnected(why) | Seen::NoReply(why) => return Err(BalanceError::NotReached(why)),
         };
-        let wire: Wire = serde_json::from_slice(&answer).map_err(|_| BalanceError::NotUnderstood(status))?;
-        if wire.code_response != codes::ACCEPTED {
-            let known = codes::documented(&wire.code_response);
+        let said: Answer = serde_json::from_slice(&answer).map_err(|_| BalanceError::NotUnderstood(status))?;
+        if said.code_response != codes::ACCEPTED {
+            let known = codes::documented(&said.code_response);
             return Err(BalanceError::Refused { code: known.code, meaning: known.meaning });
         }
-        let balance = wire.balance.ok_or(BalanceError::NotUnderstood(status))?;
+        let balance = said.balance.ok_or(BalanceError::NotUnderstood(status))?;
         Ok(Account { balance, date })
     }
 }
 
 fn balance_url(v5: &Url) -> Url {
     v5.join(CALL).unwrap_or_else(|_| v5.clone())
-}
-
-/// Keeps the gauge of the balance up to date until `stop`. While the balance is not known there is no
-/// gauge: an old number would look like a good one.
-pub async fn watch(esms: Esms, interval: Duration, metrics: Arc<Metrics>, stop: CancellationToken) {
-    let mut known = true;
-    loop {
-        let Some(asked) = stop.run_until_cancelled(esms.balance()).await else { return };
-        match &asked {
-            Ok(account) if !known => info!(balance_vnd = account.balance, "the balance is known again"),
-            Err(error) if known => {
-                warn!(%error, hint = "jobs are not affected; esms_balance_vnd is absent until it is known", "the balance is not known");
-            }
-            Ok(_) | Err(_) => {}
-        }
-        known = asked.is_ok();
-        metrics.balance(asked.ok().map(|account| account.balance));
-        if stop.run_until_cancelled(sleep(interval)).await.is_none() {
-            return;
-        }
-    }
 }
 
 #[cfg(test)]

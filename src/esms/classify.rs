@@ -148,7 +148,7 @@ fn refusal(status: u16) -> String {
 
 /// What makes a body an answer. A second `CodeResult` may contradict the first, and so leaves none.
 #[derive(Deserialize)]
-struct Wire<'a> {
+struct Code<'a> {
     #[serde(rename = "CodeResult", borrow)]
     code: &'a RawValue,
 }
@@ -170,10 +170,10 @@ fn answer(body: &[u8]) -> Option<Answer> {
     let text = std::str::from_utf8(body).ok()?;
     // .NET services put a byte order mark in front now and then.
     let text = text.trim_start_matches('\u{feff}').trim_start();
-    let wire: Wire<'_> = text.starts_with('{').then(|| serde_json::from_str(text).ok())??;
+    let found: Code<'_> = text.starts_with('{').then(|| serde_json::from_str(text).ok())??;
     let said: Words<'_> = serde_json::from_str(text).unwrap_or_default();
     Some(Answer {
-        code: string_or_digits(wire.code)?,
+        code: string_or_digits(found.code)?,
         sms_id: said.sms_id.map(words),
         count_regenerate: said.count_regenerate,
         error_message: said.error_message.map(words),

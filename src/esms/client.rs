@@ -9,10 +9,9 @@ use reqwest::{Client, Response, Url, redirect};
 use secrecy::{ExposeSecret, SecretString};
 use serde::Serialize;
 
-use crate::config::EsmsConfig;
-use crate::esms::classify::Seen;
+use super::classify::Seen;
+use super::settings::EsmsSettings;
 use crate::job::request::OtpRequest;
-use crate::telemetry::traces::Span;
 use crate::tls;
 
 /// The most of an answer that is read, in bytes. eSMS's are a few hundred; a longer one is no
@@ -47,7 +46,7 @@ pub enum BuildError {
 /// The request on the wire; eSMS wants every value as a string.
 #[derive(Serialize)]
 #[serde(rename_all = "PascalCase")]
-struct Wire<'a> {
+struct Call<'a> {
     api_key: &'a str,
     secret_key: &'a str,
     phone: &'a str,
@@ -62,11 +61,11 @@ impl Esms {
     ///
     /// # Errors
     /// When the system has no certificates to trust or the client cannot be made.
-    pub fn new(config: &EsmsConfig, concurrency: u16) -> Result<Self, BuildError> {
+    pub fn new(settings: &EsmsSettings, concurrency: u16) -> Result<Self, BuildError> {
         let client = Client::builder()
             .user_agent(concat!("esms-otp-worker/", env!("CARGO_PKG_VERSION")))
-            .connect_timeout(config.connect_timeout)
-            .timeout(config.timeout)
+            .connect_timeout(settings.connect_timeout)
+            .timeout(settings.timeout)
             // A redirect would carry the credentials to wherever it points.
             .redirect(redirect::Policy::none())
             .referer(false)
@@ -75,20 +74,20 @@ impl Esms {
             .http1_only()
             .pool_idle_timeout(IDLE_CONNECTION)
             .pool_max_idle_per_host(usize::from(concurrency))
-            .tls_backend_preconfigured(tls::for_url(&config.url)?)
+            .tls_backend_preconfigured(tls::for_url(&settings.url)?)
             .build()?;
         Ok(Self {
             client,
-            url: config.url.clone(),
-            api_key: config.api_key.clone(),
-            secret_key: config.secret_key.clone(),
-            traced: config.traced,
+            url: settings.url.clone(),
+            api_key: settings.api_key.clone(),
+            secret_key: settings.secret_key.clone(),
+            traced: settings.traced,
         })
     }
 
     /// The body of the call, made once for all attempts of a job.
     pub fn body(&self, request: &OtpRequest) -> Bytes {
-        let wire = Wire {
+        let call = Call {
             api_key: self.api_key.expose_secret(),
             secret_key: self.secret_key.expose_secret(),
             phone: request.phone.digits(),
@@ -97,7 +96,7 @@ impl Esms {
             time_alive: request.time_alive.map(|minutes| minutes.to_string()),
         };
         // A struct of strings always has a JSON form.
-        Bytes::from(serde_json::to_vec(&wire).unwrap_or_default())
+        Bytes::from(serde_json::to_vec(&call).unwrap_or_default())
     }
 
     /// `text` without the credentials, should eSMS repeat them.
@@ -113,10 +112,11 @@ impl Esms {
         &self.url
     }
 
-    /// Makes one call, which `span` is of. It ends within `ESMS_TIMEOUT`.
-    pub async fn attempt(&self, body: Bytes, span: &Span) -> Seen {
+    /// Makes one call, which ends within `ESMS_TIMEOUT`. `traceparent` is its trace context; it is sent only
+    /// with `OTP_TRACE_PROPAGATE_TO_ESMS`.
+    pub async fn attempt(&self, body: Bytes, traceparent: Option<String>) -> Seen {
         let mut call = self.client.post(self.url.clone()).header(CONTENT_TYPE, "application/json").body(body);
-        if let Some(traceparent) = span.traceparent().filter(|_| self.traced) {
+        if let Some(traceparent) = traceparent.filter(|_| self.traced) {
             call = call.header("traceparent", traceparent);
         }
         match call.send().await {

@@ -1,5 +1,6 @@
 //! The AMQP properties of a job: its id, its deadline, and where its result goes.
 
+use std::fmt;
 use std::time::{Duration, SystemTime};
 
 use lapin::BasicProperties;
@@ -13,8 +14,8 @@ pub const LONGEST_ID: usize = 200;
 /// The transport puts this character (U+001A, SUBSTITUTE) where a producer sent a byte that is no UTF-8.
 pub const SUBSTITUTE: char = '\u{1a}';
 
-/// When a job arrived, on both clocks: producers' times are compared with the wall clock, waits are
-/// made on the monotonic one.
+/// One moment on both clocks: producers' times are compared with the wall clock, and waits are measured
+/// with the monotonic one.
 #[derive(Clone, Copy, Debug)]
 pub struct Moment {
     /// The wall clock.
@@ -45,12 +46,12 @@ pub struct Envelope {
     pub reply_to: Option<ShortString>,
     /// The W3C trace context, to be put on the result.
     pub trace: Trace,
-    /// When the producer made the job, unless it did not say or said a time to come.
-    pub made: Option<SystemTime>,
+    /// When the producer created the job, unless it did not say, or named a time in the future.
+    pub created: Option<SystemTime>,
     /// The moment from which the job is not sent any more.
     pub deadline: Instant,
-    /// The queue's own count of the job's deliveries, where it counts: one more with each.
-    pub delivery_count: Option<u64>,
+    /// How often the queue delivered the job before, where it counts.
+    pub delivery_count: Option<DeliveryCount>,
 }
 
 /// W3C trace context as it came.
@@ -63,15 +64,15 @@ pub struct Trace {
 }
 
 impl Envelope {
-    /// Reads the properties of a message that arrived at `arrival`; `ttl` is `OTP_JOB_TTL`.
-    pub fn read(properties: &BasicProperties, arrival: Moment, ttl: Duration) -> Self {
+    /// Reads the properties of a message that was received at `received`; `ttl` is `OTP_JOB_TTL`.
+    pub fn read(properties: &BasicProperties, received: Moment, ttl: Duration) -> Self {
         let given = properties.message_id().as_ref().filter(|id| !id.as_str().is_empty());
         let id_problem = given.and_then(|id| id_problem(id.as_str()));
         let id = match given {
             Some(id) if id_problem.is_none() => id.to_string(),
             _ => Uuid::new_v4().to_string(),
         };
-        let made = made(properties, arrival.wall);
+        let created = created(properties, received.wall);
         Self {
             // A refused id still is what the producer knows the job by.
             correlation_id: properties
@@ -84,18 +85,73 @@ impl Envelope {
             id_problem,
             reply_to: properties.reply_to().clone().filter(|queue| !queue.as_str().is_empty()),
             trace: Trace::read(properties),
-            made,
-            deadline: deadline(made, arrival, lifetime(properties, ttl)),
-            delivery_count: delivery_count(properties),
+            created,
+            deadline: deadline(created, received, lifetime(properties, ttl)),
+            delivery_count: DeliveryCount::read(properties),
         }
     }
 }
 
-/// RabbitMQ 4.3 counts every delivery in `x-acquired-count`, and in `x-delivery-count` only those that
-/// failed; before it, the latter counts all that were taken back.
-fn delivery_count(properties: &BasicProperties) -> Option<u64> {
-    let headers = properties.headers().as_ref()?.inner();
-    let count = headers.get("x-acquired-count").or_else(|| headers.get("x-delivery-count"))?;
+/// How often a queue delivered a message before this delivery.
+///
+/// Until RabbitMQ 4.2 the header `x-delivery-count` counts all deliveries that the queue took back. From
+/// 4.3 on it counts only those that failed: a message given back with `basic.nack` is not counted. There
+/// `x-acquired-count` counts them all. The two must not be compared with each other.
+/// See <https://www.rabbitmq.com/docs/quorum-queues#poison-message-handling>.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DeliveryCount {
+    /// `x-delivery-count`, of a broker that sends no `x-acquired-count`.
+    Returned(u64),
+    /// `x-acquired-count`.
+    Acquired(u64),
+}
+
+impl DeliveryCount {
+    fn read(properties: &BasicProperties) -> Option<Self> {
+        let headers = properties.headers().as_ref()?.inner();
+        match headers.get("x-acquired-count") {
+            Some(count) => whole(count).map(Self::Acquired),
+            None => whole(headers.get("x-delivery-count")?).map(Self::Returned),
+        }
+    }
+
+    /// Whether `later` is the count of the delivery right after the one with the count `earlier`, so that
+    /// nobody else had the message between the two. A first delivery has no count from RabbitMQ 4 on,
+    /// and 0 before. False where the queue does not count, or counts in another way than before.
+    pub fn follows(earlier: Option<Self>, later: Option<Self>) -> bool {
+        match (earlier, later) {
+            (None, Some(Self::Returned(later) | Self::Acquired(later))) => later == 1,
+            (Some(Self::Returned(earlier)), Some(Self::Returned(later)))
+            | (Some(Self::Acquired(earlier)), Some(Self::Acquired(later))) => later.checked_sub(1) == Some(earlier),
+            (Some(_), Some(_)) | (_, None) => false,
+        }
+    }
+}
+
+/// As the ledger stores it: `returned:2`, `acquired:2`.
+impl fmt::Display for DeliveryCount {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Returned(count) => write!(f, "returned:{count}"),
+            Self::Acquired(count) => write!(f, "acquired:{count}"),
+        }
+    }
+}
+
+impl DeliveryCount {
+    /// Reads what its `Display` writes; none from anything else.
+    pub fn parse(text: &str) -> Option<Self> {
+        let (kind, count) = text.split_once(':')?;
+        let count = count.parse().ok()?;
+        match kind {
+            "returned" => Some(Self::Returned(count)),
+            "acquired" => Some(Self::Acquired(count)),
+            _ => None,
+        }
+    }
+}
+
+fn whole(count: &AMQPValue) -> Option<u64> {
     match count {
         AMQPValue::LongLongInt(count) => u64::try_from(*count).ok(),
         AMQPValue::LongInt(count) => u64::try_from(*count).ok(),
@@ -112,10 +168,10 @@ fn id_problem(id: &str) -> Option<&'static str> {
     }
 }
 
-/// A time to come is a producer's wrong clock (or milliseconds): it says nothing.
-fn made(properties: &BasicProperties, now: SystemTime) -> Option<SystemTime> {
+/// A time in the future comes from a wrong clock (or is in milliseconds), and is ignored.
+fn created(properties: &BasicProperties, now: SystemTime) -> Option<SystemTime> {
     let seconds = (*properties.timestamp())?;
-    SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(seconds)).filter(|made| *made <= now)
+    SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(seconds)).filter(|created| *created <= now)
 }
 
 fn lifetime(properties: &BasicProperties, ttl: Duration) -> Duration {
@@ -123,9 +179,9 @@ fn lifetime(properties: &BasicProperties, ttl: Duration) -> Duration {
     expiration.map_or(ttl, |milliseconds| ttl.min(Duration::from_millis(milliseconds)))
 }
 
-fn deadline(made: Option<SystemTime>, arrival: Moment, lifetime: Duration) -> Instant {
-    let age = made.and_then(|made| arrival.wall.duration_since(made).ok()).unwrap_or_default();
-    arrival.instant + lifetime.saturating_sub(age)
+fn deadline(created: Option<SystemTime>, received: Moment, lifetime: Duration) -> Instant {
+    let age = created.and_then(|created| received.wall.duration_since(created).ok()).unwrap_or_default();
+    received.instant + lifetime.saturating_sub(age)
 }
 
 impl Trace {

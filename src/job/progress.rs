@@ -2,9 +2,16 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::config::OnAmbiguous;
-
 use super::result::{Answer, Ending, Outcome};
+
+/// What follows an attempt that may have reached eSMS and got no usable answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OnAmbiguous {
+    /// Try again and mark the result `MayBeDuplicate`.
+    Resend,
+    /// Stop with the outcome `unknown`.
+    GiveUp,
+}
 
 /// What is known of a job's attempts so far.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
@@ -19,22 +26,49 @@ pub struct Progress {
     pub answer: Option<Answer>,
     /// What went wrong last, for people.
     pub trouble: Option<String>,
+    /// How often the code that worked the job has panicked.
+    pub panics: u32,
+}
+
+/// What is known of the attempts that other deliveries of a job led to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Past {
+    /// Every attempt is known.
+    Complete,
+    /// One attempt may have reached eSMS, and its answer is not known.
+    OneUnknown,
+    /// Another worker may have made any number of attempts that nobody could write down.
+    AnyUnknown,
 }
 
 impl Progress {
-    /// Of a job that another worker may have sent meanwhile.
-    pub fn after_an_unseen_attempt(self) -> Self {
-        Self { ambiguous: true, trouble: Some("a worker that had this job before may have sent it".into()), ..self }
+    /// The same, with what is known of the past. `then` is what workers do after an ambiguous attempt.
+    pub fn with_past(mut self, past: Past, then: OnAmbiguous) -> Self {
+        match past {
+            Past::Complete => return self,
+            Past::OneUnknown => {}
+            // A worker that resends may have sent two. One that gives up makes no second attempt.
+            Past::AnyUnknown => self.may_be_duplicate |= then == OnAmbiguous::Resend,
+        }
+        self.ambiguous = true;
+        self.trouble = Some("a worker that had this job before may have sent it".into());
+        self
     }
 
-    /// Of a job that another worker had, which may have made any number of attempts unseen.
-    pub fn after_unseen_work(mut self, then: OnAmbiguous) -> Self {
-        // One that resends may have sent two; one that gives up makes no second after a first.
-        self.may_be_duplicate |= then == OnAmbiguous::Resend;
-        self.after_an_unseen_attempt()
+    /// The same, after the code that worked the job panicked. During an attempt, that attempt is ambiguous.
+    pub fn with_panic(mut self, during_attempt: bool) -> Self {
+        self.panics = self.panics.saturating_add(1);
+        self.ambiguous |= during_attempt;
+        self.trouble = Some("the worker panicked while it worked this job".into());
+        self
     }
 
-    /// An attempt begins. From here an earlier ambiguity can mean two OTPs.
+    /// Whether nothing has happened to the job yet that is worth remembering.
+    pub const fn is_untouched(&self) -> bool {
+        self.attempts == 0 && !self.ambiguous && self.panics == 0
+    }
+
+    /// An attempt begins. After an earlier ambiguous attempt, the person may now get two OTPs.
     pub fn begin_attempt(&mut self) {
         self.attempts += 1;
         self.may_be_duplicate |= self.ambiguous;
@@ -59,5 +93,40 @@ impl Progress {
         };
         let outcome = if self.ambiguous { Outcome::Unknown } else { outcome };
         self.end(outcome, Some(reason))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_unknown_of_the_past_makes_a_job_ambiguous_and_perhaps_a_duplicate() {
+        use OnAmbiguous::{GiveUp, Resend};
+        for (past, then, ambiguous, may_be_duplicate) in [
+            (Past::Complete, Resend, false, false),
+            (Past::Complete, GiveUp, false, false),
+            (Past::OneUnknown, Resend, true, false),
+            (Past::OneUnknown, GiveUp, true, false),
+            (Past::AnyUnknown, Resend, true, true),
+            (Past::AnyUnknown, GiveUp, true, false),
+        ] {
+            let progress = Progress { attempts: 2, ..Progress::default() }.with_past(past, then);
+            assert_eq!(
+                (progress.ambiguous, progress.may_be_duplicate),
+                (ambiguous, may_be_duplicate),
+                "{past:?} {then:?}"
+            );
+            assert_eq!((progress.attempts, progress.trouble.is_some()), (2, ambiguous));
+        }
+    }
+
+    #[test]
+    fn a_panic_is_counted_and_only_one_during_an_attempt_is_ambiguous() {
+        let once = Progress::default().with_panic(false);
+        assert_eq!((once.panics, once.ambiguous, once.is_untouched()), (1, false, false));
+        let twice = once.with_panic(true);
+        assert_eq!((twice.panics, twice.ambiguous), (2, true));
+        assert_eq!(twice.end_unsettled(Outcome::Failed, "a test").outcome, Outcome::Unknown);
     }
 }

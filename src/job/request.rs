@@ -39,7 +39,7 @@ pub enum Kind {
 }
 
 impl Kind {
-    /// The value on the wire.
+    /// The value on the fields.
     pub const fn type_id(self) -> &'static str {
         match self {
             Kind::Generate => "1",
@@ -90,9 +90,9 @@ pub enum BodyError {
     },
 }
 
-/// The body as it is on the wire. Values stay raw text, so that a number keeps its digits.
+/// The body as it is on the fields. Values stay raw text, so that a number keeps its digits.
 #[derive(Deserialize)]
-struct Wire<'a> {
+struct Body<'a> {
     #[serde(rename = "Phone", borrow)]
     phone: Option<&'a RawValue>,
     #[serde(rename = "MultiChannelTempId", borrow)]
@@ -117,23 +117,23 @@ fn present<'de, D: Deserializer<'de>>(deserializer: D) -> Result<bool, D::Error>
 /// # Errors
 /// [`BodyError`]: the job can never be worked and belongs on the dead-letter exchange.
 pub fn decode(body: &[u8], default_template: Option<&str>) -> Result<OtpRequest, BodyError> {
-    let wire = parse(body)?;
-    if wire.api_key {
+    let fields = parse(body)?;
+    if fields.api_key {
         return Err(BodyError::Credentials("ApiKey"));
     }
-    if wire.secret_key {
+    if fields.secret_key {
         return Err(BodyError::Credentials("SecretKey"));
     }
     Ok(OtpRequest {
-        phone: phone(wire.phone)?,
-        template_id: template_id(wire.template_id, default_template)?,
-        template_is_default: wire.template_id.is_none(),
-        kind: kind(wire.type_id)?,
-        time_alive: wire.time_alive.map(time_alive).transpose()?,
+        phone: phone(fields.phone)?,
+        template_id: template_id(fields.template_id, default_template)?,
+        template_is_default: fields.template_id.is_none(),
+        kind: kind(fields.type_id)?,
+        time_alive: fields.time_alive.map(time_alive).transpose()?,
     })
 }
 
-fn parse(body: &[u8]) -> Result<Wire<'_>, BodyError> {
+fn parse(body: &[u8]) -> Result<Body<'_>, BodyError> {
     if body.len() > LARGEST_BODY {
         return Err(BodyError::TooLarge);
     }

@@ -88,7 +88,7 @@ impl Ending {
     /// The result event of the job `id`, made once: every copy published later is this one.
     pub fn into_event(self, id: &str, completed_at: SystemTime) -> ResultEvent {
         let answer = self.answer.unwrap_or_default();
-        let wire = Wire {
+        let body = EventBody {
             job_id: id,
             outcome: self.outcome,
             code_result: Some(answer.code).filter(|code| !code.is_empty()),
@@ -101,7 +101,7 @@ impl Ending {
             completed_at: humantime::format_rfc3339_millis(completed_at).to_string(),
         };
         // Strings, numbers and JSON that was parsed: there is nothing in it that can fail.
-        let body = serde_json::to_vec(&wire).unwrap_or_default();
+        let body = serde_json::to_vec(&body).unwrap_or_default();
         // Without room to grow: the ledger may keep it for a day.
         let body = Bytes::from(body.into_boxed_slice());
         ResultEvent { outcome: self.outcome, attempts: self.attempts, may_be_duplicate: self.may_be_duplicate, body }
@@ -111,7 +111,7 @@ impl Ending {
 /// The body of a result event.
 #[derive(Serialize)]
 #[serde(rename_all = "PascalCase")]
-struct Wire<'a> {
+struct EventBody<'a> {
     job_id: &'a str,
     outcome: Outcome,
     #[serde(skip_serializing_if = "Option::is_none")]

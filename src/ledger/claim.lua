@@ -1,16 +1,16 @@
 -- Asks for a job. KEYS: the job. ARGV: fingerprint, length of its key's name, owner, lease ms, ttl ms.
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
-local job = redis.pcall('HMGET', KEYS[1], 'fingerprint', 'state', 'owner', 'until', 'met', 'progress', 'result', 'count')
+local job = redis.pcall('HMGET', KEYS[1], 'fingerprint', 'state', 'owner', 'until', 'found', 'progress', 'result', 'count')
 if job.err then
   return job
 end
-local fingerprint, state, owner, till, met, progress, result, count = unpack(job)
+local fingerprint, state, owner, till, found, progress, result, count = unpack(job)
 local until_then = string.format('%.0f', now + ARGV[4])
 
 if not state then
   redis.call('HSET', KEYS[1], 'fingerprint', ARGV[1], 'state', 'claimed', 'owner', ARGV[3], 'until', until_then,
-    'step', 0, 'met', 'new')
+    'step', 0, 'found', 'new')
   redis.call('PEXPIRE', KEYS[1], ARGV[5])
   return {'new'}
 end
@@ -28,13 +28,13 @@ if state == 'done' then
 end
 if owner == ARGV[3] then
   -- The same asker, whose answer was lost.
-  return {met, progress or '', count or ''}
+  return {found, progress or '', count or ''}
 end
 if tonumber(till) > now then
-  return {'elsewhere', string.format('%.0f', till - now)}
+  return {'held', string.format('%.0f', till - now)}
 end
 -- An attempt that was under way stays marked until the new owner has written what it makes of it.
 local kept = state == 'sending' and 'sending' or 'claimed'
-redis.call('HSET', KEYS[1], 'state', kept, 'owner', ARGV[3], 'until', until_then, 'step', 0, 'met', state)
+redis.call('HSET', KEYS[1], 'state', kept, 'owner', ARGV[3], 'until', until_then, 'step', 0, 'found', state)
 redis.call('PEXPIRE', KEYS[1], ARGV[5])
 return {state, progress or '', count or ''}

@@ -14,7 +14,7 @@ if state == 'done' and result then
   return {'already', result}
 end
 if owner and owner ~= ARGV[3] and ARGV[3] ~= '' then
-  return {'elsewhere'}
+  return {'held'}
 end
 redis.call('DEL', KEYS[1])
 redis.call('HSET', KEYS[1], 'fingerprint', ARGV[1], 'state', 'done', 'result', ARGV[4])

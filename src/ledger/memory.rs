@@ -8,8 +8,9 @@ use std::time::Duration;
 use futures_util::FutureExt;
 use tokio::time::Instant;
 
-use super::Fingerprint;
+use super::fingerprint::Fingerprint;
 use super::store::{Ask, Claim, Finish, Left, Note, Reply, Stage, Store};
+use crate::job::envelope::DeliveryCount;
 use crate::job::progress::Progress;
 use crate::job::result::ResultEvent;
 
@@ -20,7 +21,7 @@ const MOST_JOBS: usize = 200_000;
 enum State {
     Done(ResultEvent),
     /// Left between two attempts, at this delivery count.
-    Left(Progress, Option<u64>),
+    Left(Progress, Option<DeliveryCount>),
 }
 
 #[derive(Debug)]
@@ -52,8 +53,8 @@ impl Memory {
         Self { ttl, most_jobs: MOST_JOBS, entries: Mutex::default() }
     }
 
-    /// What is known of a job. The jobs in flight in this process are known to the worker, so that none
-    /// is held elsewhere.
+    /// What is known of a job. The worker knows its own jobs in flight, so that no job is ever held by
+    /// another here.
     pub fn look_up(&self, ask: &Ask<'_>) -> Claim {
         let entries = self.entries();
         match entries.jobs.get(ask.id).filter(|entry| entry.expires > Instant::now()) {
@@ -79,10 +80,17 @@ impl Memory {
     }
 
     /// The job was left between two attempts.
-    pub fn record_left(&self, id: &str, fingerprint: Fingerprint, progress: &Progress, delivery_count: Option<u64>) {
-        // A job that was never attempted is as good as new.
-        if progress.attempts > 0 || progress.ambiguous {
-            self.entries().record(id, fingerprint, State::Left(progress.clone(), delivery_count), self);
+    pub fn record_left(
+        &self,
+        id: &str,
+        fingerprint: Fingerprint,
+        progress: &Progress,
+        delivery_count: Option<DeliveryCount>,
+    ) {
+        let mut entries = self.entries();
+        // A job to which nothing happened is as good as new, and a result stays.
+        if !progress.is_untouched() && !entries.is_done(id) {
+            entries.record(id, fingerprint, State::Left(progress.clone(), delivery_count), self);
         }
     }
 
@@ -123,6 +131,10 @@ impl Store for Memory {
 }
 
 impl Entries {
+    fn is_done(&self, id: &str) -> bool {
+        matches!(self.jobs.get(id), Some(Entry { state: State::Done(_), expires, .. }) if *expires > Instant::now())
+    }
+
     fn record(&mut self, id: &str, fingerprint: Fingerprint, state: State, limits: &Memory) {
         let now = Instant::now();
         let expires = now + limits.ttl;
@@ -149,7 +161,7 @@ mod tests {
     use super::*;
     use crate::job::request::decode;
     use crate::job::result::{Ending, Outcome};
-    use crate::ledger::Fingerprints;
+    use crate::ledger::fingerprint::Fingerprints;
     use std::time::SystemTime;
 
     fn print(phone: &str) -> Fingerprint {
@@ -192,9 +204,17 @@ mod tests {
     }
 
     #[test]
+    fn a_job_that_is_left_after_its_end_keeps_its_result() {
+        let memory = memory();
+        memory.record_done("a", job(), &event());
+        memory.record_left("a", job(), &Progress { attempts: 1, ..Progress::default() }, None);
+        assert!(matches!(found(&memory, "a"), Claim::Done(found) if found == event()));
+    }
+
+    #[test]
     fn a_job_left_is_found_with_what_it_went_through_and_its_delivery_count() {
         let progress = Progress { attempts: 2, ..Progress::default() };
-        for count in [Some(3), None] {
+        for count in [Some(DeliveryCount::Returned(3)), None] {
             let memory = memory();
             memory.record_left("a", job(), &progress, count);
             let Claim::Left(how, found) = found(&memory, "a") else { panic!("{count:?}") };
@@ -205,8 +225,13 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_job_left_is_known_until_its_result_takes_its_place() {
         let memory = memory();
-        memory.record_left("a", job(), &Progress { attempts: 1, ..Progress::default() }, Some(4));
-        assert!(matches!(found(&memory, "a"), Claim::Left(Left::Released(Some(4)), _)));
+        memory.record_left(
+            "a",
+            job(),
+            &Progress { attempts: 1, ..Progress::default() },
+            Some(DeliveryCount::Returned(4)),
+        );
+        assert!(matches!(found(&memory, "a"), Claim::Left(Left::Released(Some(DeliveryCount::Returned(4))), _)));
         tokio::time::advance(Duration::from_secs(40)).await;
         memory.record_done("a", job(), &event());
         // The first record's time is up, the second's is not.

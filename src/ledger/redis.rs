@@ -11,14 +11,16 @@ use bytes::Bytes;
 use futures_util::FutureExt;
 use redis::{Script, ScriptInvocation};
 
-use super::Fingerprint;
+use super::fingerprint::Fingerprint;
 use super::link::{Address, Link};
 use super::store::{Ask, Claim, Finish, Left, Note, Reply, Stage, Store, StoreError};
+use crate::job::envelope::DeliveryCount;
 use crate::job::progress::Progress;
 use crate::job::result::{Ending, Outcome, ResultEvent};
+use crate::job::state::State;
 
 /// What every key begins with.
-const PREFIX: &str = "esms-otp-worker:job:";
+pub const KEY_PREFIX: &str = "esms-otp-worker:job:";
 
 /// See the module.
 #[derive(Debug)]
@@ -65,24 +67,28 @@ impl Redis {
             .await?;
         let mut said = said.into_iter();
         let (word, more) = (said.next().unwrap_or_default(), said.next().unwrap_or_default());
-        let count = said.next().and_then(|count| std::str::from_utf8(&count).ok()?.parse().ok());
-        match word.as_ref() {
-            b"new" => Ok(Claim::New),
-            b"another" => Ok(Claim::AnotherJob),
-            b"done" => event(more).map(Claim::Done),
-            b"elsewhere" => lease_left(&more).map(Claim::Elsewhere),
-            b"released" => progress(&more).map(|progress| Claim::Left(Left::Released(count), progress)),
-            b"claimed" | b"waiting" => progress(&more).map(|progress| Claim::Left(Left::Lapsed, progress)),
-            b"sending" => progress(&more).map(|progress| Claim::Left(Left::Sending, progress)),
-            _ => Err(unreadable()),
-        }
+        let count = said.next().and_then(|count| DeliveryCount::parse(std::str::from_utf8(&count).ok()?));
+        let left = match word.as_ref() {
+            b"new" => return Ok(Claim::New),
+            b"another" => return Ok(Claim::AnotherJob),
+            b"held" => return lease_left(&more).map(Claim::HeldByAnother),
+            state => match State::parse(state) {
+                Some(State::Done) => return event(more).map(Claim::Done),
+                Some(State::Released) => Left::Released(count),
+                Some(State::Claimed | State::Waiting) => Left::Lapsed,
+                Some(State::Sending) => Left::Sending,
+                // No record says so of its job.
+                Some(State::Delivered | State::Dropped) | None => return Err(unreadable()),
+            },
+        };
+        Ok(Claim::Left(left, progress(&more)?))
     }
 
     async fn write(&self, note: Note<'_>) -> Result<bool, StoreError> {
         let (state, lease, count) = match note.stage {
-            Stage::Sending => ("sending", self.lease, None),
-            Stage::Waiting(wait) => ("waiting", self.lease + wait, None),
-            Stage::Released(count) => ("released", Duration::ZERO, count),
+            Stage::Sending => (State::Sending, self.lease, None),
+            Stage::Waiting(wait) => (State::Waiting, self.lease + wait, None),
+            Stage::Released(count) => (State::Released, Duration::ZERO, count),
         };
         self.run(
             self.note
@@ -90,7 +96,7 @@ impl Redis {
                 .arg(note.fingerprint.text())
                 .arg(note.owner)
                 .arg(note.step)
-                .arg(state)
+                .arg(state.as_str())
                 .arg(written(note.progress))
                 .arg(millis(lease))
                 .arg(millis(self.ttl))
@@ -120,7 +126,7 @@ impl Redis {
         let mut said = said.into_iter();
         match said.next().unwrap_or_default().as_ref() {
             b"recorded" => Ok(Finish::Recorded),
-            b"elsewhere" => Ok(Finish::Elsewhere),
+            b"held" => Ok(Finish::HeldByAnother),
             b"already" => event(said.next().unwrap_or_default()).map(Finish::Already),
             _ => Err(unreadable()),
         }
@@ -220,7 +226,7 @@ fn server(info: &str) -> Server {
 }
 
 fn key(id: &str) -> String {
-    format!("{PREFIX}{id}")
+    format!("{KEY_PREFIX}{id}")
 }
 
 fn millis(duration: Duration) -> u64 {

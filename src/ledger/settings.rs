@@ -6,17 +6,22 @@ use redis::{ConnectionAddr, IntoConnectionInfo};
 use rustls::ClientConfig;
 use std::sync::Arc;
 
-use crate::config::OnAmbiguous;
-use crate::ledger::Address;
+use super::link::Address;
+use crate::job::progress::OnAmbiguous;
 use crate::settings::reader::Reader;
 use crate::settings::table as settings;
 use crate::tls;
 
+/// How much longer a lease lasts than an attempt can: two steps of the store, and a pause of the process.
+pub const LEASE_MARGIN: Duration = Duration::from_secs(5);
+
 /// Where jobs are remembered, for how long, and what is done when that place is gone.
 #[derive(Clone, Debug)]
-pub struct LedgerConfig {
+pub struct LedgerSettings {
     /// The store.
-    pub store: StoreConfig,
+    pub store: StoreSettings,
+    /// How long a job stays with the worker that asked for it, unless it renews its lease.
+    pub lease: Duration,
     /// How long a job is remembered after its last change.
     pub ttl: Duration,
     /// What is done when the store cannot be reached.
@@ -25,7 +30,7 @@ pub struct LedgerConfig {
 
 /// Where jobs are remembered.
 #[derive(Clone, Debug)]
-pub enum StoreConfig {
+pub enum StoreSettings {
     /// In this process.
     Memory,
     /// In a Redis, or a Valkey.
@@ -53,26 +58,28 @@ impl OnLedgerError {
     }
 }
 
-impl LedgerConfig {
-    pub(crate) fn from_reader(reader: &mut Reader<'_>, on_ambiguous: OnAmbiguous) -> Self {
+impl LedgerSettings {
+    /// An attempt takes at most `longest_attempt`; the lease must not end during one.
+    pub(crate) fn from_reader(reader: &mut Reader<'_>, on_ambiguous: OnAmbiguous, longest_attempt: Duration) -> Self {
         Self {
             store: store(reader),
+            lease: longest_attempt + LEASE_MARGIN,
             ttl: reader.duration(&settings::OTP_LEDGER_TTL, Duration::from_secs(1)),
             on_error: on_error(reader, on_ambiguous),
         }
     }
 }
 
-fn store(reader: &mut Reader<'_>) -> StoreConfig {
+fn store(reader: &mut Reader<'_>) -> StoreSettings {
     let setting = &settings::OTP_LEDGER_URL;
     let text = reader.secret(setting, &settings::OTP_LEDGER_URL_FILE);
     let store = match text.as_deref().map(str::trim) {
-        None | Some("memory:") => Ok(StoreConfig::Memory),
-        Some(url) => address(url).map(StoreConfig::Redis),
+        None | Some("memory:") => Ok(StoreSettings::Memory),
+        Some(url) => address(url).map(StoreSettings::Redis),
     };
     store.unwrap_or_else(|problem| {
         reader.mistake(setting, problem);
-        StoreConfig::Memory
+        StoreSettings::Memory
     })
 }
 

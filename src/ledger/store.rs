@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 
-use super::Fingerprint;
+use super::fingerprint::Fingerprint;
+use crate::job::envelope::DeliveryCount;
 use crate::job::progress::Progress;
 use crate::job::result::ResultEvent;
 
@@ -58,15 +59,15 @@ pub struct Ask<'a> {
     pub owner: &'a str,
 }
 
-/// What an asker meets.
+/// What an asker finds.
 #[derive(Clone, Debug)]
 pub enum Claim {
     /// Nobody had the job; the asker has it now.
     New,
     /// Somebody had it and left it; the asker has it now.
     Left(Left, Progress),
-    /// Somebody else has it, for this long at most unless they renew it.
-    Elsewhere(Duration),
+    /// Another worker has it, for this long at most unless it renews its lease.
+    HeldByAnother(Duration),
     /// It has ended.
     Done(ResultEvent),
     /// The id belongs to another job.
@@ -77,7 +78,7 @@ pub enum Claim {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Left {
     /// Given back, at this delivery count, where its queue counts.
-    Released(Option<u64>),
+    Released(Option<DeliveryCount>),
     /// Its lease ran out, and no attempt was marked as under way.
     Lapsed,
     /// Its lease ran out during an attempt.
@@ -109,7 +110,7 @@ pub enum Stage {
     /// No attempt for this long.
     Waiting(Duration),
     /// It goes back to the broker, at this delivery count.
-    Released(Option<u64>),
+    Released(Option<DeliveryCount>),
 }
 
 /// What became of a result.
@@ -119,6 +120,6 @@ pub enum Finish {
     Recorded,
     /// The job had another already.
     Already(ResultEvent),
-    /// Somebody else has the job now.
-    Elsewhere,
+    /// Another worker has the job now.
+    HeldByAnother,
 }

@@ -7,6 +7,7 @@ use std::time::SystemTime;
 use futures_util::FutureExt;
 
 use super::*;
+use crate::job::envelope::DeliveryCount;
 use crate::job::request::decode;
 use crate::job::result::{Ending, Outcome};
 
@@ -70,7 +71,7 @@ fn ledger(on_error: OnLedgerError) -> (Ledger, Arc<Scripted>) {
     let ttl = Duration::from_secs(3600);
     let ledger = Ledger {
         store: Box::new(store.clone()),
-        outlives: true,
+        is_shared: true,
         on_error,
         on_ambiguous: OnAmbiguous::Resend,
         unwritten: Memory::new(ttl),
@@ -85,17 +86,24 @@ fn ledger(on_error: OnLedgerError) -> (Ledger, Arc<Scripted>) {
 
 const BODY: &str = r#"{"Phone":"0901888484","MultiChannelTempId":"1"}"#;
 
-fn job(body: &str) -> Job<'static> {
+fn job(body: &str) -> JobRef<'static> {
     let fingerprint = Fingerprints::new("secret").of(&decode(body.as_bytes(), None).unwrap());
-    Job { id: "a", fingerprint, is_named: true, is_dropped: false, redelivered: false, delivery_count: None }
+    JobRef {
+        id: "a",
+        fingerprint,
+        is_named: true,
+        is_dropped: false,
+        may_have_been_elsewhere: false,
+        delivery_count: None,
+    }
 }
 
-fn first() -> Job<'static> {
+fn first() -> JobRef<'static> {
     job(BODY)
 }
 
-fn again() -> Job<'static> {
-    Job { redelivered: true, delivery_count: Some(1), ..first() }
+fn again() -> JobRef<'static> {
+    JobRef { may_have_been_elsewhere: true, delivery_count: Some(DeliveryCount::Returned(1)), ..first() }
 }
 
 fn event() -> ResultEvent {
@@ -106,43 +114,10 @@ fn tried() -> Progress {
     Progress { attempts: 2, ..Progress::default() }
 }
 
-async fn held(ledger: &Ledger, job: Job<'_>) -> (Holding, Progress) {
+async fn held(ledger: &Ledger, job: JobRef<'_>) -> (Holding, Progress) {
     match ledger.claim(job).await {
         Claimed::Ours(hold, progress) => (hold, progress),
         other => panic!("{other:?}"),
-    }
-}
-
-#[tokio::test]
-async fn what_was_left_is_ambiguous_unless_the_ledger_shows_that_it_cannot_have_been_sent() {
-    let (send, hold) = (OnLedgerError::Send, OnLedgerError::Hold);
-    let left = |how| Claim::Left(how, tried());
-    for (on_error, claim, job, ambiguous) in [
-        (send, Claim::New, first(), false),
-        (send, Claim::New, again(), true),
-        (hold, Claim::New, first(), false),
-        (hold, Claim::New, again(), false),
-        (hold, Claim::New, Job { is_named: false, ..again() }, true),
-        (send, left(Left::Released(None)), again(), false),
-        (send, left(Left::Released(Some(0))), again(), false),
-        // Another worker had it meanwhile, and perhaps not the ledger.
-        (send, left(Left::Released(Some(2))), again(), true),
-        (hold, left(Left::Released(Some(2))), again(), false),
-        (send, left(Left::Lapsed), again(), true),
-        (hold, left(Left::Lapsed), again(), false),
-        (send, left(Left::Sending), again(), true),
-        (hold, left(Left::Sending), again(), true),
-        // A producer's repeat, after a worker died with the first.
-        (hold, left(Left::Sending), first(), true),
-    ] {
-        let what = format!("{on_error:?} {claim:?} redelivered: {}", job.redelivered);
-        let attempts = if matches!(claim, Claim::New) { 0 } else { 2 };
-        let (ledger, store) = ledger(on_error);
-        store.claims.lock().unwrap().push_back(Ok(claim));
-        let (_, progress) = held(&ledger, job).await;
-        assert_eq!((progress.ambiguous, progress.attempts), (ambiguous, attempts), "{what}");
-        // A mark is one attempt; without the ledger another worker may have made two.
-        assert_eq!(progress.may_be_duplicate, ambiguous && on_error == send, "{what}");
     }
 }
 
@@ -152,10 +127,10 @@ async fn without_the_store_a_first_delivery_is_as_new_and_a_redelivered_one_perh
         let (ledger, store) = ledger(OnLedgerError::Send);
         let (hold, progress) = held(&ledger, job).await;
         assert_eq!(progress.ambiguous, ambiguous);
-        assert_eq!(ledger.mark(job, &hold, &progress).await, Marked::Ours);
+        assert_eq!(ledger.mark(job, &hold, &progress).await, Marked::MayBegin);
         ledger.pause(job, &hold, &progress, Duration::ZERO).await;
         assert_eq!(store.asked.lock().unwrap().len(), 2, "asked again only before an attempt");
-        assert!(!ledger.outlives(&hold));
+        assert!(!ledger.is_kept_after_exit(&hold));
     }
 }
 
@@ -164,15 +139,15 @@ async fn a_store_lost_before_an_attempt_is_waited_for_or_done_without() {
     for (on_error, job, marked) in [
         (OnLedgerError::Hold, first(), Marked::NotYet),
         (OnLedgerError::Hold, again(), Marked::NotYet),
-        (OnLedgerError::Send, first(), Marked::Ours),
-        (OnLedgerError::Send, again(), Marked::Unseen),
+        (OnLedgerError::Send, first(), Marked::MayBegin),
+        (OnLedgerError::Send, again(), Marked::PastUnknown),
     ] {
         let (ledger, store) = ledger(on_error);
         store.claims.lock().unwrap().push_back(Ok(Claim::New));
         let (hold, progress) = held(&ledger, job).await;
-        assert!(ledger.outlives(&hold));
-        assert_eq!(ledger.mark(job, &hold, &progress).await, marked, "{on_error:?} {}", job.redelivered);
-        assert_eq!(ledger.outlives(&hold), on_error == OnLedgerError::Hold);
+        assert!(ledger.is_kept_after_exit(&hold));
+        assert_eq!(ledger.mark(job, &hold, &progress).await, marked, "{on_error:?} {}", job.may_have_been_elsewhere);
+        assert_eq!(ledger.is_kept_after_exit(&hold), on_error == OnLedgerError::Hold);
     }
 }
 
@@ -187,7 +162,7 @@ async fn a_record_nobody_can_read_may_hold_a_mark_and_is_not_waited_for() {
         store.finishes.lock().unwrap().push_back(Err(unreadable()));
         let (holding, progress) = held(&ledger, first()).await;
         assert!(progress.ambiguous);
-        assert_eq!(ledger.mark(first(), &holding, &progress).await, Marked::Ours);
+        assert_eq!(ledger.mark(first(), &holding, &progress).await, Marked::MayBegin);
         assert!(matches!(ledger.finish(first(), &holding, &event()).await, Finish::Recorded));
         assert!(matches!(ledger.claim(again()).await, Claimed::Done(found) if found == event()));
     }
@@ -196,7 +171,7 @@ async fn a_record_nobody_can_read_may_hold_a_mark_and_is_not_waited_for() {
 #[tokio::test]
 async fn a_dropped_job_that_the_store_cannot_be_asked_about_may_have_been_sent() {
     let (ledger, store) = ledger(OnLedgerError::Send);
-    let dropped = Job { is_dropped: true, ..first() };
+    let dropped = JobRef { is_dropped: true, ..first() };
     assert!(held(&ledger, dropped).await.1.ambiguous);
     store.claims.lock().unwrap().push_back(Ok(Claim::New));
     assert!(!held(&ledger, dropped).await.1.ambiguous, "and has not where it says that it knows nothing of it");
@@ -217,11 +192,11 @@ async fn what_happened_without_the_store_counts_when_it_is_back() {
 async fn a_job_worked_without_the_store_is_marked_as_soon_as_it_is_back() {
     let (ledger, store) = ledger(OnLedgerError::Send);
     let (holding, progress) = held(&ledger, first()).await;
-    assert!(!ledger.outlives(&holding));
+    assert!(!ledger.is_kept_after_exit(&holding));
     store.notes.lock().unwrap().extend([Ok(true), Ok(false)]);
-    assert_eq!(ledger.mark(first(), &holding, &progress).await, Marked::Ours);
-    assert!(ledger.outlives(&holding));
-    assert_eq!(ledger.mark(first(), &holding, &progress).await, Marked::Elsewhere);
+    assert_eq!(ledger.mark(first(), &holding, &progress).await, Marked::MayBegin);
+    assert!(ledger.is_kept_after_exit(&holding));
+    assert_eq!(ledger.mark(first(), &holding, &progress).await, Marked::HeldByAnother);
 }
 
 #[tokio::test]
@@ -231,7 +206,7 @@ async fn a_mark_that_is_refused_shows_that_another_has_the_job() {
         store.claims.lock().unwrap().push_back(Ok(Claim::New));
         store.notes.lock().unwrap().push_back(Ok(false));
         let (hold, progress) = held(&ledger, first()).await;
-        assert_eq!(ledger.mark(first(), &hold, &progress).await, Marked::Elsewhere);
+        assert_eq!(ledger.mark(first(), &hold, &progress).await, Marked::HeldByAnother);
     }
 }
 
@@ -241,7 +216,7 @@ async fn the_notes_of_one_hold_are_numbered_in_their_order() {
     store.claims.lock().unwrap().push_back(Ok(Claim::New));
     store.notes.lock().unwrap().extend([Ok(true), Err(away()), Ok(true)]);
     let (hold, progress) = held(&ledger, first()).await;
-    assert_eq!(ledger.mark(first(), &hold, &progress).await, Marked::Ours);
+    assert_eq!(ledger.mark(first(), &hold, &progress).await, Marked::MayBegin);
     ledger.pause(first(), &hold, &progress, Duration::ZERO).await;
     ledger.release(first(), &hold, &progress).await;
     let asked = store.asked.lock().unwrap().clone();
@@ -301,9 +276,9 @@ async fn with_send_a_job_given_back_without_the_store_is_gone_on_with_by_this_pr
 async fn an_answer_for_all_is_written_whoever_holds_the_job() {
     let (ledger, store) = ledger(OnLedgerError::Hold);
     store.claims.lock().unwrap().push_back(Ok(Claim::New));
-    store.finishes.lock().unwrap().extend([Ok(Finish::Elsewhere), Ok(Finish::Recorded)]);
+    store.finishes.lock().unwrap().extend([Ok(Finish::HeldByAnother), Ok(Finish::Recorded)]);
     let (hold, _) = held(&ledger, first()).await;
-    assert!(matches!(ledger.finish(first(), &hold, &event()).await, Finish::Elsewhere));
+    assert!(matches!(ledger.finish(first(), &hold, &event()).await, Finish::HeldByAnother));
     assert!(matches!(ledger.finish_for_all(first(), &event()).await, Finish::Recorded));
     assert_eq!(store.asked.lock().unwrap()[1..], ["finish a true".to_owned(), "finish a false".to_owned()]);
 }
@@ -320,13 +295,13 @@ async fn one_record_that_cannot_be_read_does_not_mean_that_the_store_is_away() {
 
 #[test]
 fn only_a_shared_ledger_that_is_always_asked_sees_every_attempt() {
-    for (outlives, on_error, sees) in [
+    for (is_shared, on_error, sees) in [
         (true, OnLedgerError::Hold, true),
         (true, OnLedgerError::Send, false),
         (false, OnLedgerError::Hold, false),
         (false, OnLedgerError::Send, false),
     ] {
-        let ledger = Ledger { outlives, ..ledger(on_error).0 };
+        let ledger = Ledger { is_shared, ..ledger(on_error).0 };
         assert_eq!(ledger.sees_every_attempt(), sees);
     }
 }

@@ -2,6 +2,7 @@
 
 use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
+use axum::Router;
 use tokio::{
     net::{TcpListener, TcpSocket},
     sync::{Mutex, oneshot},
@@ -11,7 +12,6 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     connection::{Connection, Doorway},
-    routes,
     shared::Shared,
 };
 
@@ -27,8 +27,13 @@ pub(crate) struct Door {
     /// Bound and never listening: while the door is shut the kernel refuses connections, and at no
     /// moment does it give the port to anybody else.
     _keeper: TcpSocket,
+    routes: Routes,
     state: Mutex<State>,
 }
+
+/// Makes what answers the requests that come in by the door. The control plane among it opens and shuts the
+/// door, so that neither can be made without the other.
+pub(crate) type Routes = fn(Arc<Shared>, Arc<Door>) -> Router;
 
 enum State {
     Shut,
@@ -37,9 +42,9 @@ enum State {
 
 impl Door {
     /// Takes the port, and does not listen yet.
-    pub(crate) fn bind(addr: SocketAddr) -> io::Result<Self> {
+    pub(crate) fn bind(addr: SocketAddr, routes: Routes) -> io::Result<Self> {
         let keeper = bound(addr)?;
-        Ok(Self { addr: keeper.local_addr()?, _keeper: keeper, state: Mutex::new(State::Shut) })
+        Ok(Self { addr: keeper.local_addr()?, _keeper: keeper, routes, state: Mutex::new(State::Shut) })
     }
 
     /// Listens, if it does not yet.
@@ -54,8 +59,8 @@ impl Door {
     fn serve(self: &Arc<Self>, shared: &Arc<Shared>, listener: TcpListener) -> State {
         let (closing, closed) = oneshot::channel();
         let doorway = Doorway { listener, shared: Arc::clone(shared), _closed: closing };
-        let app =
-            routes::router(Arc::clone(shared), Arc::clone(self)).into_make_service_with_connect_info::<Connection>();
+        let app = (self.routes)(Arc::clone(shared), Arc::clone(self));
+        let app = app.into_make_service_with_connect_info::<Connection>();
         let close = shared.life.child_token();
         let server = axum::serve(doorway, app).with_graceful_shutdown(close.clone().cancelled_owned());
         shared.tasks.spawn(server.into_future());

@@ -3,17 +3,14 @@
 use std::time::Duration;
 
 use super::{
-    Settings,
     deck::Deck,
     dice::{Dice, Purpose},
     fault::Fault,
     phones::{Phones, key},
     rules::{Answer, Asked, Keys, Refusal, Wanted},
+    settings::{PRICE_VND, Settings},
     stats::{Gauge, Stats},
 };
-
-/// What one accepted message costs, in VND: the price in the provider's own examples.
-pub const PRICE_VND: u64 = 850;
 
 /// What has been decided about a request that arrived.
 pub(crate) struct Arrival {

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::watch;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use super::{Settings, records::Records, stats::Gauge};
+use super::{records::Records, settings::Settings, stats::Gauge};
 
 /// The records, those who wait for them to change, and the sandbox's end.
 pub(crate) struct Shared {

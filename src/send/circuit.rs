@@ -5,25 +5,15 @@
 //! closes the circuit, its failure opens it for another cooldown. eSMS answering is success, whatever
 //! the answer.
 
-use std::num::NonZeroU32;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
 
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
 use tracing::{info, warn};
 
+use super::settings::CircuitSettings;
 use crate::telemetry::metrics::Metrics;
-
-/// When the circuit opens, and for how long.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Policy {
-    /// Failed attempts in a row that open it.
-    pub failures: NonZeroU32,
-    /// How long it stays open before a probe.
-    pub cooldown: Duration,
-}
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
@@ -38,7 +28,7 @@ enum State {
 /// One circuit for all jobs of a worker.
 #[derive(Debug)]
 pub struct Circuit {
-    policy: Policy,
+    settings: CircuitSettings,
     state: Mutex<State>,
     probes: AtomicU64,
     changes: watch::Sender<()>,
@@ -55,9 +45,9 @@ pub struct Pass<'a> {
 
 impl Circuit {
     /// A closed circuit.
-    pub fn new(policy: Policy, metrics: Arc<Metrics>) -> Self {
+    pub fn new(settings: CircuitSettings, metrics: Arc<Metrics>) -> Self {
         Self {
-            policy,
+            settings,
             state: Mutex::new(State::Closed(0)),
             probes: AtomicU64::new(0),
             changes: watch::Sender::new(()),
@@ -116,20 +106,20 @@ impl Circuit {
         let mut state = self.state();
         let failures = match *state {
             State::Closed(failures) => failures.saturating_add(1),
-            State::Probing(current) if probe == Some(current) => self.policy.failures.get(),
+            State::Probing(current) if probe == Some(current) => self.settings.failures.get(),
             // An attempt that began before it opened tells nothing new.
             State::Open(_) | State::Probing(_) => return,
         };
-        if failures < self.policy.failures.get() {
+        if failures < self.settings.failures.get() {
             *state = State::Closed(failures);
             return;
         }
-        *state = State::Open(Instant::now() + self.policy.cooldown);
+        *state = State::Open(Instant::now() + self.settings.cooldown);
         drop(state);
         if probe.is_none() {
             warn!(
                 failures,
-                cooldown = %humantime::format_duration(self.policy.cooldown),
+                cooldown = %humantime::format_duration(self.settings.cooldown),
                 hint = "eSMS does not answer: check its status and the network to it; jobs wait, and expire in time",
                 "circuit opened"
             );
@@ -184,13 +174,15 @@ async fn sleep_or_forever(until: Option<Instant>) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::num::NonZeroU32;
+    use std::time::Duration;
     use tokio::time::{advance, timeout};
 
     const COOLDOWN: Duration = Duration::from_secs(5);
 
     fn circuit(failures: u32) -> Circuit {
-        let policy = Policy { failures: NonZeroU32::new(failures).unwrap(), cooldown: COOLDOWN };
-        Circuit::new(policy, Arc::new(Metrics::new().unwrap()))
+        let settings = CircuitSettings { failures: NonZeroU32::new(failures).unwrap(), cooldown: COOLDOWN };
+        Circuit::new(settings, Arc::new(Metrics::new().unwrap()))
     }
 
     async fn passes(circuit: &Circuit) -> bool {

@@ -4,10 +4,9 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::config::OnAmbiguous;
 use crate::esms::classify::Class;
 use crate::esms::codes;
-use crate::job::progress::Progress;
+use crate::job::progress::{OnAmbiguous, Progress};
 use crate::job::result::{Answer, Ending, Outcome};
 
 /// The limits on a job's attempts.

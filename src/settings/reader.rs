@@ -3,6 +3,7 @@
 use std::fmt;
 use std::time::Duration;
 
+use reqwest::Url;
 use secrecy::SecretString;
 
 use super::table::Setting;
@@ -18,9 +19,9 @@ pub struct Mistake {
 
 /// Every mistake found in the settings.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub struct ConfigError(pub Vec<Mistake>);
+pub struct WrongSettings(pub Vec<Mistake>);
 
-impl fmt::Display for ConfigError {
+impl fmt::Display for WrongSettings {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.0.len() {
             1 => write!(f, "a setting is wrong:")?,
@@ -51,9 +52,9 @@ impl<'a> Reader<'a> {
     /// The value if no mistake was found, else all of them.
     ///
     /// # Errors
-    /// [`ConfigError`], with one [`Mistake`] a setting.
-    pub(crate) fn finish<T>(self, value: T) -> Result<T, ConfigError> {
-        if self.mistakes.is_empty() { Ok(value) } else { Err(ConfigError(self.mistakes)) }
+    /// [`WrongSettings`], with one [`Mistake`] a setting.
+    pub(crate) fn finish<T>(self, value: T) -> Result<T, WrongSettings> {
+        if self.mistakes.is_empty() { Ok(value) } else { Err(WrongSettings(self.mistakes)) }
     }
 
     pub(crate) fn mistake(&mut self, setting: &Setting, problem: impl Into<String>) {
@@ -135,6 +136,16 @@ impl<'a> Reader<'a> {
         }
         SecretString::from(secret.unwrap_or_default())
     }
+}
+
+/// An address to call, which has no credentials in it.
+pub(crate) fn http_url(text: &str) -> Option<Url> {
+    Url::parse(text.trim()).ok().filter(|url| {
+        matches!(url.scheme(), "https" | "http")
+            && url.has_host()
+            && url.username().is_empty()
+            && url.password().is_none()
+    })
 }
 
 /// Longer than any sensible setting, and short enough that no sum of two overflows a clock.

@@ -11,10 +11,10 @@ use axum::http::{StatusCode, header};
 use axum::response::IntoResponse;
 use axum::routing::get;
 use tokio::net::TcpListener;
-use tokio_util::sync::CancellationToken;
 use tracing::info;
 
 use super::metrics::Metrics;
+use crate::stop::Stop;
 
 /// Whether the worker can do its work, part by part.
 #[derive(Debug)]
@@ -74,14 +74,14 @@ pub async fn listen(addr: SocketAddr) -> io::Result<TcpListener> {
     Ok(listener)
 }
 
-/// Serves until `stop`.
-pub async fn serve(listener: TcpListener, health: Arc<Health>, stop: CancellationToken) -> io::Result<()> {
+/// Serves until the phase `closing`.
+pub async fn serve(listener: TcpListener, health: Arc<Health>, stop: Stop) -> io::Result<()> {
     let app = Router::new()
         .route("/livez", get(|| async { "alive\n" }))
         .route("/readyz", get(readyz))
         .route("/metrics", get(metrics))
         .with_state(health);
-    axum::serve(listener, app).with_graceful_shutdown(stop.cancelled_owned()).await
+    axum::serve(listener, app).with_graceful_shutdown(async move { stop.closing().cancelled().await }).await
 }
 
 async fn readyz(State(health): State<Arc<Health>>) -> (StatusCode, String) {

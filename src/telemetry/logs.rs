@@ -1,34 +1,104 @@
 //! Log lines, to standard error.
 
+mod json;
+
 use std::io::IsTerminal as _;
 
-use tracing::Level;
+use tracing::{Level, Span, error, error_span};
 use tracing_appender::non_blocking::WorkerGuard;
 use tracing_subscriber::filter::filter_fn;
+use tracing_subscriber::fmt::format::JsonFields;
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::{SubscriberInitExt as _, TryInitError};
 use tracing_subscriber::{EnvFilter, Layer as _, fmt};
 
-use crate::config::{LogConfig, LogFormat};
+use crate::settings::reader::Reader;
+use crate::settings::table;
+use json::Json;
+
+/// How log lines look.
+#[derive(Clone, Debug)]
+pub struct LogSettings {
+    /// JSON lines, or text for a person at a terminal.
+    pub format: LogFormat,
+    /// The filter, in the syntax of `RUST_LOG`; known to parse.
+    pub filter: String,
+}
+
+/// The shape of a log line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogFormat {
+    /// One JSON object a line.
+    Json,
+    /// For a person.
+    Pretty,
+}
+
+impl LogSettings {
+    pub(crate) fn from_reader(reader: &mut Reader<'_>) -> Self {
+        let format = match reader.given(&table::LOG_FORMAT) {
+            None if std::io::stderr().is_terminal() => Some(LogFormat::Pretty),
+            None => Some(LogFormat::Json),
+            Some(_) => reader.parsed(&table::LOG_FORMAT, |text| match text {
+                "json" => Ok(LogFormat::Json),
+                "pretty" => Ok(LogFormat::Pretty),
+                _ => Err("must be json or pretty".into()),
+            }),
+        };
+        let filter = reader.parsed(&table::RUST_LOG, |text| match EnvFilter::builder().parse(text) {
+            Ok(_) => Ok(text.to_owned()),
+            Err(_) => Err("must be a level such as info, or a filter such as info,esms_otp_worker=debug".into()),
+        });
+        Self { format: format.unwrap_or(LogFormat::Json), filter: filter.unwrap_or_default() }
+    }
+}
 
 /// Starts logging for the whole process. Lines are written by a thread of their own, so that a slow
 /// terminal or pipe does not slow a job; they are flushed when the guard is dropped.
 ///
 /// # Errors
 /// When logging was started before.
-pub fn start(config: &LogConfig) -> Result<WorkerGuard, TryInitError> {
+pub fn start(settings: &LogSettings) -> Result<WorkerGuard, TryInitError> {
     let (writer, guard) = tracing_appender::non_blocking(std::io::stderr());
     let lines = fmt::layer().with_writer(writer);
-    let lines = match config.format {
-        LogFormat::Json => lines.json().flatten_event(true).with_current_span(false).with_span_list(false).boxed(),
+    let lines = match settings.format {
+        LogFormat::Json => lines.fmt_fields(JsonFields::new()).event_format(Json).boxed(),
         // Colours are for eyes: in a file or a pipe they are noise.
         LogFormat::Pretty => lines.with_target(false).with_ansi(std::io::stderr().is_terminal()).boxed(),
     };
     tracing_subscriber::registry()
-        .with(EnvFilter::new(&config.filter))
+        .with(filter(&settings.filter))
         .with(lines.with_filter(filter_fn(|line| may_be_logged(line.target(), *line.level()))))
         .try_init()?;
     Ok(guard)
+}
+
+/// The target of the spans below. What `RUST_LOG` says of other targets must not take the id from a line.
+const SPANS: &str = "esms_otp_worker::span";
+
+/// The span that gives every line about the job `id` the field `job_id`. It costs nothing where nothing is
+/// logged at all.
+pub fn job_span(id: &str) -> Span {
+    error_span!(target: SPANS, "job", job_id = id)
+}
+
+/// The span that gives every line about a connection to the broker its name.
+pub fn connection_span(name: &str) -> Span {
+    error_span!(target: SPANS, "connection", connection = name)
+}
+
+fn filter(given: &str) -> EnvFilter {
+    let is_off = given.trim().eq_ignore_ascii_case("off");
+    EnvFilter::new(if is_off { given.to_owned() } else { format!("{given},{SPANS}=error") })
+}
+
+/// From now on a panic is a log line, with the id of its job. The panic's own words are not logged: they may
+/// repeat a phone number or a key.
+pub fn log_panics() {
+    std::panic::set_hook(Box::new(|panic| {
+        let location = panic.location().map(ToString::to_string);
+        error!(location, hint = "this is a defect of the worker: report it", "panicked");
+    }));
 }
 
 /// Our own code is written so that no line holds a secret or a whole phone number. Libraries below
@@ -45,6 +115,22 @@ fn may_be_logged(target: &str, level: Level) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn whatever_is_logged_of_a_job_has_its_id_and_with_nothing_logged_there_is_no_span() {
+        for (given, has_span) in [
+            ("info", true),
+            ("error", true),
+            ("off,esms_otp_worker::send=debug", true),
+            ("esms_otp_worker::send=debug", true),
+            ("off", false),
+        ] {
+            let subscriber = tracing_subscriber::registry().with(filter(given));
+            let _used = tracing::subscriber::set_default(subscriber);
+            assert_eq!(!job_span("a").is_disabled(), has_span, "{given}");
+            assert_eq!(!connection_span("a").is_disabled(), has_span, "{given}");
+        }
+    }
 
     #[test]
     fn libraries_are_silent_below_info_and_ours_is_not() {

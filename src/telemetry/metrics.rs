@@ -2,17 +2,20 @@
 //!
 //! Labels have few values, all fixed in advance: never a phone, an id or a word from outside.
 
+mod maker;
+
 use std::time::Duration;
 
-use prometheus::core::Collector;
 use prometheus::{
-    Counter, Encoder, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge,
-    IntGaugeVec, Opts, Registry, TextEncoder,
+    Counter, Encoder, GaugeVec, Histogram, IntCounter, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder,
 };
 
+use super::labels::{Found, Published};
 use crate::esms::classify::ClassName;
 use crate::esms::codes;
 use crate::job::result::Outcome;
+pub use maker::Counted;
+use maker::Maker;
 
 /// The revision that was built, where the build says so.
 const REVISION: &str = match option_env!("OTP_BUILD_REVISION") {
@@ -26,104 +29,134 @@ const ATTEMPT_SECONDS: &[f64] = &[0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5
 /// From a job done in one quick call to one that was retried for its whole lifetime of minutes.
 const JOB_SECONDS: &[f64] = &[0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0];
 
-/// What a worker knew of a delivery that was not the first of its job.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Found {
-    /// Nothing.
-    New,
-    /// It is being worked in this process.
-    InFlight,
-    /// Its result is recorded.
-    Done,
-}
-
-/// What became of a publish.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Published {
-    /// Confirmed by the broker and routed.
-    Confirmed,
-    /// Confirmed, but no queue took it.
-    Returned,
-    /// Not confirmed; it is tried again.
-    Failed,
-}
-
 /// Every metric of the worker.
 #[derive(Debug)]
 pub struct Metrics {
     registry: Registry,
-    jobs: [IntCounter; 6],
-    job_duration: [Histogram; 6],
-    codes: Vec<IntCounter>,
-    other_code: IntCounter,
-    attempts: [IntCounter; 4],
-    attempt_duration: [Histogram; 4],
+    jobs: Jobs,
+    calls: Calls,
+    messages: Messages,
+}
+
+/// What becomes of jobs.
+#[derive(Debug)]
+struct Jobs {
+    ended: [IntCounter; Outcome::ALL.len()],
+    duration: [Histogram; Outcome::ALL.len()],
     queue_seconds: Histogram,
     in_flight: IntGauge,
-    ledger_errors: IntCounter,
-    /// Without a sample while the balance is not known.
-    balance: GaugeVec,
     waiting_retry: IntGauge,
-    redeliveries: [IntCounter; 3],
+    redeliveries: [IntCounter; Found::ALL.len()],
     may_be_duplicate: IntCounter,
-    published: [IntCounter; 3],
-    dead_lettered: IntCounter,
-    broker_connected: IntGauge,
-    broker_connections: IntCounter,
+}
+
+/// Calls of eSMS, and what holds them back.
+#[derive(Debug)]
+struct Calls {
+    attempts: [IntCounter; ClassName::ALL.len()],
+    duration: [Histogram; ClassName::ALL.len()],
+    codes: Vec<IntCounter>,
+    other_code: IntCounter,
     circuit_open: IntGauge,
     rate_limited_seconds: Counter,
+    /// Without a sample while the balance is not known.
+    balance: GaugeVec,
 }
 
-/// A gauge that is one higher while this lives.
+/// What goes to the broker and to the ledger's store.
 #[derive(Debug)]
-pub struct Held(IntGauge);
+struct Messages {
+    published: [IntCounter; Published::ALL.len()],
+    dead_lettered: IntCounter,
+    connected: IntGauge,
+    connections: IntCounter,
+    ledger_errors: IntCounter,
+}
 
-impl Held {
-    fn new(gauge: &IntGauge) -> Self {
-        gauge.inc();
-        Self(gauge.clone())
+// A label's index must be its place, or counts would go under another label.
+const _: () = {
+    let mut place = 0;
+    while place < Outcome::ALL.len() {
+        assert!(Outcome::ALL[place].index() == place);
+        place += 1;
+    }
+    place = 0;
+    while place < ClassName::ALL.len() {
+        assert!(ClassName::ALL[place].index() == place);
+        place += 1;
+    }
+    place = 0;
+    while place < Found::ALL.len() {
+        assert!(Found::ALL[place].index() == place && Published::ALL[place].index() == place);
+        place += 1;
+    }
+};
+
+impl Jobs {
+    fn new(make: &Maker) -> Result<Self, prometheus::Error> {
+        let ended = make.counters("otp_jobs_total", "Jobs ended, by outcome.", &["outcome"])?;
+        let duration = make.histograms(
+            "otp_job_duration_seconds",
+            "From a job's delivery to its acknowledgement.",
+            "outcome",
+            JOB_SECONDS,
+        )?;
+        let redeliveries = make.counters(
+            "otp_redeliveries_total",
+            "Deliveries that were not the first of their job, by what was known of it.",
+            &["found"],
+        )?;
+        Ok(Self {
+            ended: Outcome::ALL.map(|outcome| ended.with_label_values(&[outcome.as_str()])),
+            duration: Outcome::ALL.map(|outcome| duration.with_label_values(&[outcome.as_str()])),
+            queue_seconds: make.histogram(
+                "otp_job_queue_seconds",
+                "From when the producer made a job to its delivery.",
+                JOB_SECONDS,
+            )?,
+            in_flight: make.gauge("otp_jobs_in_flight", "Jobs being worked now.")?,
+            waiting_retry: make.gauge("otp_jobs_waiting_retry", "Jobs that wait for their next attempt.")?,
+            redeliveries: Found::ALL.map(|found| redeliveries.with_label_values(&[found.as_str()])),
+            may_be_duplicate: make.counter("otp_may_be_duplicate_total", "Jobs whose result says MayBeDuplicate.")?,
+        })
     }
 }
 
-impl Drop for Held {
-    fn drop(&mut self) {
-        self.0.dec();
+impl Calls {
+    fn new(make: &Maker) -> Result<Self, prometheus::Error> {
+        let attempts = make.counters("otp_attempts_total", "Calls of eSMS, by what they ended in.", &["class"])?;
+        let duration = make.histograms("otp_attempt_duration_seconds", "Calls of eSMS.", "class", ATTEMPT_SECONDS)?;
+        let codes =
+            make.counters("otp_code_results_total", "CodeResults that eSMS answered with.", &["code", "scope"])?;
+        let code = |known: &codes::Code| codes.with_label_values(&[known.code, known.scope.as_str()]);
+        Ok(Self {
+            attempts: ClassName::ALL.map(|class| attempts.with_label_values(&[class.as_str()])),
+            duration: ClassName::ALL.map(|class| duration.with_label_values(&[class.as_str()])),
+            codes: codes::DOCUMENTED.iter().map(code).collect(),
+            other_code: code(&codes::UNDOCUMENTED),
+            circuit_open: make
+                .gauge("otp_circuit_open", "1 while calls are held back because eSMS does not answer.")?,
+            rate_limited_seconds: make.add(Counter::new(
+                "otp_rate_limited_seconds_total",
+                "Time that calls have waited for the rate limit, summed over jobs.",
+            )?)?,
+            balance: make
+                .add(GaugeVec::new(Opts::new("esms_balance_vnd", "The account's balance at eSMS, in VND."), &[])?)?,
+        })
     }
 }
 
-/// Makes metrics and registers them.
-struct Maker(Registry);
-
-impl Maker {
-    fn add<C: Collector + Clone + 'static>(&self, metric: C) -> Result<C, prometheus::Error> {
-        self.0.register(Box::new(metric.clone()))?;
-        Ok(metric)
-    }
-
-    fn counter(&self, name: &str, help: &str) -> Result<IntCounter, prometheus::Error> {
-        self.add(IntCounter::new(name, help)?)
-    }
-
-    fn counters(&self, name: &str, help: &str, labels: &[&str]) -> Result<IntCounterVec, prometheus::Error> {
-        self.add(IntCounterVec::new(Opts::new(name, help), labels)?)
-    }
-
-    fn gauge(&self, name: &str, help: &str) -> Result<IntGauge, prometheus::Error> {
-        self.add(IntGauge::new(name, help)?)
-    }
-
-    fn histogram(&self, name: &str, help: &str, bounds: &[f64]) -> Result<Histogram, prometheus::Error> {
-        self.add(Histogram::with_opts(HistogramOpts::new(name, help).buckets(bounds.to_vec()))?)
-    }
-
-    fn histograms(
-        &self,
-        name: &str,
-        help: &str,
-        label: &str,
-        bounds: &[f64],
-    ) -> Result<HistogramVec, prometheus::Error> {
-        self.add(HistogramVec::new(HistogramOpts::new(name, help).buckets(bounds.to_vec()), &[label])?)
+impl Messages {
+    fn new(make: &Maker) -> Result<Self, prometheus::Error> {
+        let published =
+            make.counters("otp_results_published_total", "Results published, by what became of it.", &["status"])?;
+        Ok(Self {
+            published: Published::ALL.map(|status| published.with_label_values(&[status.as_str()])),
+            dead_lettered: make.counter("otp_dead_lettered_total", "Jobs copied to the dead-letter exchange.")?,
+            connected: make.gauge("otp_broker_connected", "1 while the worker is consuming and able to publish.")?,
+            connections: make.counter("otp_broker_connections_total", "Connections made to the broker.")?,
+            ledger_errors: make.counter("otp_ledger_errors_total", "Steps that the ledger's store did not take.")?,
+        })
     }
 }
 
@@ -137,61 +170,9 @@ impl Metrics {
         #[cfg(target_os = "linux")]
         registry.register(Box::new(prometheus::process_collector::ProcessCollector::for_self()))?;
         let make = Maker(registry.clone());
-        let jobs = make.counters("otp_jobs_total", "Jobs ended, by outcome.", &["outcome"])?;
-        let job_duration = make.histograms(
-            "otp_job_duration_seconds",
-            "From a job's delivery to its acknowledgement.",
-            "outcome",
-            JOB_SECONDS,
-        )?;
-        let code_results =
-            make.counters("otp_code_results_total", "CodeResults that eSMS answered with.", &["code", "scope"])?;
-        let attempts = make.counters("otp_attempts_total", "Calls of eSMS, by what they ended in.", &["class"])?;
-        let attempt_duration =
-            make.histograms("otp_attempt_duration_seconds", "Calls of eSMS.", "class", ATTEMPT_SECONDS)?;
-        let redeliveries = make.counters(
-            "otp_redeliveries_total",
-            "Deliveries that were not the first of their job, by what was known of it.",
-            &["found"],
-        )?;
-        let published =
-            make.counters("otp_results_published_total", "Results published, by what became of it.", &["status"])?;
         build_info(&make)?;
-        Ok(Self {
-            jobs: Outcome::ALL.map(|outcome| jobs.with_label_values(&[outcome.as_str()])),
-            job_duration: Outcome::ALL.map(|outcome| job_duration.with_label_values(&[outcome.as_str()])),
-            codes: codes::DOCUMENTED
-                .iter()
-                .map(|code| code_results.with_label_values(&[code.code, code.scope.as_str()]))
-                .collect(),
-            other_code: code_results.with_label_values(&[codes::UNDOCUMENTED.code, codes::UNDOCUMENTED.scope.as_str()]),
-            attempts: ClassName::ALL.map(|class| attempts.with_label_values(&[class.as_str()])),
-            attempt_duration: ClassName::ALL.map(|class| attempt_duration.with_label_values(&[class.as_str()])),
-            queue_seconds: make.histogram(
-                "otp_job_queue_seconds",
-                "From when the producer made a job to its delivery.",
-                JOB_SECONDS,
-            )?,
-            balance: make
-                .add(GaugeVec::new(Opts::new("esms_balance_vnd", "The account's balance at eSMS, in VND."), &[])?)?,
-            ledger_errors: make.counter("otp_ledger_errors_total", "Steps that the ledger's store did not take.")?,
-            in_flight: make.gauge("otp_jobs_in_flight", "Jobs being worked now.")?,
-            waiting_retry: make.gauge("otp_jobs_waiting_retry", "Jobs that wait for their next attempt.")?,
-            redeliveries: ["new", "in_flight", "done"].map(|found| redeliveries.with_label_values(&[found])),
-            may_be_duplicate: make.counter("otp_may_be_duplicate_total", "Jobs whose result says MayBeDuplicate.")?,
-            published: ["confirmed", "returned", "failed"].map(|status| published.with_label_values(&[status])),
-            dead_lettered: make.counter("otp_dead_lettered_total", "Jobs copied to the dead-letter exchange.")?,
-            broker_connected: make
-                .gauge("otp_broker_connected", "1 while the worker is consuming and able to publish.")?,
-            broker_connections: make.counter("otp_broker_connections_total", "Connections made to the broker.")?,
-            circuit_open: make
-                .gauge("otp_circuit_open", "1 while calls are held back because eSMS does not answer.")?,
-            rate_limited_seconds: make.add(Counter::new(
-                "otp_rate_limited_seconds_total",
-                "Time that calls have waited for the rate limit, summed over jobs.",
-            )?)?,
-            registry,
-        })
+        let (jobs, calls, messages) = (Jobs::new(&make)?, Calls::new(&make)?, Messages::new(&make)?);
+        Ok(Self { registry, jobs, calls, messages })
     }
 
     /// The text that Prometheus scrapes.
@@ -205,90 +186,90 @@ impl Metrics {
 
     /// A job ended, with this result.
     pub fn job_ended(&self, outcome: Outcome, may_be_duplicate: bool) {
-        self.jobs[outcome.index()].inc();
+        self.jobs.ended[outcome.index()].inc();
         if may_be_duplicate {
-            self.may_be_duplicate.inc();
+            self.jobs.may_be_duplicate.inc();
         }
     }
 
     /// A delivery was acknowledged this long after it came.
     pub fn acknowledged(&self, outcome: Outcome, after: Duration) {
-        self.job_duration[outcome.index()].observe(after.as_secs_f64());
+        self.jobs.duration[outcome.index()].observe(after.as_secs_f64());
     }
 
     /// A call of eSMS ended.
     pub fn attempt(&self, class: ClassName, took: Duration) {
-        self.attempts[class.index()].inc();
-        self.attempt_duration[class.index()].observe(took.as_secs_f64());
+        self.calls.attempts[class.index()].inc();
+        self.calls.duration[class.index()].observe(took.as_secs_f64());
     }
 
     /// eSMS answered with this code.
     pub fn code_result(&self, code: &str) {
         let known = codes::DOCUMENTED.iter().position(|known| known.code == code);
-        known.and_then(|place| self.codes.get(place)).unwrap_or(&self.other_code).inc();
+        known.and_then(|place| self.calls.codes.get(place)).unwrap_or(&self.calls.other_code).inc();
     }
 
     /// A job was delivered this long after its producer made it.
     pub fn delivered_after(&self, age: Duration) {
-        self.queue_seconds.observe(age.as_secs_f64());
+        self.jobs.queue_seconds.observe(age.as_secs_f64());
     }
 
     /// A job is in flight until the returned value is dropped.
-    pub fn in_flight(&self) -> Held {
-        Held::new(&self.in_flight)
+    pub fn in_flight(&self) -> Counted {
+        Counted::new(&self.jobs.in_flight)
     }
 
     /// A job waits for its next attempt until the returned value is dropped.
-    pub fn waiting_retry(&self) -> Held {
-        Held::new(&self.waiting_retry)
+    pub fn waiting_retry(&self) -> Counted {
+        Counted::new(&self.jobs.waiting_retry)
     }
 
     /// A job was delivered again.
     pub fn redelivered(&self, found: Found) {
-        self.redeliveries[found as usize].inc();
+        self.jobs.redeliveries[found.index()].inc();
     }
 
     /// A result was published, or not.
     pub fn published(&self, status: Published) {
-        self.published[status as usize].inc();
+        self.messages.published[status.index()].inc();
     }
 
     /// The account's balance in VND, or that it is not known.
     pub fn balance(&self, vnd: Option<f64>) {
         match vnd {
-            Some(vnd) => self.balance.with_label_values::<&str>(&[]).set(vnd),
-            None => self.balance.reset(),
+            Some(vnd) => self.calls.balance.with_label_values::<&str>(&[]).set(vnd),
+            None => self.calls.balance.reset(),
         }
     }
 
     /// A step of the ledger was not taken by its store.
     pub fn ledger_error(&self) {
-        self.ledger_errors.inc();
+        self.messages.ledger_errors.inc();
     }
 
     /// A job was copied to the dead-letter exchange.
     pub fn dead_lettered(&self) {
-        self.dead_lettered.inc();
+        self.messages.dead_lettered.inc();
     }
 
     /// Whether the worker is consuming and able to publish.
     pub fn broker_connected(&self, connected: bool) {
-        self.broker_connected.set(i64::from(connected));
+        self.messages.connected.set(i64::from(connected));
     }
 
     /// Whether the circuit holds calls back.
     pub fn circuit_open(&self, open: bool) {
-        self.circuit_open.set(i64::from(open));
+        self.calls.circuit_open.set(i64::from(open));
     }
 
     /// A call waited this long for the rate limit.
     pub fn rate_limited(&self, waited: Duration) {
-        self.rate_limited_seconds.inc_by(waited.as_secs_f64());
+        self.calls.rate_limited_seconds.inc_by(waited.as_secs_f64());
     }
 
     /// A connection to the broker was made.
     pub fn connection_made(&self) {
-        self.broker_connections.inc();
+        self.messages.connections.inc();
     }
 }
 

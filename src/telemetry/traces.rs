@@ -17,9 +17,9 @@ use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::trace::{BatchSpanProcessor, SdkTracer, SdkTracerProvider};
 use tracing::warn;
 
-use crate::config::TracesConfig;
 use crate::job::envelope::Trace;
 pub use export::StartError;
+use settings::TracesSettings;
 pub use span::Span;
 
 /// What the last spans may take when the worker stops, which is well within what its other parts may take.
@@ -39,12 +39,12 @@ struct On {
 }
 
 impl Traces {
-    /// Traces to the collector of `config`, or none. Exporting needs the runtime that this is called in.
+    /// Traces to the collector of `settings`, or none. Exporting needs the runtime that this is called in.
     ///
     /// # Errors
     /// [`StartError`]: the exporter refuses its settings.
-    pub fn start(config: &TracesConfig) -> Result<Self, StartError> {
-        let Some(endpoint) = &config.endpoint else { return Ok(Self(None)) };
+    pub fn start(settings: &TracesSettings) -> Result<Self, StartError> {
+        let Some(endpoint) = &settings.endpoint else { return Ok(Self(None)) };
         // The sampler, the size of the queue and the rest have the specification's variables and defaults.
         let provider = SdkTracerProvider::builder()
             .with_resource(resource())

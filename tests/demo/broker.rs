@@ -5,7 +5,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use esms_otp_worker::amqp;
-use esms_otp_worker::config::BrokerConfig;
+use esms_otp_worker::broker::settings::BrokerSettings;
 use esms_otp_worker::settings::table::ALL;
 use lapin::options::{
     BasicConsumeOptions, ExchangeDeleteOptions, QueueBindOptions, QueueDeclareOptions, QueueDeleteOptions,
@@ -22,7 +22,7 @@ const LIMIT: Duration = Duration::from_secs(20);
 
 /// A broker, and the names of the objects there.
 pub(crate) struct Home {
-    config: BrokerConfig,
+    config: BrokerSettings,
     /// The settings of the worker and of `send` that say all this.
     settings: HashMap<&'static str, String>,
     private: Option<Broker>,
@@ -108,8 +108,8 @@ impl Home {
     }
 
     fn queues(&self) -> [String; 4] {
-        let BrokerConfig { queue, dropped, dead_letter, reply_exchange, .. } = &self.config;
-        [queue.clone(), dropped.clone(), dead_letter.clone(), format!("{reply_exchange}.unrouted")]
+        let BrokerSettings { queue, dropped, dead_letter, .. } = &self.config;
+        [queue.clone(), dropped.clone(), dead_letter.clone(), self.config.unrouted()]
     }
 
     /// How many messages each queue has left.
@@ -156,6 +156,6 @@ pub(crate) async fn close(connection: &Connection) {
     let _ = timeout(LIMIT, connection.close(200, "done".into())).await;
 }
 
-fn configured(settings: &HashMap<&'static str, String>) -> Result<BrokerConfig, Failed> {
-    Ok(BrokerConfig::read(&|setting| settings.get(setting.env).cloned())?)
+fn configured(settings: &HashMap<&'static str, String>) -> Result<BrokerSettings, Failed> {
+    Ok(BrokerSettings::read(&|setting| settings.get(setting.env).cloned())?)
 }

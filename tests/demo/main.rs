@@ -4,8 +4,24 @@
 //! `AMQP_URL` has it use that broker instead of a private one; `KEEP=1` leaves everything running until
 //! Ctrl-C. Exit code 0: every number adds up. 1: one does not, or something failed. 130: interrupted.
 
-#[path = "../support/mod.rs"]
-mod support;
+#[path = "../support"]
+mod support {
+    //! The parts of the tests' support that the demonstration stands on.
+    #![allow(dead_code, reason = "each program that includes these modules uses a part of them")]
+    #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a broken expectation here is a failed run")]
+
+    pub(crate) mod broker;
+    pub(crate) mod kept;
+    pub(crate) mod leash;
+    pub(crate) mod metrics;
+    pub(crate) mod ports;
+    pub(crate) mod terminal;
+    pub(crate) mod wait;
+    pub(crate) mod worker;
+
+    /// Whatever it is, there is one thing to do about it: say it, and end.
+    pub(crate) type Failed = Box<dyn std::error::Error + Send + Sync>;
+}
 
 mod audit;
 mod broker;

@@ -45,7 +45,7 @@ const PATIENCE: [(&str, &str); 3] =
 /// Where a program of this package is.
 pub(crate) fn path(name: &str) -> Result<PathBuf, Failed> {
     let here = std::env::current_exe()?;
-    let built = here.parent().and_then(Path::parent).ok_or("this program is nowhere")?.join(name);
+    let built = here.parent().ok_or("this program is nowhere")?.join(name);
     if built.is_file() { Ok(built) } else { Err(format!("{} is missing: run make demo", built.display()).into()) }
 }
 

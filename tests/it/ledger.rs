@@ -12,8 +12,9 @@ mod store;
 
 use std::time::Duration;
 
-use esms_otp_worker::ledger::redis::Redis as RedisStore;
-use esms_otp_worker::ledger::{Address, Fingerprint, Fingerprints};
+use esms_otp_worker::ledger::fingerprint::{Fingerprint, Fingerprints};
+use esms_otp_worker::ledger::link::Address;
+use esms_otp_worker::ledger::redis::{KEY_PREFIX, Redis as RedisStore};
 
 use crate::stage::{LIMIT, PHONE, Stage};
 use crate::support::redis::Redis;
@@ -50,7 +51,7 @@ fn told(outcome: &str, attempts: u64, may_be_duplicate: bool) -> (String, u64, b
 
 /// Under which key the record of a job is.
 fn key(id: &str) -> String {
-    format!("esms-otp-worker:job:{id}")
+    format!("{KEY_PREFIX}{id}")
 }
 
 async fn state(redis: &Redis, id: &str) -> String {

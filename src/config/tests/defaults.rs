@@ -53,26 +53,26 @@ const WITHOUT_DEFAULT: &[&str] = &[
 ];
 
 fn is_the_default(config: &Config) {
-    let (broker, retry, esms) = (&config.broker, &config.retry, &config.esms);
+    let (broker, retry, esms) = (&config.broker, &config.send, &config.esms);
     assert_eq!(broker.uri, AMQPUri::from_str("amqp://guest:guest@127.0.0.1:5672/%2f").unwrap());
     assert_eq!(broker.uri.vhost, "/");
     let names = [&broker.queue, &broker.reply_exchange, &broker.dropped, &broker.dead_letter];
     assert_eq!(names, ["otp.jobs", "otp.results", "otp.dropped", "otp.dead"]);
     assert_eq!(broker.topology, TopologyMode::Declare);
-    assert_eq!((config.concurrency, config.job_ttl), (64, S(300)));
+    assert_eq!((config.worker.concurrency, config.worker.job_ttl), (64, S(300)));
     assert_eq!(retry.backoff, backoff::Policy::new(MS(200), S(5)).unwrap());
     assert_eq!((retry.max_elapsed, retry.on_ambiguous), (S(30), OnAmbiguous::Resend));
-    assert_eq!((config.pace.circuit.failures.get(), config.pace.circuit.cooldown), (20, S(5)));
-    assert_eq!(config.pace.interval, None);
-    assert_eq!(retry.codes, BTreeSet::from(["160".to_owned()]));
+    assert_eq!((config.send.circuit.failures.get(), config.send.circuit.cooldown), (20, S(5)));
+    assert_eq!(config.send.interval, None);
+    assert_eq!(retry.retry_codes, BTreeSet::from(["160".to_owned()]));
     assert_eq!(esms.url.as_str(), "https://rest.esms.vn/MainService.svc/json/SendMessageAutoGenCode_V5");
     assert_eq!((esms.connect_timeout, esms.timeout, esms.template_id.as_deref()), (S(3), S(10), None));
     assert_eq!(esms.balance_interval, None);
-    assert_eq!((config.ledger.ttl, config.shutdown_grace), (S(24 * 3600), S(25)));
-    assert!(matches!(config.ledger.store, StoreConfig::Memory) && config.ledger.on_error == OnLedgerError::Send);
-    assert_eq!(config.http_addr, "0.0.0.0:9090".parse().unwrap());
-    assert_eq!(config.log.filter, "info");
-    assert!(config.traces.endpoint.is_none() && !esms.traced);
+    assert_eq!((config.ledger.ttl, config.worker.shutdown_grace), (S(24 * 3600), S(25)));
+    assert!(matches!(config.ledger.store, StoreSettings::Memory) && config.ledger.on_error == OnLedgerError::Send);
+    assert_eq!(config.telemetry.http_addr, "0.0.0.0:9090".parse().unwrap());
+    assert_eq!(config.telemetry.log.filter, "info");
+    assert!(config.telemetry.traces.endpoint.is_none() && !esms.traced);
 }
 
 #[test]
@@ -123,64 +123,72 @@ fn an_empty_value_counts_as_none() {
     assert_eq!(wrong(&[("ESMS_API_KEY", ""), ("ESMS_SECRET_KEY", " ")]), ["ESMS_API_KEY", "ESMS_SECRET_KEY"]);
 }
 
+/// Every setting that is no file, changed.
+const CHANGED: &[(&str, &str)] = &[
+    ("AMQP_URL", "amqp://u:p%40ss@broker.example:5673/otp"),
+    ("OTP_QUEUE", "q"),
+    ("OTP_REPLY_EXCHANGE", "r"),
+    ("OTP_DROPPED_EXCHANGE", "d"),
+    ("OTP_DEAD_LETTER_EXCHANGE", "x"),
+    ("OTP_TOPOLOGY", "check"),
+    ("OTP_CONCURRENCY", "65535"),
+    ("OTP_JOB_TTL", "90s"),
+    ("OTP_ON_AMBIGUOUS", "give-up"),
+    ("OTP_RETRY_INITIAL", "1s"),
+    ("OTP_RETRY_MAX_INTERVAL", "1s"),
+    ("OTP_RETRY_MAX_ELAPSED", "0s"),
+    ("OTP_LEDGER_TTL", "1h 30m"),
+    ("OTP_SHUTDOWN_GRACE", "1m"),
+    ("ESMS_URL", "http://127.0.0.1:8080/v5"),
+    ("ESMS_TEMPLATE_ID", " 1234 "),
+    ("ESMS_CONNECT_TIMEOUT", "250ms"),
+    ("ESMS_TIMEOUT", "2s"),
+    ("ESMS_RETRY_CODES", "160, 199 ,99"),
+    ("HTTP_ADDR", "[::1]:0"),
+    ("LOG_FORMAT", "pretty"),
+    ("RUST_LOG", "info,esms_otp_worker=debug"),
+    ("OTEL_EXPORTER_OTLP_ENDPOINT", " https://collector:4318/otlp "),
+    ("OTP_TRACE_PROPAGATE_TO_ESMS", "true"),
+];
+
 #[test]
 fn every_setting_can_be_changed() {
-    let config = read(&[
-        ("AMQP_URL", "amqp://u:p%40ss@broker.example:5673/otp"),
-        ("OTP_QUEUE", "q"),
-        ("OTP_REPLY_EXCHANGE", "r"),
-        ("OTP_DROPPED_EXCHANGE", "d"),
-        ("OTP_DEAD_LETTER_EXCHANGE", "x"),
-        ("OTP_TOPOLOGY", "check"),
-        ("OTP_CONCURRENCY", "65535"),
-        ("OTP_JOB_TTL", "90s"),
-        ("OTP_ON_AMBIGUOUS", "give-up"),
-        ("OTP_RETRY_INITIAL", "1s"),
-        ("OTP_RETRY_MAX_INTERVAL", "1s"),
-        ("OTP_RETRY_MAX_ELAPSED", "0s"),
-        ("OTP_LEDGER_TTL", "1h 30m"),
-        ("OTP_SHUTDOWN_GRACE", "1m"),
-        ("ESMS_URL", "http://127.0.0.1:8080/v5"),
-        ("ESMS_TEMPLATE_ID", " 1234 "),
-        ("ESMS_CONNECT_TIMEOUT", "250ms"),
-        ("ESMS_TIMEOUT", "2s"),
-        ("ESMS_RETRY_CODES", "160, 199 ,99"),
-        ("HTTP_ADDR", "[::1]:0"),
-        ("LOG_FORMAT", "pretty"),
-        ("RUST_LOG", "info,esms_otp_worker=debug"),
-        ("OTEL_EXPORTER_OTLP_ENDPOINT", " https://collector:4318/otlp "),
-        ("OTP_TRACE_PROPAGATE_TO_ESMS", "true"),
-    ])
-    .unwrap();
+    let config = read(CHANGED).unwrap();
     let uri = &config.broker.uri;
     assert_eq!((uri.authority.host.as_str(), uri.authority.port, uri.vhost.as_str()), ("broker.example", 5673, "otp"));
     assert_eq!((uri.authority.userinfo.username.as_str(), uri.authority.userinfo.password.as_str()), ("u", "p@ss"));
     let broker = &config.broker;
     assert_eq!([&broker.queue, &broker.reply_exchange, &broker.dropped, &broker.dead_letter], ["q", "r", "d", "x"]);
-    assert_eq!((broker.topology, config.concurrency, config.job_ttl), (TopologyMode::Check, 65535, S(90)));
-    assert_eq!(config.retry.backoff, backoff::Policy::new(S(1), S(1)).unwrap());
-    assert_eq!((config.retry.max_elapsed, config.retry.on_ambiguous), (S(0), OnAmbiguous::GiveUp));
-    assert_eq!(config.retry.codes, ["160", "199", "99"].map(str::to_owned).into());
-    assert_eq!((config.ledger.ttl, config.shutdown_grace), (S(5400), S(60)));
+    assert_eq!(
+        (broker.topology, config.worker.concurrency, config.worker.job_ttl),
+        (TopologyMode::Check, 65535, S(90))
+    );
+    assert_eq!(config.send.backoff, backoff::Policy::new(S(1), S(1)).unwrap());
+    assert_eq!((config.send.max_elapsed, config.send.on_ambiguous), (S(0), OnAmbiguous::GiveUp));
+    assert_eq!(config.send.retry_codes, ["160", "199", "99"].map(str::to_owned).into());
+    assert_eq!((config.ledger.ttl, config.worker.shutdown_grace), (S(5400), S(60)));
     assert_eq!(config.esms.url.as_str(), "http://127.0.0.1:8080/v5");
     assert_eq!(config.esms.template_id.as_deref(), Some("1234"));
     assert_eq!((config.esms.connect_timeout, config.esms.timeout), (MS(250), S(2)));
-    assert_eq!((config.http_addr, config.log.format), ("[::1]:0".parse().unwrap(), LogFormat::Pretty));
-    assert_eq!(config.log.filter, "info,esms_otp_worker=debug");
-    assert_eq!(config.traces.endpoint.unwrap().as_str(), "https://collector:4318/otlp");
+    assert_eq!(
+        (config.telemetry.http_addr, config.telemetry.log.format),
+        ("[::1]:0".parse().unwrap(), LogFormat::Pretty)
+    );
+    assert_eq!(config.telemetry.log.filter, "info,esms_otp_worker=debug");
+    assert_eq!(config.telemetry.traces.endpoint.unwrap().as_str(), "https://collector:4318/otlp");
     assert!(config.esms.traced);
 }
 
 #[test]
 fn a_value_may_have_spaces_around_it() {
     let config = read(&[("OTP_CONCURRENCY", " 5\n"), ("OTP_QUEUE", " q "), ("OTP_TOPOLOGY", "skip ")]).unwrap();
-    assert_eq!((config.concurrency, config.broker.queue.as_str()), (5, "q"));
+    assert_eq!((config.worker.concurrency, config.broker.queue.as_str()), (5, "q"));
     assert_eq!(config.broker.topology, TopologyMode::Skip);
 }
 
 #[test]
 fn what_only_talks_to_the_broker_needs_no_credentials_of_esms() {
-    assert_eq!(BrokerConfig::read(&|_| None).unwrap().queue, "otp.jobs");
+    assert_eq!(BrokerSettings::read(&|_| None).unwrap().queue, "otp.jobs");
 }
 
 #[test]

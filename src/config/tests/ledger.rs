@@ -2,12 +2,12 @@
 
 use super::secrets::{CANARY, file, refused};
 use super::*;
-use crate::ledger::Address;
+use crate::ledger::link::Address;
 
 fn address(url: &str) -> Address {
     match read(&[("OTP_LEDGER_URL", url)]).unwrap_or_else(|error| panic!("{url}: {error}")).ledger.store {
-        StoreConfig::Redis(address) => address,
-        StoreConfig::Memory => panic!("{url} is no Redis"),
+        StoreSettings::Redis(address) => address,
+        StoreSettings::Memory => panic!("{url} is no Redis"),
     }
 }
 
@@ -80,7 +80,7 @@ fn a_wrong_address_of_the_ledger_is_told_without_its_password() {
 #[test]
 fn the_address_of_the_ledger_is_read_from_its_file() {
     let (_kept, path) = file(b"rediss://user:pass@redis.example:7/1\n");
-    let StoreConfig::Redis(address) = read(&[("OTP_LEDGER_URL_FILE", &path)]).unwrap().ledger.store else {
+    let StoreSettings::Redis(address) = read(&[("OTP_LEDGER_URL_FILE", &path)]).unwrap().ledger.store else {
         panic!("no Redis");
     };
     assert_eq!((address.host.as_str(), address.port, address.login.password()), ("redis.example", 7, Some("pass")));

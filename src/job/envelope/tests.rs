@@ -131,7 +131,7 @@ fn a_timestamp_to_come_says_nothing() {
     for to_come in [NOW + 1, NOW * 1000, NOW * 1_000_000, u64::from(u32::MAX) + 1, i64::MAX as u64, u64::MAX] {
         assert_eq!(time_left(Some(to_come), None), TTL, "{to_come}");
         assert_eq!(time_left(Some(to_come), Some("10000")), S(10), "{to_come}");
-        assert_eq!(envelope(BasicProperties::default().with_timestamp(to_come)).made, None, "{to_come}");
+        assert_eq!(envelope(BasicProperties::default().with_timestamp(to_come)).created, None, "{to_come}");
     }
 }
 
@@ -158,10 +158,10 @@ fn part_of_a_second_counts() {
 
 #[test]
 fn the_time_it_was_made_is_the_timestamp() {
-    let made = |timestamp: u64| envelope(BasicProperties::default().with_timestamp(timestamp)).made;
-    assert_eq!(made(NOW - 7), Some(SystemTime::UNIX_EPOCH + S(NOW - 7)));
-    assert_eq!(made(NOW), Some(SystemTime::UNIX_EPOCH + S(NOW)));
-    assert_eq!(envelope(BasicProperties::default()).made, None);
+    let created = |timestamp: u64| envelope(BasicProperties::default().with_timestamp(timestamp)).created;
+    assert_eq!(created(NOW - 7), Some(SystemTime::UNIX_EPOCH + S(NOW - 7)));
+    assert_eq!(created(NOW), Some(SystemTime::UNIX_EPOCH + S(NOW)));
+    assert_eq!(envelope(BasicProperties::default()).created, None);
 }
 
 #[test]
@@ -197,14 +197,66 @@ fn trace_context_that_is_no_short_printable_text_is_dropped() {
 #[test]
 fn the_delivery_count_is_read_where_the_queue_counts() {
     let count = |value: AMQPValue| envelope(with_header("x-delivery-count", value)).delivery_count;
-    assert_eq!(count(AMQPValue::LongLongInt(0)), Some(0));
-    assert_eq!(count(AMQPValue::LongLongInt(i64::MAX)), Some(i64::MAX as u64));
-    assert_eq!(count(AMQPValue::LongInt(3)), Some(3));
-    assert_eq!(count(AMQPValue::LongUInt(3)), Some(3));
+    assert_eq!(count(AMQPValue::LongLongInt(0)), Some(DeliveryCount::Returned(0)));
+    assert_eq!(count(AMQPValue::LongLongInt(i64::MAX)), Some(DeliveryCount::Returned(i64::MAX as u64)));
+    assert_eq!(count(AMQPValue::LongInt(3)), Some(DeliveryCount::Returned(3)));
+    assert_eq!(count(AMQPValue::LongUInt(3)), Some(DeliveryCount::Returned(3)));
     for other in
         [AMQPValue::LongLongInt(-1), AMQPValue::LongInt(-1), AMQPValue::LongString("3".into()), AMQPValue::Void]
     {
         assert_eq!(count(other), None);
     }
     assert_eq!(envelope(BasicProperties::default()).delivery_count, None);
+}
+
+#[test]
+fn the_count_of_all_deliveries_is_taken_before_the_count_of_those_that_failed() {
+    for (acquired, expected) in [
+        (AMQPValue::LongLongInt(3), Some(DeliveryCount::Acquired(3))),
+        // Not the other count instead: it may be lower than what happened.
+        (AMQPValue::LongString("3".into()), None),
+    ] {
+        let mut headers = FieldTable::default();
+        headers.insert("x-delivery-count".into(), AMQPValue::LongLongInt(1));
+        headers.insert("x-acquired-count".into(), acquired);
+        let properties = BasicProperties::default().with_headers(headers);
+        assert_eq!(envelope(properties).delivery_count, expected);
+    }
+}
+
+#[test]
+fn only_counts_of_one_kind_that_differ_by_one_show_that_nobody_else_had_the_message() {
+    use DeliveryCount::{Acquired, Returned};
+    for (earlier, later, follows) in [
+        (None, Some(Returned(1)), true),
+        (Some(Returned(0)), Some(Returned(1)), true),
+        (Some(Returned(4)), Some(Returned(5)), true),
+        (None, Some(Acquired(1)), true),
+        (Some(Acquired(1)), Some(Acquired(2)), true),
+        // Somebody had it in between.
+        (None, Some(Returned(2)), false),
+        (Some(Acquired(1)), Some(Acquired(3)), false),
+        // Given back on RabbitMQ 4.3: only one of its counts shows it.
+        (Some(Acquired(1)), Some(Acquired(1)), false),
+        (Some(Returned(1)), Some(Returned(1)), false),
+        (None, Some(Returned(0)), false),
+        // The broker was upgraded in between: the old count left some deliveries out.
+        (Some(Returned(1)), Some(Acquired(2)), false),
+        (Some(Acquired(1)), Some(Returned(2)), false),
+        // The queue does not count.
+        (None, None, false),
+        (Some(Returned(1)), None, false),
+    ] {
+        assert_eq!(DeliveryCount::follows(earlier, later), follows, "{earlier:?} {later:?}");
+    }
+}
+
+#[test]
+fn a_delivery_count_is_stored_with_its_kind() {
+    for count in [DeliveryCount::Returned(0), DeliveryCount::Returned(u64::MAX), DeliveryCount::Acquired(7)] {
+        assert_eq!(DeliveryCount::parse(&count.to_string()), Some(count));
+    }
+    for other in ["", "7", "returned", "returned:", "returned:-1", "acquired:x", "other:1"] {
+        assert_eq!(DeliveryCount::parse(other), None, "{other}");
+    }
 }

@@ -1,4 +1,5 @@
 use super::*;
+use crate::job::progress::Past;
 
 mod properties;
 mod table;

@@ -2,18 +2,17 @@
 
 use reqwest::Url;
 
-use crate::config::http_url;
-use crate::settings::reader::Reader;
+use crate::settings::reader::{Reader, http_url};
 use crate::settings::table as settings;
 
 /// Where traces go.
 #[derive(Clone, Debug)]
-pub struct TracesConfig {
+pub struct TracesSettings {
     /// The collector, as OTLP's endpoint of all signals; without it there are no traces.
     pub endpoint: Option<Url>,
 }
 
-impl TracesConfig {
+impl TracesSettings {
     pub(crate) fn from_reader(reader: &mut Reader<'_>) -> Self {
         let setting = &settings::OTEL_EXPORTER_OTLP_ENDPOINT;
         let given = reader.given(setting);

@@ -96,8 +96,8 @@ impl Span {
         open.context.span().end();
     }
 
-    /// The delivery is answered with this result.
-    pub fn answered(&self, event: &ResultEvent) {
+    /// The job of this delivery has ended with this result.
+    pub fn ended_with(&self, event: &ResultEvent) {
         let Some(open) = &self.0 else { return };
         open.set("otp.outcome", event.outcome.as_str());
         open.set("otp.attempts", i64::from(event.attempts));

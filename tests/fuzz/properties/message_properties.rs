@@ -6,11 +6,8 @@
 use super::frame::{content_header, properties, written};
 use amq_protocol::protocol::BasicProperties;
 use amq_protocol::types::{AMQPValue, FieldTable};
-use esms_otp_worker::amqp::{
-    SUBSTITUTE,
-    fuzzing::{Sifted, sift},
-};
-use esms_otp_worker::job::envelope::{Envelope, LONGEST_ID, Moment, Trace};
+use esms_otp_worker::amqp::fuzzing::{Sifted, sift};
+use esms_otp_worker::job::envelope::{Envelope, LONGEST_ID, Moment, SUBSTITUTE, Trace};
 use esms_otp_worker::job::result;
 use std::time::{Duration, SystemTime};
 
@@ -82,11 +79,11 @@ fn is_an_envelope_to_live_with(properties: &BasicProperties) {
     let envelope = Envelope::read(properties, arrival, TTL);
     assert!((1..=LONGEST_ID).contains(&envelope.id.len()));
     let given = properties.message_id().as_ref().map_or("", |id| id.as_str());
-    let usable = (1..=LONGEST_ID).contains(&given.len()) && !given.contains(char::from(SUBSTITUTE));
+    let usable = (1..=LONGEST_ID).contains(&given.len()) && !given.contains(SUBSTITUTE);
     assert_eq!(envelope.id == given, usable);
     assert_eq!(envelope.id_problem.is_some(), !usable && !given.is_empty());
     assert!((arrival.instant..=arrival.instant + TTL).contains(&envelope.deadline));
-    assert!(envelope.made.is_none_or(|made| made <= wall));
+    assert!(envelope.created.is_none_or(|created| created <= wall));
     assert!(envelope.reply_to.as_ref().is_none_or(|queue| !queue.as_str().is_empty()));
     is_printable(&envelope.trace);
     can_be_answered(&envelope, wall);

@@ -99,7 +99,7 @@ async fn a_job_that_another_worker_has_keeps_no_place_from_other_jobs() {
 async fn claimed_by_another(redis: &Redis, id: &str) {
     let text = fingerprint().text();
     let record =
-        ["fingerprint", &text, "state", "sending", "owner", "another", "until", FAR, "step", "1", "met", "new"];
+        ["fingerprint", &text, "state", "sending", "owner", "another", "until", FAR, "step", "1", "found", "new"];
     redis.cli(&[&["HSET", &key(id)], &record[..]].concat()).await;
 }
 

@@ -4,7 +4,7 @@ use std::time::{Duration, SystemTime};
 
 use esms_otp_worker::job::progress::Progress;
 use esms_otp_worker::job::result::{Ending, Outcome, ResultEvent};
-use esms_otp_worker::ledger::Fingerprint;
+use esms_otp_worker::ledger::fingerprint::Fingerprint;
 use esms_otp_worker::ledger::redis::Redis as RedisStore;
 use esms_otp_worker::ledger::store::{Ask, Claim, Finish, Left, Note, Stage, Store};
 
@@ -40,7 +40,7 @@ async fn finish(store: &RedisStore, owner: Option<&str>, outcome: Outcome) -> Fi
 async fn claim_after_the_lease(store: &RedisStore, owner: &str) -> (Left, u32) {
     let mut found = None;
     until("the lease is over", LIMIT, async || match claim(store, owner).await {
-        Claim::Elsewhere(_) => false,
+        Claim::HeldByAnother(_) => false,
         other => {
             found = Some(other);
             true
@@ -61,12 +61,12 @@ async fn one_asker_gets_a_job_and_gets_it_again_when_its_answer_was_lost() {
     let store = store_at(&redis, LEASE);
     assert!(matches!(claim(&store, "one").await, Claim::New));
     assert!(matches!(claim(&store, "one").await, Claim::New));
-    let Claim::Elsewhere(left) = claim(&store, "two").await else { panic!("two have it") };
+    let Claim::HeldByAnother(left) = claim(&store, "two").await else { panic!("two have it") };
     assert!(left <= LEASE && left > LEASE / 2, "{left:?}");
     assert!(note(&store, "one", 1, Stage::Released(None), 3).await);
     assert!(matches!(claim(&store, "two").await, Claim::Left(Left::Released(_), progress) if progress.attempts == 3));
     assert!(matches!(claim(&store, "two").await, Claim::Left(Left::Released(_), progress) if progress.attempts == 3));
-    assert!(matches!(claim(&store, "one").await, Claim::Elsewhere(_)));
+    assert!(matches!(claim(&store, "one").await, Claim::HeldByAnother(_)));
 }
 
 #[tokio::test]
@@ -106,7 +106,7 @@ async fn a_mark_renews_the_lease_and_a_wait_adds_to_it() {
     let store = store_at(&redis, SHORT);
     claim(&store, "one").await;
     assert!(note(&store, "one", 1, Stage::Waiting(LEASE), 1).await);
-    let Claim::Elsewhere(left) = claim(&store, "two").await else { panic!("two have it") };
+    let Claim::HeldByAnother(left) = claim(&store, "two").await else { panic!("two have it") };
     assert!(left > LEASE / 2 && left <= LEASE + SHORT, "{left:?}");
     assert!(note(&store, "one", 2, Stage::Sending, 2).await);
     assert_eq!(claim_after_the_lease(&store, "two").await, (Left::Sending, 2));
@@ -117,7 +117,7 @@ async fn the_first_result_stays_whoever_comes_after_it() {
     let redis = Redis::start().await;
     let store = store_at(&redis, LEASE);
     claim(&store, "one").await;
-    assert!(matches!(finish(&store, Some("two"), Outcome::Failed).await, Finish::Elsewhere));
+    assert!(matches!(finish(&store, Some("two"), Outcome::Failed).await, Finish::HeldByAnother));
     assert!(matches!(finish(&store, Some("one"), Outcome::Accepted).await, Finish::Recorded));
     for owner in [Some("one"), Some("two"), None] {
         let finish = finish(&store, owner, Outcome::Unknown).await;
@@ -160,7 +160,7 @@ async fn a_job_the_store_has_lost_is_written_again_by_whoever_works_it() {
     claim(&store, "one").await;
     redis.cli(&["FLUSHALL"]).await;
     assert!(note(&store, "one", 1, Stage::Sending, 1).await);
-    assert!(matches!(claim(&store, "two").await, Claim::Elsewhere(_)));
+    assert!(matches!(claim(&store, "two").await, Claim::HeldByAnother(_)));
     redis.cli(&["FLUSHALL"]).await;
     // The scripts are gone with a restart, too.
     redis.cli(&["SCRIPT", "FLUSH"]).await;
@@ -176,5 +176,5 @@ async fn of_many_who_ask_at_once_one_gets_the_job() {
     let asks = owners.iter().enumerate().map(|(n, owner)| claim(&stores[n % 4], owner));
     let claims = futures_util::future::join_all(asks).await;
     assert_eq!(claims.iter().filter(|claim| matches!(claim, Claim::New)).count(), 1);
-    assert_eq!(claims.iter().filter(|claim| matches!(claim, Claim::Elsewhere(_))).count(), 99);
+    assert_eq!(claims.iter().filter(|claim| matches!(claim, Claim::HeldByAnother(_))).count(), 99);
 }

@@ -31,7 +31,7 @@ impl Story {
         let limits = limits(start, self.deadline, self.give_up, self.on_ambiguous);
         let mut progress = Progress::default();
         if self.unseen_attempt_before {
-            progress = progress.after_an_unseen_attempt();
+            progress = progress.with_past(Past::OneUnknown, OnAmbiguous::Resend);
         }
         let (mut now, mut attempts, mut began) = (start, Vec::new(), Vec::new());
         for (event, wait) in self.events.iter().zip(&self.waits) {

@@ -1,4 +1,4 @@
-//! What is kept for people of a job that cannot be worked, and why the broker gave one up.
+//! A message as it came, and the copy of it that is kept for people.
 
 use std::borrow::Cow;
 
@@ -13,35 +13,6 @@ pub struct Original {
     pub body: Vec<u8>,
     /// The properties.
     pub properties: BasicProperties,
-}
-
-/// Why the broker gave a job up.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Death {
-    /// Its `expiration` passed in the queue.
-    Expired,
-    /// It was delivered too often, or another reason in the broker's word.
-    Other(String),
-}
-
-impl Death {
-    /// Reads the first entry of the header `x-death`, which is the latest death.
-    pub fn read(properties: &BasicProperties) -> Self {
-        match reason(properties).as_deref() {
-            Some("expired") => Death::Expired,
-            Some("delivery_limit") => Death::Other("delivered over the limit".into()),
-            // Only the broker's own short words are repeated: a producer can write this header too.
-            Some(known @ ("rejected" | "maxlen")) => Death::Other(known.to_owned()),
-            _ => Death::Other("for a reason it did not say".into()),
-        }
-    }
-}
-
-fn reason(properties: &BasicProperties) -> Option<String> {
-    let AMQPValue::FieldArray(deaths) = properties.headers().as_ref()?.inner().get("x-death")? else { return None };
-    let AMQPValue::FieldTable(death) = deaths.as_slice().first()? else { return None };
-    let AMQPValue::LongString(reason) = death.inner().get("reason")? else { return None };
-    Some(String::from_utf8_lossy(reason.as_bytes()).into_owned())
 }
 
 impl Original {

@@ -2,7 +2,7 @@ use super::*;
 use crate::broker::consumer::Origin;
 use crate::job::envelope::{Envelope, Moment};
 use crate::job::request::decode;
-use crate::ledger::Fingerprints;
+use crate::ledger::fingerprint::Fingerprints;
 use crate::telemetry::traces::Span;
 use lapin::BasicProperties;
 use lapin::message::Delivery;
@@ -10,25 +10,31 @@ use lapin::types::{AMQPValue, FieldTable};
 use std::time::Duration;
 
 /// A delivery without a broker. Its acknowledgement goes nowhere, and then it is no longer live.
-fn delivery(redelivered: bool, count: Option<i64>) -> Receipt {
+fn delivery(redelivered: bool, count: Option<i64>) -> Arc<Receipt> {
     delivery_from(Origin::Jobs, redelivered, count)
 }
 
-fn delivery_from(origin: Origin, redelivered: bool, count: Option<i64>) -> Receipt {
+fn delivery_from(origin: Origin, redelivered: bool, count: Option<i64>) -> Arc<Receipt> {
     let mut properties = BasicProperties::default();
     if let Some(count) = count {
         let mut headers = FieldTable::default();
         headers.insert("x-delivery-count".into(), AMQPValue::LongLongInt(count));
         properties = properties.with_headers(headers);
     }
-    let arrival = Moment::now();
-    let envelope = Envelope::read(&properties, arrival, Duration::from_secs(1));
+    let received = Moment::now();
+    let envelope = Envelope::read(&properties, received, Duration::from_secs(1));
     let acker = Delivery::mock(1, "".into(), "otp.jobs".into(), redelivered, Vec::new()).acker.clone();
-    Receipt::new(acker, origin, redelivered, &envelope, arrival, Span::default())
+    Arc::new(Receipt::new(acker, origin, redelivered, &envelope, received, Span::default()))
 }
 
-fn first() -> Receipt {
+fn first() -> Arc<Receipt> {
     delivery(false, Some(0))
+}
+
+const RETURNED: fn(u64) -> DeliveryCount = DeliveryCount::Returned;
+
+fn count_of(in_flight: &InFlight) -> Option<DeliveryCount> {
+    in_flight.flights().get("a").and_then(|flight| flight.delivery_count)
 }
 
 /// The fingerprints of two jobs.
@@ -42,10 +48,10 @@ fn prints() -> (Fingerprint, Fingerprint) {
 }
 
 /// The job `a` in flight by these deliveries of it.
-fn flight(deliveries: impl IntoIterator<Item = Receipt>) -> InFlight {
+fn flight(deliveries: impl IntoIterator<Item = Arc<Receipt>>) -> InFlight {
     let (in_flight, (job, _)) = (InFlight::default(), prints());
     for (n, receipt) in deliveries.into_iter().enumerate() {
-        let entered = in_flight.enter("a", job, receipt);
+        let entered = in_flight.enter("a", job, &receipt);
         assert!(matches!((n, entered), (0, Entered::Started) | (1.., Entered::Joined)));
     }
     in_flight
@@ -58,21 +64,21 @@ fn the_first_delivery_starts_a_flight_and_the_next_ones_join_it() {
 }
 
 #[test]
-fn another_job_under_the_same_id_is_handed_back() {
+fn another_job_under_the_same_id_does_not_join() {
     let (in_flight, (job, other)) = (InFlight::default(), prints());
-    assert!(matches!(in_flight.enter("a", job, first()), Entered::Started));
-    let entered = in_flight.enter("a", other, delivery(true, Some(9)));
-    assert!(matches!(entered, Entered::AnotherJob(receipt) if receipt.delivery_count == Some(9)));
-    assert_eq!((in_flight.custody("a"), in_flight.delivery_count("a")), (Custody::Ours, Some(0)));
+    assert!(matches!(in_flight.enter("a", job, &first()), Entered::Started));
+    let entered = in_flight.enter("a", other, &delivery(true, Some(9)));
+    assert!(matches!(entered, Entered::AnotherJob));
+    assert_eq!((in_flight.custody("a"), count_of(&in_flight)), (Custody::Ours, Some(RETURNED(0))));
     assert_eq!(in_flight.take("a").len(), 1);
 }
 
 #[test]
 fn the_same_job_under_another_id_is_a_flight_of_its_own() {
     let (in_flight, (job, _)) = (InFlight::default(), prints());
-    assert!(matches!(in_flight.enter("a", job, first()), Entered::Started));
-    assert!(matches!(in_flight.enter("b", job, first()), Entered::Started));
-    assert!(in_flight.take("b").len() == 1 && in_flight.land("b"));
+    assert!(matches!(in_flight.enter("a", job, &first()), Entered::Started));
+    assert!(matches!(in_flight.enter("b", job, &first()), Entered::Started));
+    assert!(in_flight.take("b").len() == 1 && in_flight.end_if_all_are_taken("b"));
     assert_eq!((in_flight.custody("a"), in_flight.custody("b")), (Custody::Ours, Custody::Lost));
 }
 
@@ -83,11 +89,11 @@ async fn a_job_is_lost_with_its_last_live_delivery_and_ours_again_with_the_next(
         let receipts = in_flight.take("a");
         receipts[settled - 1].acknowledge().await;
         for receipt in receipts {
-            in_flight.enter("a", print_of(&in_flight), receipt);
+            in_flight.enter("a", print_of(&in_flight), &receipt);
         }
         assert_eq!(in_flight.custody("a"), custody, "{settled} settled");
     }
-    in_flight.enter("a", print_of(&in_flight), delivery(true, Some(1)));
+    in_flight.enter("a", print_of(&in_flight), &delivery(true, Some(1)));
     assert_eq!(in_flight.custody("a"), Custody::Ours);
 }
 
@@ -139,62 +145,44 @@ fn where_the_queue_counts_nothing_another_worker_may_have_had_the_job() {
 fn a_producers_repeat_tells_nothing_of_where_the_first_message_has_been() {
     for count in [None, Some(0), Some(7)] {
         let in_flight = flight([first(), delivery(false, count)]);
-        assert_eq!((in_flight.custody("a"), in_flight.delivery_count("a")), (Custody::Ours, Some(0)));
-        in_flight.enter("a", print_of(&in_flight), delivery(true, Some(1)));
-        assert_eq!((in_flight.custody("a"), in_flight.delivery_count("a")), (Custody::Ours, Some(1)));
+        assert_eq!((in_flight.custody("a"), count_of(&in_flight)), (Custody::Ours, Some(RETURNED(0))));
+        in_flight.enter("a", print_of(&in_flight), &delivery(true, Some(1)));
+        assert_eq!((in_flight.custody("a"), count_of(&in_flight)), (Custody::Ours, Some(RETURNED(1))));
     }
 }
 
 #[test]
-fn a_flight_lands_once_every_delivery_has_been_taken() {
+fn a_flight_ends_once_every_delivery_has_been_taken() {
     let in_flight = flight([first()]);
-    assert!(!in_flight.land("a"), "a delivery waits for its result");
+    assert!(!in_flight.end_if_all_are_taken("a"), "a delivery waits for its result");
     assert_eq!(in_flight.take("a").len(), 1);
     assert_eq!(in_flight.take("a").len(), 0);
-    in_flight.enter("a", print_of(&in_flight), delivery(true, Some(1)));
-    assert!(!in_flight.land("a"), "one more has come meanwhile");
+    in_flight.enter("a", print_of(&in_flight), &delivery(true, Some(1)));
+    assert!(!in_flight.end_if_all_are_taken("a"), "one more has come meanwhile");
     assert_eq!(in_flight.take("a").len(), 1);
-    assert!(in_flight.land("a"));
+    assert!(in_flight.end_if_all_are_taken("a"));
     assert!(in_flight.flights().is_empty());
 }
 
 #[test]
 fn nothing_is_known_of_a_job_that_is_not_in_flight() {
     let in_flight = InFlight::default();
-    assert_eq!((in_flight.custody("a"), in_flight.delivery_count("a")), (Custody::Lost, None));
+    assert_eq!((in_flight.custody("a"), count_of(&in_flight)), (Custody::Lost, None));
     assert!(in_flight.take("a").is_empty());
-    assert!(in_flight.land("a"));
+    assert!(in_flight.end_if_all_are_taken("a"));
 }
 
 #[test]
-fn a_job_that_has_landed_starts_anew() {
+fn a_job_that_has_ended_starts_anew() {
     let in_flight = flight([first(), delivery(true, Some(5))]);
     in_flight.take("a");
-    assert!(in_flight.land("a"));
-    assert!(matches!(in_flight.enter("a", prints().0, first()), Entered::Started));
+    assert!(in_flight.end_if_all_are_taken("a"));
+    assert!(matches!(in_flight.enter("a", prints().0, &first()), Entered::Started));
     assert_eq!(in_flight.custody("a"), Custody::Ours);
 }
 
 #[test]
-fn a_job_that_the_broker_gave_up_while_it_was_in_flight_is_not_to_be_sent() {
+fn a_job_that_the_broker_dropped_while_it_was_in_flight_is_not_to_be_sent() {
     let in_flight = flight([first(), delivery_from(Origin::Dropped, false, Some(0))]);
-    assert_eq!(in_flight.custody("a"), Custody::GivenUp);
-}
-
-#[test]
-fn a_job_whose_task_panics_starts_anew_with_its_next_delivery() {
-    let in_flight = flight([first()]);
-    let panicked = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
-        let _guarded = in_flight.end_on_panic("a");
-        panic!("in a test");
-    }));
-    assert!(panicked.is_err());
-    assert!(matches!(in_flight.enter("a", prints().0, delivery(true, Some(1))), Entered::Started));
-}
-
-#[test]
-fn a_job_whose_task_ends_well_leaves_the_next_flight_of_its_id_alone() {
-    let in_flight = flight([first()]);
-    drop(in_flight.end_on_panic("a"));
-    assert!(matches!(in_flight.enter("a", print_of(&in_flight), delivery(true, Some(1))), Entered::Joined));
+    assert_eq!(in_flight.custody("a"), Custody::Dropped);
 }

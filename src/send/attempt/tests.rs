@@ -1,24 +1,24 @@
 use super::*;
-use crate::config::Config;
+use crate::esms::settings::EsmsSettings;
 use crate::job::request::decode;
+use crate::settings::reader::Reader;
 use crate::settings::table::Setting;
 
-/// A sender whose credentials are `key-canary` and `secret-canary`; it is never asked to call.
-fn sender() -> Sender {
+/// Attempts whose credentials are `key-canary` and `secret-canary`; none is ever made.
+fn attempts() -> Attempts {
     let source = |setting: &Setting| match setting.env {
         "ESMS_API_KEY" => Some("key-canary".to_owned()),
         "ESMS_SECRET_KEY" => Some("secret-canary".to_owned()),
         "ESMS_URL" => Some("http://127.0.0.1:1/".to_owned()),
         _ => None,
     };
-    let config = Config::read(&source).unwrap();
-    let esms = Esms::new(&config.esms, 1).unwrap();
-    Sender::new(esms, config.pace, config.retry, Arc::new(Metrics::new().unwrap()))
+    let settings = EsmsSettings::from_reader(&mut Reader::new(&source));
+    Attempts::new(Esms::new(&settings, 1).unwrap(), BTreeSet::new(), Arc::new(Metrics::new().unwrap()))
 }
 
 fn masked(mut answer: Answer) -> Answer {
     let job = br#"{"Phone":"0901888484","MultiChannelTempId":"1"}"#;
-    sender().mask(&mut answer, &decode(job, None).unwrap().phone);
+    attempts().mask(&mut answer, &decode(job, None).unwrap().phone);
     answer
 }
 

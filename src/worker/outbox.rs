@@ -7,15 +7,16 @@ use tokio::sync::Mutex;
 use tokio::time::{sleep, timeout};
 use tracing::{debug, error, info, warn};
 
-use super::dead_letter::Original;
-use super::receipt::Receipt;
 use crate::backoff::Policy;
 use crate::broker::publisher::{Message, PublishError, Publisher, Routed};
-use crate::config::BrokerConfig;
+use crate::broker::settings::BrokerSettings;
 use crate::crash::{self, Point};
+use crate::deliveries::original::Original;
+use crate::deliveries::receipt::Receipt;
 use crate::job::envelope::Trace;
 use crate::job::result::{self, ResultEvent};
-use crate::telemetry::metrics::{Metrics, Published};
+use crate::telemetry::labels::Published;
+use crate::telemetry::metrics::Metrics;
 
 /// A reply is for a person at a login screen who may have gone: it is tried this often, and the
 /// result exchange has the result in any case.
@@ -27,7 +28,7 @@ const REPLY_LIMIT: Duration = Duration::from_secs(3);
 
 /// Publishes what becomes of jobs.
 #[derive(Debug)]
-pub struct Answers {
+pub struct Outbox {
     results: Publisher,
     replies: Publisher,
     /// Held by the one reply that is tried again.
@@ -37,19 +38,19 @@ pub struct Answers {
     metrics: Arc<Metrics>,
 }
 
-impl Answers {
+impl Outbox {
     /// Results go through `results`; replies to producers' queues, and dead letters, through `replies`.
     /// These must be two connections: RabbitMQ answers some malformed direct reply-to names by
     /// closing the whole connection, and a missing dead-letter exchange by closing the channel; results
     /// must not suffer from either.
-    pub fn new(results: Publisher, replies: Publisher, broker: &BrokerConfig, metrics: Arc<Metrics>) -> Self {
+    pub fn new(results: Publisher, replies: Publisher, broker: &BrokerSettings, metrics: Arc<Metrics>) -> Self {
         let (exchange, dead_letters_to) = (broker.reply_exchange.clone(), broker.dead_letter.clone());
         Self { results, replies, again: Mutex::default(), exchange, dead_letters_to, metrics }
     }
 
     /// Publishes the result of `id` to all who want it, and then acknowledges the delivery.
-    pub async fn answer(&self, id: &str, event: &ResultEvent, receipt: &Receipt) {
-        receipt.span.answered(event);
+    pub async fn publish(&self, id: &str, event: &ResultEvent, receipt: &Receipt) {
+        receipt.span.ended_with(event);
         let span = receipt.span.publish(&self.exchange, id, event);
         let trace = span.context_or(&receipt.trace);
         tokio::join!(
@@ -60,10 +61,7 @@ impl Answers {
         if receipt.acknowledge().await {
             self.metrics.acknowledged(event.outcome, receipt.delivered.elapsed());
         } else {
-            debug!(
-                job_id = id,
-                "the delivery was gone before its acknowledgement; the job comes again and gets this result"
-            );
+            debug!("the delivery was gone before its acknowledgement; the job comes again and gets this result");
         }
     }
 
@@ -76,10 +74,9 @@ impl Answers {
             body: &event.body,
             properties: result::properties(id, &receipt.correlation_id, trace, SystemTime::now()),
         };
-        let routed = self.publish_until_confirmed(id, message).await;
+        let routed = self.publish_until_confirmed(message).await;
         if routed == Routed::Nowhere {
             error!(
-                job_id = id,
                 exchange = self.exchange,
                 hint = "no queue took it and the alternate exchange is gone; bind a queue, or restore the topology",
                 "result returned as unroutable"
@@ -88,7 +85,7 @@ impl Answers {
         routed
     }
 
-    async fn publish_until_confirmed(&self, id: &str, message: Message<'_>) -> Routed {
+    async fn publish_until_confirmed(&self, message: Message<'_>) -> Routed {
         let mut waits = Policy::RECONNECT.waits();
         loop {
             match self.results.publish(message.clone()).await {
@@ -98,7 +95,7 @@ impl Answers {
                 }
                 Err(error) => {
                     self.metrics.published(Published::Failed);
-                    warn!(job_id = id, %error, "not published yet; the job stays unacknowledged meanwhile");
+                    warn!(%error, "not published yet; the job stays unacknowledged meanwhile");
                 }
             }
             sleep(waits.next_wait()).await;
@@ -125,12 +122,12 @@ impl Answers {
             Ok(Some(routed)) => {
                 self.count_published(routed);
                 if routed == Routed::Nowhere {
-                    info!(job_id = id, "the queue in reply_to is gone; the result exchange has the result");
+                    info!("the queue in reply_to is gone; the result exchange has the result");
                 }
             }
             Ok(None) | Err(_) => {
                 self.metrics.published(Published::Failed);
-                warn!(job_id = id, "no reply could be published; the result exchange has the result");
+                warn!("no reply could be published; the result exchange has the result");
             }
         }
     }

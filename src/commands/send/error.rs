@@ -1,0 +1,30 @@
+//! Why not everything could be sent.
+
+use crate::amqp;
+use crate::broker::REPLY_WITHIN;
+
+/// Why not everything could be sent.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum SendError {
+    /// The broker cannot be connected to.
+    #[error(transparent)]
+    NotConnected(#[from] amqp::ConnectError),
+    /// The connection was lost.
+    #[error("the connection to the broker was lost: {0}")]
+    Lost(#[from] lapin::Error),
+    /// The broker did not answer.
+    #[error("the broker did not answer within {} s", REPLY_WITHIN.as_secs())]
+    Silent,
+    /// No such queue.
+    #[error("the broker has no queue {0}: start a worker first, which declares it")]
+    NoQueue(String),
+    /// The queue is full.
+    #[error("the broker refused a job (nack): the queue may be full")]
+    Refused,
+    /// The jobs cannot be read.
+    #[error("cannot read {0}: {1}")]
+    Input(String, std::io::Error),
+    /// The ids or results cannot be written.
+    #[error("cannot write to standard output: {0}")]
+    Output(std::io::Error),
+}

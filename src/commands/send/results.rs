@@ -1,0 +1,69 @@
+//! The results of the jobs that were queued, as they come.
+
+use std::collections::{BTreeMap, HashSet};
+use std::time::Duration;
+
+use futures_util::StreamExt as _;
+use indicatif::ProgressBar;
+use lapin::Consumer;
+use lapin::message::Delivery;
+use serde::Deserialize;
+use tokio::io::{AsyncWriteExt as _, stdout};
+use tokio::sync::mpsc;
+use tokio::time::{Instant, sleep_until};
+
+use super::error::SendError;
+
+/// The part of a result that is counted.
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct Counted {
+    job_id: String,
+    outcome: String,
+}
+
+/// Prints each result once, until every queued job has one or none has come for `patience`.
+pub(super) async fn collect(
+    mut replies: Consumer,
+    mut queued: mpsc::Receiver<String>,
+    progress: &ProgressBar,
+    patience: Duration,
+) -> Result<BTreeMap<String, usize>, SendError> {
+    let mut outcomes = BTreeMap::new();
+    let (mut waiting, mut seen) = (HashSet::new(), HashSet::new());
+    let mut all_queued = false;
+    let mut last = Instant::now();
+    let mut out = stdout();
+    while !(all_queued && waiting.is_empty()) {
+        let reply = tokio::select! {
+            id = queued.recv(), if !all_queued => {
+                last = Instant::now();
+                match id {
+                    // A result can be faster than the confirmation.
+                    Some(id) if seen.contains(&id) => {}
+                    Some(id) => drop(waiting.insert(id)),
+                    None => all_queued = true,
+                }
+                continue;
+            }
+            reply = replies.next() => reply,
+            // A result that is late is missing, and the summary says so. While none is awaited, a
+            // producer that pauses makes none late.
+            () = sleep_until(last + patience), if !waiting.is_empty() => break,
+        };
+        let Some(reply) = reply else { break };
+        let reply: Delivery = reply?;
+        last = Instant::now();
+        let Ok(counted) = serde_json::from_slice::<Counted>(&reply.data) else { continue };
+        waiting.remove(&counted.job_id);
+        // A result comes at least once; it is shown once.
+        if !seen.insert(counted.job_id) {
+            continue;
+        }
+        *outcomes.entry(counted.outcome).or_default() += 1;
+        progress.inc(1);
+        out.write_all(&[&reply.data[..], b"\n"].concat()).await.map_err(SendError::Output)?;
+    }
+    out.flush().await.map_err(SendError::Output)?;
+    Ok(outcomes)
+}

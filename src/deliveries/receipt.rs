@@ -1,0 +1,106 @@
+//! What is needed to answer one delivery, and to settle it.
+
+use std::time::Duration;
+
+use lapin::options::{BasicAckOptions, BasicNackOptions, BasicRejectOptions};
+use lapin::types::ShortString;
+use lapin::{Acker, BasicProperties};
+use tokio::time::error::Elapsed;
+use tokio::time::{Instant, timeout};
+use tracing::debug;
+
+use crate::broker::REPLY_WITHIN;
+use crate::broker::consumer::Origin;
+use crate::job::envelope::{DeliveryCount, Envelope, Moment, Trace};
+use crate::telemetry::traces::Span;
+
+/// One delivery: where its result goes, and how it is settled.
+#[derive(Debug)]
+pub struct Receipt {
+    acker: Acker,
+    /// Copied to the result.
+    pub correlation_id: ShortString,
+    /// A queue that wants the result too.
+    pub reply_to: Option<ShortString>,
+    /// The producer's trace context.
+    pub trace: Trace,
+    /// When it was delivered.
+    pub delivered: Instant,
+    /// Whether it came from the queue of dropped jobs.
+    pub is_dropped: bool,
+    /// Whether the broker had delivered it before.
+    pub redelivered: bool,
+    /// How often the queue delivered it before, where it counts.
+    pub delivery_count: Option<DeliveryCount>,
+    /// Its span, which ends when it is settled.
+    pub span: Span,
+}
+
+impl Receipt {
+    /// The receipt of a delivery with this envelope.
+    pub fn new(
+        acker: Acker,
+        origin: Origin,
+        redelivered: bool,
+        envelope: &Envelope,
+        received: Moment,
+        span: Span,
+    ) -> Self {
+        Self {
+            acker,
+            correlation_id: envelope.correlation_id.clone(),
+            reply_to: envelope.reply_to.clone(),
+            trace: envelope.trace.clone(),
+            delivered: received.instant,
+            is_dropped: origin == Origin::Dropped,
+            redelivered,
+            delivery_count: envelope.delivery_count,
+            span,
+        }
+    }
+
+    /// The receipt of a delivery that could not even be read.
+    pub fn unread(acker: Acker, origin: Origin, received: Moment) -> Self {
+        let nothing = Envelope::read(&BasicProperties::default(), received, Duration::ZERO);
+        Self::new(acker, origin, false, &nothing, received, Span::default())
+    }
+
+    /// Whether the broker still waits for it to be settled on its channel. If not, the broker has put the
+    /// job back and delivers it again.
+    pub fn is_live(&self) -> bool {
+        self.acker.usable()
+    }
+
+    /// Acknowledges it. True if the broker was told; false if the channel was gone, in which case the job
+    /// comes again.
+    pub async fn acknowledge(&self) -> bool {
+        self.settled("ack", timeout(REPLY_WITHIN, self.acker.ack(BasicAckOptions::default())).await)
+    }
+
+    /// Puts the job back on its queue, unworked. From RabbitMQ 4.3 on this does not count against the
+    /// queue's delivery limit.
+    pub async fn give_back(&self) -> bool {
+        let requeue = BasicNackOptions { requeue: true, ..Default::default() };
+        self.settled("nack", timeout(REPLY_WITHIN, self.acker.nack(requeue)).await)
+    }
+
+    /// Puts the job back on its queue because working it failed. This counts against the queue's delivery
+    /// limit on every version, so that such a job cannot come back for ever.
+    pub async fn reject(&self) -> bool {
+        let requeue = BasicRejectOptions { requeue: true };
+        self.settled("reject", timeout(REPLY_WITHIN, self.acker.reject(requeue)).await)
+    }
+
+    /// `Ok(false)` from the client means that nothing was sent to the broker.
+    fn settled(&self, method: &str, sent: Result<lapin::Result<bool>, Elapsed>) -> bool {
+        self.span.end();
+        match sent {
+            Ok(Ok(settled)) => settled,
+            Ok(Err(error)) => {
+                debug!(method, %error, "a delivery could not be settled; the broker delivers it again");
+                false
+            }
+            Err(_) => false,
+        }
+    }
+}

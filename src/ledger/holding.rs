@@ -1,0 +1,44 @@
+//! One holding of a job: from its claim to its end, or until it goes back to the broker.
+
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use super::past::Record;
+
+/// See the module.
+#[derive(Debug)]
+pub struct Holding {
+    owner: String,
+    steps: AtomicU32,
+    record: Mutex<Record>,
+}
+
+impl Holding {
+    pub(super) fn new(owner: String, record: Record) -> Self {
+        Self { owner, steps: AtomicU32::default(), record: Mutex::new(record) }
+    }
+
+    /// Its name, never used before.
+    pub(super) fn owner(&self) -> &str {
+        &self.owner
+    }
+
+    /// The number of the next note of it.
+    pub(super) fn next_step(&self) -> u32 {
+        self.steps.fetch_add(1, Ordering::Relaxed) + 1
+    }
+
+    /// Where its job is written down now.
+    pub(super) fn record(&self) -> Record {
+        *self.lock()
+    }
+
+    pub(super) fn set_record(&self, record: Record) {
+        *self.lock() = record;
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Record> {
+        // No code panics while it holds this lock, and the value is whole even if some did.
+        self.record.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,122 @@
+//! What a claim shows of a job: whether it may be worked here, and what is known of its past. Pure.
+
+use super::fingerprint::Fingerprint;
+use super::store::{Claim, Left, StoreError};
+use crate::job::envelope::DeliveryCount;
+use crate::job::progress::{Past, Progress};
+use crate::job::result::ResultEvent;
+
+/// A job as the ledger is asked about it: its id, and how this delivery came here.
+#[derive(Clone, Copy, Debug)]
+pub struct JobRef<'a> {
+    /// Its id.
+    pub id: &'a str,
+    /// What tells it from another job under the same id.
+    pub fingerprint: Fingerprint,
+    /// Whether the producer named it. An id made up for one delivery is not that of the next.
+    pub is_named: bool,
+    /// Whether the broker dropped it, so that it is not to be sent.
+    pub is_dropped: bool,
+    /// Whether another worker may have had it: the broker delivered it before, or the ledger said so.
+    pub may_have_been_elsewhere: bool,
+    /// How often its queue delivered it before, where it counts.
+    pub delivery_count: Option<DeliveryCount>,
+}
+
+/// Where a job that is worked here is written down.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Record {
+    /// In the store.
+    InStore,
+    /// Only in this process, because the store could not be reached.
+    InProcess,
+    /// Only in this process, because the job's record in the store cannot be read. What the store says of
+    /// the job does not count.
+    Unreadable,
+}
+
+/// What a claim leads to.
+#[derive(Debug)]
+pub enum Decision {
+    /// The job may be worked here.
+    Ours {
+        /// What is known of its past.
+        past: Past,
+        /// What it has been through, as far as that was written down.
+        progress: Progress,
+        /// Where it is written down from now on.
+        record: Record,
+    },
+    /// Another worker has it.
+    HeldByAnother,
+    /// It has ended; this is its result.
+    Done(ResultEvent),
+    /// The id belongs to another job.
+    AnotherJob,
+}
+
+/// Decides what a claim leads to. `said` is the store's answer, `unwritten` what this process could not
+/// write there, and `sees_every_attempt` whether no worker ever sends without the store.
+pub fn decide(
+    said: Result<Claim, StoreError>,
+    unwritten: Claim,
+    job: JobRef<'_>,
+    sees_every_attempt: bool,
+) -> Decision {
+    let (claim, record) = match said {
+        Ok(claim) => (with_unwritten(claim, unwritten), Record::InStore),
+        // What was written there may have been the mark of an attempt.
+        Err(StoreError::Unreadable(_)) => (attempt_unknown(), Record::Unreadable),
+        // The store may know an attempt that was made before the broker dropped the job.
+        Err(_) if job.is_dropped => (attempt_unknown(), Record::InProcess),
+        Err(_) => (unwritten, Record::InProcess),
+    };
+    let (is_complete, progress) = match claim {
+        Claim::Done(event) => return Decision::Done(event),
+        Claim::HeldByAnother(_) => return Decision::HeldByAnother,
+        Claim::AnotherJob => return Decision::AnotherJob,
+        Claim::New => (is_new_to_all(job, sees_every_attempt), Progress::default()),
+        Claim::Left(left, progress) => (is_told_in_full(left, job, sees_every_attempt), progress),
+    };
+    let past = match (is_complete, sees_every_attempt) {
+        (true, _) => Past::Complete,
+        // The ledger shows the mark of one attempt, and would show every other.
+        (false, true) => Past::OneUnknown,
+        // Without a complete ledger there may have been several attempts.
+        (false, false) => Past::AnyUnknown,
+    };
+    Decision::Ours { past, progress, record }
+}
+
+/// Whether a job without a record was never sent. It is so for a first delivery. For a later one only
+/// where every attempt is written down, under an id that the next delivery has too.
+const fn is_new_to_all(job: JobRef<'_>, sees_every_attempt: bool) -> bool {
+    !job.may_have_been_elsewhere || (sees_every_attempt && job.is_named)
+}
+
+/// Whether the record of a job that was left shows every attempt.
+fn is_told_in_full(left: Left, job: JobRef<'_>, sees_every_attempt: bool) -> bool {
+    match left {
+        // The broker counts the deliveries: where the count grew by one, no worker had the job since.
+        Left::Released(count) => sees_every_attempt || DeliveryCount::follows(count, job.delivery_count),
+        Left::Lapsed => sees_every_attempt,
+        Left::Sending => false,
+    }
+}
+
+fn attempt_unknown() -> Claim {
+    Claim::Left(Left::Sending, Progress::default())
+}
+
+/// The store's answer, corrected by what this process could not write there: it went on with the job.
+fn with_unwritten(claim: Claim, unwritten: Claim) -> Claim {
+    match (claim, unwritten) {
+        (Claim::New, Claim::Left(_, progress)) | (Claim::Left(_, progress), Claim::Left(..)) => {
+            Claim::Left(Left::Sending, progress)
+        }
+        (claim, _) => claim,
+    }
+}
+
+#[cfg(test)]
+mod tests;

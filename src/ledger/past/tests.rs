@@ -1,0 +1,133 @@
+use std::time::{Duration, SystemTime};
+
+use super::*;
+use crate::job::result::{Ending, Outcome};
+
+/// A first delivery.
+fn first() -> JobRef<'static> {
+    JobRef {
+        id: "a",
+        fingerprint: Fingerprint::NONE,
+        is_named: true,
+        is_dropped: false,
+        may_have_been_elsewhere: false,
+        delivery_count: None,
+    }
+}
+
+/// The delivery right after it.
+fn second() -> JobRef<'static> {
+    JobRef { may_have_been_elsewhere: true, delivery_count: Some(DeliveryCount::Returned(1)), ..first() }
+}
+
+fn unnamed() -> JobRef<'static> {
+    JobRef { is_named: false, ..second() }
+}
+
+fn dropped() -> JobRef<'static> {
+    JobRef { is_dropped: true, ..first() }
+}
+
+fn tried(attempts: u32) -> Progress {
+    Progress { attempts, ..Progress::default() }
+}
+
+fn left(left: Left) -> Claim {
+    Claim::Left(left, tried(2))
+}
+
+fn released(count: Option<u64>) -> Claim {
+    left(Left::Released(count.map(DeliveryCount::Returned)))
+}
+
+fn event() -> ResultEvent {
+    Ending::without_attempt(Outcome::Failed, "a test").into_event("a", SystemTime::UNIX_EPOCH)
+}
+
+fn away<T>() -> Result<T, StoreError> {
+    Err(StoreError::Unreachable("a test".into()))
+}
+
+/// The past, the attempts and the record of a job that may be worked.
+fn ours(said: Result<Claim, StoreError>, unwritten: Claim, job: JobRef<'_>, sees: bool) -> (Past, u32, Record) {
+    match decide(said, unwritten, job, sees) {
+        Decision::Ours { past, progress, record } => (past, progress.attempts, record),
+        other => panic!("{other:?}"),
+    }
+}
+
+/// Two columns: what follows where every attempt is written down (`hold`), and where it is not (`send`).
+#[test]
+fn the_past_is_complete_only_where_the_record_or_the_delivery_count_shows_it() {
+    use Past::{AnyUnknown, Complete, OneUnknown};
+    for (claim, job, hold, send) in [
+        (Claim::New, first(), Complete, Complete),
+        (Claim::New, second(), Complete, AnyUnknown),
+        // An id made up for one delivery is not that of the record.
+        (Claim::New, unnamed(), OneUnknown, AnyUnknown),
+        (released(None), second(), Complete, Complete),
+        (released(Some(0)), second(), Complete, Complete),
+        // Another worker had it in between, and perhaps no ledger.
+        (released(Some(2)), second(), Complete, AnyUnknown),
+        // The queue does not count.
+        (released(None), first(), Complete, AnyUnknown),
+        (left(Left::Lapsed), second(), Complete, AnyUnknown),
+        (left(Left::Sending), second(), OneUnknown, AnyUnknown),
+        // A producer's repeat, after a worker died with the first.
+        (left(Left::Sending), first(), OneUnknown, AnyUnknown),
+    ] {
+        let attempts = if matches!(claim, Claim::New) { 0 } else { 2 };
+        for (sees, past) in [(true, hold), (false, send)] {
+            let decided = ours(Ok(claim.clone()), Claim::New, job, sees);
+            assert_eq!(decided, (past, attempts, Record::InStore), "{claim:?} {job:?} sees: {sees}");
+        }
+    }
+}
+
+#[test]
+fn without_the_store_what_this_process_knows_decides() {
+    use Past::{AnyUnknown, Complete};
+    for (unwritten, job, past, attempts) in [
+        (Claim::New, first(), Complete, 0),
+        (Claim::New, second(), AnyUnknown, 0),
+        // The store may know an attempt that was made before the broker dropped the job.
+        (Claim::New, dropped(), AnyUnknown, 0),
+        (released(None), second(), Complete, 2),
+        (released(Some(5)), second(), AnyUnknown, 2),
+    ] {
+        let decided = ours(away(), unwritten.clone(), job, false);
+        assert_eq!(decided, (past, attempts, Record::InProcess), "{unwritten:?} {job:?}");
+    }
+}
+
+#[test]
+fn a_dropped_job_that_the_store_does_not_know_was_not_sent() {
+    assert_eq!(ours(Ok(Claim::New), Claim::New, dropped(), false).0, Past::Complete);
+}
+
+#[test]
+fn a_record_that_cannot_be_read_may_hold_the_mark_of_an_attempt() {
+    for (sees, past) in [(true, Past::OneUnknown), (false, Past::AnyUnknown)] {
+        let unreadable = Err(StoreError::Unreadable("a test".into()));
+        assert_eq!(ours(unreadable, Claim::New, first(), sees), (past, 0, Record::Unreadable));
+    }
+}
+
+#[test]
+fn what_this_process_could_not_write_corrects_the_store() {
+    for said in [Claim::New, Claim::Left(Left::Released(None), tried(3))] {
+        let attempts = if matches!(said, Claim::New) { 2 } else { 3 };
+        let decided = ours(Ok(said), released(None), second(), false);
+        assert_eq!(decided, (Past::AnyUnknown, attempts, Record::InStore));
+    }
+}
+
+#[test]
+fn what_is_not_to_be_worked_here_is_told_apart() {
+    for unwritten in [Claim::New, released(None)] {
+        let decide = |claim| decide(Ok(claim), unwritten.clone(), second(), true);
+        assert!(matches!(decide(Claim::Done(event())), Decision::Done(found) if found == event()));
+        assert!(matches!(decide(Claim::HeldByAnother(Duration::ZERO)), Decision::HeldByAnother));
+        assert!(matches!(decide(Claim::AnotherJob), Decision::AnotherJob));
+    }
+}

@@ -1,0 +1,102 @@
+//! The settings of sending: when a call is tried again, and when calls are held back.
+
+use std::collections::BTreeSet;
+use std::num::NonZeroU32;
+use std::time::Duration;
+
+use crate::backoff;
+use crate::job::progress::OnAmbiguous;
+use crate::settings::reader::Reader;
+use crate::settings::table as settings;
+
+/// How a job is sent.
+#[derive(Clone, Debug)]
+pub struct SendSettings {
+    /// The waits between attempts.
+    pub backoff: backoff::Policy,
+    /// No further attempt starts after this long.
+    pub max_elapsed: Duration,
+    /// What follows an ambiguous attempt.
+    pub on_ambiguous: OnAmbiguous,
+    /// `CodeResult`s that mean "not sent, try later".
+    pub retry_codes: BTreeSet<String>,
+    /// When the circuit opens, and for how long.
+    pub circuit: CircuitSettings,
+    /// The time between two calls, if their rate is limited.
+    pub interval: Option<Duration>,
+}
+
+/// When the circuit opens, and for how long.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CircuitSettings {
+    /// Failed attempts in a row that open it.
+    pub failures: NonZeroU32,
+    /// How long it stays open before a probe.
+    pub cooldown: Duration,
+}
+
+impl SendSettings {
+    pub(crate) fn from_reader(reader: &mut Reader<'_>) -> Self {
+        Self {
+            backoff: backoff(reader),
+            max_elapsed: reader.duration(&settings::OTP_RETRY_MAX_ELAPSED, Duration::ZERO),
+            on_ambiguous: on_ambiguous(reader),
+            retry_codes: retry_codes(reader),
+            circuit: circuit(reader),
+            interval: reader.given(&settings::OTP_RATE_LIMIT).and_then(|_| interval(reader)),
+        }
+    }
+}
+
+fn backoff(reader: &mut Reader<'_>) -> backoff::Policy {
+    let initial = reader.duration(&settings::OTP_RETRY_INITIAL, Duration::from_millis(1));
+    let longest = reader.duration(&settings::OTP_RETRY_MAX_INTERVAL, Duration::from_millis(1));
+    backoff::Policy::new(initial, longest).unwrap_or_else(|error| {
+        reader.mistake(&settings::OTP_RETRY_MAX_INTERVAL, error.to_string());
+        backoff::Policy::RECONNECT
+    })
+}
+
+fn circuit(reader: &mut Reader<'_>) -> CircuitSettings {
+    let failures = reader.parsed(&settings::OTP_BREAKER_FAILURES, |text| {
+        text.parse().map_err(|_| "must be a whole number of at least 1".to_owned())
+    });
+    let cooldown = reader.duration(&settings::OTP_BREAKER_COOLDOWN, Duration::from_millis(1));
+    CircuitSettings { failures: failures.unwrap_or(NonZeroU32::MIN), cooldown }
+}
+
+/// The time between two calls of so many a second.
+fn interval(reader: &mut Reader<'_>) -> Option<Duration> {
+    reader.parsed(&settings::OTP_RATE_LIMIT, |text| {
+        let rate = text.parse::<f64>().ok().filter(|rate| (0.001..=100_000.0).contains(rate));
+        rate.map(|rate| Duration::from_secs_f64(rate.recip()))
+            .ok_or_else(|| "must be a number of calls a second, from 0.001 to 100000".to_owned())
+    })
+}
+
+fn on_ambiguous(reader: &mut Reader<'_>) -> OnAmbiguous {
+    reader
+        .parsed(&settings::OTP_ON_AMBIGUOUS, |text| match text {
+            "resend" => Ok(OnAmbiguous::Resend),
+            "give-up" => Ok(OnAmbiguous::GiveUp),
+            _ => Err("must be resend or give-up".into()),
+        })
+        .unwrap_or(OnAmbiguous::Resend)
+}
+
+fn retry_codes(reader: &mut Reader<'_>) -> BTreeSet<String> {
+    reader
+        .parsed(&settings::ESMS_RETRY_CODES, |text| {
+            text.split(',').map(str::trim).map(retry_code).collect::<Result<BTreeSet<_>, _>>()
+        })
+        .unwrap_or_default()
+}
+
+fn retry_code(code: &str) -> Result<String, String> {
+    let digits = (1..=6).contains(&code.len()) && code.bytes().all(|b| b.is_ascii_digit());
+    match code {
+        "100" => Err("must not hold 100: it means accepted, and would be sent again".into()),
+        _ if digits => Ok(code.to_owned()),
+        _ => Err("must be codes such as 160 or 160,199".into()),
+    }
+}

@@ -1,0 +1,63 @@
+//! The tasks that deal with deliveries: each ends when the worker aborts, and none takes the worker down.
+
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use futures_util::FutureExt as _;
+use tokio_util::task::TaskTracker;
+use tracing::{Instrument as _, error};
+
+use crate::stop::Stop;
+use crate::telemetry::logs;
+
+/// See the module.
+#[derive(Debug)]
+pub(super) struct Tasks {
+    tracker: TaskTracker,
+    unfinished: Arc<AtomicUsize>,
+    stop: Stop,
+}
+
+impl Tasks {
+    pub(super) fn new(stop: Stop) -> Self {
+        Self { tracker: TaskTracker::new(), unfinished: Arc::default(), stop }
+    }
+
+    /// Runs `task`, which is about the job `id`, and `rescue` if it panics. When the worker aborts, both end,
+    /// however far they came: the broker delivers again what was not acknowledged.
+    pub(super) fn spawn(
+        &self,
+        id: &str,
+        task: impl Future<Output = ()> + Send + 'static,
+        rescue: impl Future<Output = ()> + Send + 'static,
+    ) {
+        let (unfinished, stop) = (Arc::clone(&self.unfinished), self.stop.clone());
+        unfinished.fetch_add(1, Ordering::Relaxed);
+        let guarded = async move {
+            if stop.aborting().run_until_cancelled(rescued(task, rescue)).await.is_some() {
+                unfinished.fetch_sub(1, Ordering::Relaxed);
+            }
+        };
+        self.tracker.spawn(guarded.instrument(logs::job_span(id)));
+    }
+
+    /// Waits until every task has ended. Nothing may be spawned any more.
+    pub(super) async fn finished(&self) {
+        self.tracker.close();
+        self.tracker.wait().await;
+    }
+
+    /// Tasks that have not ended, or were cut off.
+    pub(super) fn unfinished(&self) -> usize {
+        self.unfinished.load(Ordering::Relaxed)
+    }
+}
+
+/// The state that a panicking task leaves behind is the in-flight registry and the hold of its job: both
+/// are changed under locks that hold no other code, and so are whole.
+async fn rescued(task: impl Future<Output = ()>, rescue: impl Future<Output = ()>) {
+    if AssertUnwindSafe(task).catch_unwind().await.is_err() && AssertUnwindSafe(rescue).catch_unwind().await.is_err() {
+        error!("a delivery stays unsettled: the code that deals with panics has panicked, too");
+    }
+}

@@ -1,0 +1,235 @@
+//! From a job to its result: claimed, sent, and written down, or left to another worker.
+
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use tokio::sync::SemaphorePermit;
+use tokio::time::{sleep, timeout};
+use tracing::{debug, info, warn};
+
+use super::Worker;
+use super::ending::{Step, Worked, after_finish};
+use crate::backoff::Policy;
+use crate::crash::{self, Point};
+use crate::deliveries::in_flight::Custody;
+use crate::deliveries::job::{Hold, Job};
+use crate::esms::codes;
+use crate::job::progress::Progress;
+use crate::job::result::{Ending, Outcome, ResultEvent};
+use crate::ledger::{Claimed, Holding};
+use crate::send::Sent;
+use crate::send::held::Held;
+use crate::telemetry::labels::Found;
+
+/// How long a worker that stops waits for the ledger's answer to a question it has asked: one step.
+const LAST_ANSWER: Duration = Duration::from_secs(2);
+
+/// A place among the jobs that are sent at once (`OTP_CONCURRENCY`).
+enum Place<'a> {
+    /// One of so many.
+    Taken { _permit: SemaphorePermit<'a> },
+    /// A job that the broker dropped is not sent, and needs none.
+    NotNeeded,
+    /// The worker stops.
+    Stopping,
+}
+
+impl Worker {
+    /// Works a job until it has ended, or must be left.
+    pub(super) async fn work_on(&self, job: &Job) -> Worked {
+        let mut polls = Policy::POLL.waits();
+        let mut is_first_claim = true;
+        loop {
+            let place = self.place(job).await;
+            if let Place::Stopping = place {
+                self.leave_unstarted(job).await;
+                return Worked::GoesBack;
+            }
+            let Some(claimed) = self.claim(job).await else { return Worked::GoesBack };
+            if is_first_claim {
+                self.count_redelivery(job, &claimed);
+                is_first_claim = false;
+            }
+            if let Some(worked) = self.work_claimed(job, claimed).await {
+                return worked;
+            }
+            drop(place);
+            // Whatever the ledger says from now on, another worker may have sent the job.
+            job.set_was_elsewhere();
+            if let Some(worked) = self.wait_for_another(job, polls.next_wait()).await {
+                return worked;
+            }
+        }
+    }
+
+    async fn place(&self, job: &Job) -> Place<'_> {
+        if job.dropped.is_some() {
+            return Place::NotNeeded;
+        }
+        tokio::select! {
+            biased;
+            () = self.stop.draining().cancelled() => Place::Stopping,
+            permit = self.permits.acquire() => match permit {
+                Ok(permit) => Place::Taken { _permit: permit },
+                // The semaphore is never closed; if it were, nothing could be sent any more.
+                Err(_) => Place::Stopping,
+            },
+        }
+    }
+
+    /// Asks the ledger for the job; nothing if the worker stops first.
+    async fn claim(&self, job: &Job) -> Option<Claimed> {
+        let mut claim = pin!(self.parts.ledger.claim(self.in_flight.job_ref(job)));
+        tokio::select! {
+            biased;
+            claimed = &mut claim => return Some(claimed),
+            () = self.stop.draining().cancelled() => {}
+        }
+        // The question may have reached the ledger. Unless its answer is heard, the next worker must wait for
+        // the end of the lease.
+        self.release_when_claimed(job, claim).await;
+        None
+    }
+
+    /// Writes down that nothing was done with a job. The next worker could not know, for it sees only that
+    /// the broker had delivered the job before.
+    async fn leave_unstarted(&self, job: &Job) {
+        if job.dropped.is_none() && !job.was_elsewhere() {
+            self.release_when_claimed(job, self.parts.ledger.claim(self.in_flight.job_ref(job))).await;
+        }
+    }
+
+    async fn release_when_claimed(&self, job: &Job, claim: impl Future<Output = Claimed>) {
+        if let Ok(Claimed::Ours(holding, progress)) = timeout(LAST_ANSWER, claim).await {
+            self.parts.ledger.release(self.in_flight.job_ref(job), &holding, &progress).await;
+        }
+    }
+
+    fn count_redelivery(&self, job: &Job, claimed: &Claimed) {
+        let found = match claimed {
+            Claimed::Done(_) => Found::Done,
+            Claimed::HeldByAnother => Found::InFlight,
+            Claimed::Ours(..) | Claimed::AnotherJob if job.redelivered => Found::New,
+            Claimed::Ours(..) | Claimed::AnotherJob => return,
+        };
+        self.parts.metrics.redelivered(found);
+    }
+
+    /// Works a job that the ledger was asked for; nothing if another worker has it.
+    async fn work_claimed(&self, job: &Job, claimed: Claimed) -> Option<Worked> {
+        match claimed {
+            Claimed::Done(event) => Some(Worked::Ended(event)),
+            Claimed::AnotherJob => Some(Worked::AnotherJob),
+            Claimed::Ours(holding, progress) => self.work_held(job, holding, progress).await,
+            Claimed::HeldByAnother => None,
+        }
+    }
+
+    /// Another worker has the job: the ledger is asked again later, unless the job is to go back.
+    async fn wait_for_another(&self, job: &Job, wait: Duration) -> Option<Worked> {
+        debug!("another worker has the job; its result is waited for");
+        tokio::select! {
+            () = sleep(wait) => {}
+            () = self.stop.draining().cancelled() => return Some(Worked::GoesBack),
+        }
+        (self.in_flight.custody(&job.id) == Custody::Lost).then_some(Worked::GoesBack)
+    }
+
+    /// Works a job that is held; nothing if it is not held any more.
+    async fn work_held(&self, job: &Job, holding: Holding, progress: Progress) -> Option<Worked> {
+        let attempts_before = progress.attempts;
+        let hold = job.held(holding, progress.clone());
+        crash::point(Point::AfterClaim);
+        let ending = match &job.dropped {
+            Some(reason) => reason.end(progress),
+            None => match self.send(job, &hold, progress).await {
+                Sent::Ended(ending) => ending,
+                Sent::LeftToAnother(progress) => return Some(self.leave(job, &hold, &progress).await),
+                Sent::TakenOver => return None,
+            },
+        };
+        if ending.attempts > attempts_before {
+            crash::point(Point::AfterCall);
+        }
+        self.record(job, &hold, ending).await.map(Worked::Ended)
+    }
+
+    async fn send(&self, job: &Job, hold: &Arc<Hold>, progress: Progress) -> Sent {
+        let held = Held {
+            job,
+            hold: Arc::clone(hold),
+            ledger: &self.parts.ledger,
+            in_flight: &self.in_flight,
+            stop: &self.stop,
+        };
+        self.parts.sender.send(&held, progress).await
+    }
+
+    /// Writes down what a job that is left behind has been through, for its next delivery.
+    async fn leave(&self, job: &Job, hold: &Hold, progress: &Progress) -> Worked {
+        self.parts.ledger.release(self.in_flight.job_ref(job), &hold.holding, progress).await;
+        Worked::GoesBack
+    }
+
+    /// Makes the ending the job's result: every copy published from here on is the same. Nothing if another
+    /// worker has the job, and its result is to be waited for.
+    pub(super) async fn record(&self, job: &Job, hold: &Hold, mut ending: Ending) -> Option<ResultEvent> {
+        let (ledger, on_ambiguous) = (&self.parts.ledger, self.rules.on_ambiguous);
+        let now = SystemTime::now();
+        let mut is_for_all = false;
+        loop {
+            let event = ending.clone().into_event(&job.id, now);
+            let job_ref = self.in_flight.job_ref(job);
+            let said = if is_for_all {
+                ledger.finish_for_all(job_ref, &event).await
+            } else {
+                ledger.finish(job_ref, &hold.holding, &event).await
+            };
+            match after_finish(said, &ending, event, is_for_all, on_ambiguous) {
+                Step::Publish(event) => return Some(self.ended(job, &ending, event)),
+                Step::PublishAsDuplicate => {
+                    ending.may_be_duplicate = true;
+                    let event = ending.clone().into_event(&job.id, now);
+                    return Some(self.ended(job, &ending, event));
+                }
+                Step::PublishRecorded(event) => return Some(event),
+                Step::RecordForAll { may_be_duplicate } => {
+                    ending.may_be_duplicate |= may_be_duplicate;
+                    is_for_all = true;
+                }
+                Step::WaitForAnother => return None,
+            }
+        }
+    }
+
+    fn ended(&self, job: &Job, ending: &Ending, event: ResultEvent) -> ResultEvent {
+        log_ending(job, ending);
+        self.parts.metrics.job_ended(ending.outcome, ending.may_be_duplicate);
+        event
+    }
+}
+
+fn log_ending(job: &Job, ending: &Ending) {
+    let code = ending.answer.as_ref().map(|answer| answer.code.as_str());
+    let hint = code.and_then(|code| codes::documented(code).scope.hint());
+    let queued_ms = job.age_at_delivery().map(|age| age.as_millis() as u64);
+    let took_ms = job.received.instant.elapsed().as_millis() as u64;
+    macro_rules! line {
+        ($level:ident) => {
+            $level!(
+                phone = %job.request.phone,
+                outcome = ending.outcome.as_str(),
+                code,
+                attempts = ending.attempts,
+                may_be_duplicate = ending.may_be_duplicate,
+                queued_ms,
+                took_ms,
+                reason = ending.reason,
+                hint,
+                "job ended"
+            )
+        };
+    }
+    if ending.outcome == Outcome::Accepted { line!(info) } else { line!(warn) }
+}

@@ -1,0 +1,92 @@
+//! Code that panics while it works a job: the job goes back once, and is then given up. Never lost.
+
+use esms_otp_worker::crash::Point;
+use serde_json::Value;
+
+use crate::stage::{LIMIT, PHONE, Running, Stage, ending, field};
+use crate::support::client::{Job, Received};
+
+/// What a job comes to whose work panics at these places: its results, and the log.
+async fn panicked_at(places: &str) -> (Stage, Running, Received) {
+    let mut stage = Stage::new().await;
+    stage.set("PANIC_AT", places);
+    let running = stage.worker().await;
+    let (client, mut results) = stage.audience().await;
+    client.publish(&stage.names.jobs, Job::for_phone(PHONE, "a-job")).await;
+    let result = results.next(LIMIT).await;
+    running.until_settled(&stage.names).await;
+    // The worker goes on: others are not affected.
+    client.publish(&stage.names.jobs, Job::for_phone("0901888485", "another")).await;
+    assert_eq!(ending(&results.next(LIMIT).await), ("accepted".into(), 1, false));
+    running.until_settled(&stage.names).await;
+    assert!(results.collect(1, std::time::Duration::from_millis(300)).await.is_empty(), "one result each");
+    (stage, running, result)
+}
+
+/// The log lines with this message, which all carry the job's id.
+fn lines(running: &Running, message: &str) -> Vec<Value> {
+    let lines = running.process.log_containing(message);
+    let lines: Vec<Value> = lines.iter().map(|line| serde_json::from_str(line).expect("JSON")).collect();
+    assert!(lines.iter().all(|line| line["job_id"] == "a-job"), "{lines:?}");
+    lines
+}
+
+/// Why the one job on the dead-letter queue is kept for people.
+async fn kept_because(stage: &Stage) -> String {
+    let client = stage.client().await;
+    let copy = client.consume(&stage.names.dead).await.next(LIMIT).await;
+    let headers = copy.properties.headers().clone().expect("headers");
+    headers.inner()["x-error"].as_long_string().expect("a text").to_string()
+}
+
+fn twice(point: Point) -> String {
+    format!("{0}:1,{0}:2", point.name())
+}
+
+#[tokio::test]
+async fn a_job_whose_work_panics_before_any_attempt_is_worked_again() {
+    let (stage, running, result) = panicked_at(Point::AfterClaim.name()).await;
+    assert_eq!(ending(&result), ("accepted".into(), 1, false));
+    assert_eq!(stage.sandbox.accepted(PHONE), 1);
+    let [panicked] = lines(&running, "\"panicked\"").try_into().expect("one panic");
+    assert!(panicked["location"].as_str().expect("a location").starts_with("src/crash.rs"), "{panicked}");
+    assert_eq!(lines(&running, "goes back to its queue once").len(), 1);
+}
+
+#[tokio::test]
+async fn a_panic_during_an_attempt_counts_as_an_attempt_that_may_have_been_made() {
+    let (stage, _running, result) = panicked_at(Point::AfterMarking.name()).await;
+    assert_eq!(ending(&result), ("accepted".into(), 2, true));
+    assert_eq!(stage.sandbox.accepted(PHONE), 1);
+}
+
+#[tokio::test]
+async fn after_a_second_panic_a_job_that_was_never_attempted_has_failed_and_is_kept_for_people() {
+    let (stage, running, result) = panicked_at(&twice(Point::AfterClaim)).await;
+    assert_eq!(ending(&result), ("failed".into(), 0, false));
+    assert!(field(&result, "Reason").contains("panicked twice"), "{result:?}");
+    assert_eq!(stage.sandbox.accepted(PHONE), 0);
+    assert_eq!(kept_because(&stage).await, "the worker panicked twice while it worked this job");
+    assert_eq!(lines(&running, "it is given up").len(), 1);
+}
+
+#[tokio::test]
+async fn after_a_second_panic_a_job_that_may_have_been_attempted_is_unknown() {
+    let (stage, _running, result) = panicked_at(&twice(Point::AfterMarking)).await;
+    assert_eq!(ending(&result), ("unknown".into(), 2, true));
+    assert_eq!(kept_because(&stage).await, "the worker panicked twice while it worked this job");
+}
+
+#[tokio::test]
+async fn a_panic_after_the_end_is_recorded_publishes_the_recorded_result() {
+    let (stage, _running, result) = panicked_at(Point::BeforePublish.name()).await;
+    assert_eq!(ending(&result), ("accepted".into(), 1, false));
+    assert_eq!(stage.sandbox.accepted(PHONE), 1);
+}
+
+#[tokio::test]
+async fn a_stopping_worker_that_panicked_exits_as_if_nothing_had_happened() {
+    let (_stage, mut running, _result) = panicked_at(Point::AfterClaim.name()).await;
+    running.process.signal("TERM");
+    assert_eq!(running.process.wait_exit(LIMIT).await, Some(0));
+}
