@@ -68,7 +68,7 @@ pub struct Ledger {
     is_shared: bool,
     on_error: OnLedgerError,
     on_ambiguous: OnAmbiguous,
-    /// Results and jobs left that could not be written to the store; kept as long as this process lives.
+    /// Results, and jobs that were left, that could not be written to the store. They end with this process.
     unwritten: Memory,
     fingerprints: Fingerprints,
     process: Uuid,
@@ -115,7 +115,7 @@ impl Ledger {
         self.is_shared && holding.record() == Record::InStore
     }
 
-    /// Asks for a job; with `hold`, for as long as it takes.
+    /// Asks for a job. With `hold` it waits for the store.
     pub async fn claim(&self, job: JobRef<'_>) -> Claimed {
         let owner = format!("{}:{}", self.process, self.holdings.fetch_add(1, Ordering::Relaxed));
         let ask = Ask { id: job.id, fingerprint: job.fingerprint, owner: &owner };
@@ -189,12 +189,12 @@ impl Ledger {
         self.observe(self.store.note(note).await)
     }
 
-    /// Writes down how a job ended: the first result stays. With `hold`, for as long as it takes.
+    /// Writes down how a job ended. The first result stays. With `hold` it waits for the store.
     pub async fn finish(&self, job: JobRef<'_>, holding: &Holding, event: &ResultEvent) -> Finish {
         self.end(job, Some(holding.owner()), event).await
     }
 
-    /// The same for a job that another worker has, where eSMS took it from this one.
+    /// The same, although another worker has the job: eSMS has accepted it from this worker.
     pub async fn finish_for_all(&self, job: JobRef<'_>, event: &ResultEvent) -> Finish {
         self.end(job, None, event).await
     }

@@ -16,8 +16,8 @@ pub struct Original {
 }
 
 impl Original {
-    /// The body, with the values of credentials removed: they belong in no queue. A body that cannot
-    /// be read but seems to hold some is withheld whole.
+    /// The body without the values of credentials, which do not belong on a queue. A body that cannot be read
+    /// and may hold credentials is replaced whole.
     pub fn body_without_credentials(&self) -> Cow<'_, [u8]> {
         if !mentions_credentials(&self.body) {
             return Cow::Borrowed(&self.body);
@@ -31,8 +31,8 @@ impl Original {
         }
     }
 
-    /// The properties of the copy: the original's, with `x-error`, and without what would make the
-    /// copy expire, be refused or be routed elsewhere.
+    /// The properties of the copy: those of the original, and `x-error`. Properties that would make the copy
+    /// expire, be refused or be routed elsewhere are left out.
     pub fn properties_with_error(&self, why: &str) -> BasicProperties {
         let given = &self.properties;
         let mut headers = given.headers().as_ref().map(kept_headers).unwrap_or_default();
@@ -66,12 +66,12 @@ impl Original {
     }
 }
 
-/// The most bytes of headers that a copy keeps. All properties of a message travel in one frame, of
-/// 4 KiB at the least; a copy that does not fit would cost the connection, time and again.
+/// The most bytes of headers that a copy keeps. All properties of a message must fit into one frame, which has
+/// at least 4 KiB. A copy that does not fit would close the connection with every try.
 const MOST_HEADERS: usize = 1024;
 
-/// The headers a person may want: texts and numbers, while there is room. `CC` and `BCC` are routing
-/// instructions to RabbitMQ.
+/// The headers that help a person: texts and numbers, as long as there is room. `CC` and `BCC` are left out,
+/// because RabbitMQ would route by them.
 fn kept_headers(given: &FieldTable) -> FieldTable {
     let mut kept = FieldTable::default();
     let mut room = MOST_HEADERS;
@@ -81,7 +81,7 @@ fn kept_headers(given: &FieldTable) -> FieldTable {
             AMQPValue::FieldTable(_) | AMQPValue::FieldArray(_) | AMQPValue::ByteArray(_) => continue,
             _ => size_of::<u64>(),
         };
-        // Beside both: a length before the name, the type, and a length before the value.
+        // Name and value, and three more: the name's length, the type, and the value's length.
         let size = 1 + name.as_str().len() + 1 + 4 + value_size;
         if size <= room && !matches!(name.as_str(), "CC" | "BCC") {
             room -= size;
@@ -93,10 +93,10 @@ fn kept_headers(given: &FieldTable) -> FieldTable {
 
 const CREDENTIALS: [&str; 2] = ["apikey", "secretkey"];
 
-/// Whether the text names a credential, in any case. A `\u` escape could spell one unseen.
+/// Whether the text names a credential, in upper or lower case. A `\u` escape could hide a name.
 fn mentions_credentials(body: &[u8]) -> bool {
     let text = String::from_utf8_lossy(body).to_ascii_lowercase();
-    // Zero bytes come from UTF-16, where the names would be spread out.
+    // Zero bytes come from UTF-16, where the letters of a name are not next to each other.
     text.contains("\\u") || text.contains('\0') || CREDENTIALS.iter().any(|name| text.contains(name))
 }
 
@@ -112,7 +112,7 @@ fn remove_credentials(json: &mut Value) {
             }
         }
         Value::Array(items) => items.iter_mut().for_each(remove_credentials),
-        // A job wrapped in a string is still a job with credentials in it.
+        // A string may hold a whole job, with its credentials.
         Value::String(text) if mentions_credentials(text.as_bytes()) => *text = "[removed]".into(),
         Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
     }

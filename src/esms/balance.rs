@@ -11,7 +11,7 @@ use super::classify::Seen;
 use super::client::{Esms, describe, read};
 use super::codes;
 
-/// The call beside the V5 endpoint.
+/// The call's name. It is next to the V5 endpoint.
 const CALL: &str = "GetBalance_json";
 
 /// What eSMS says of the account.
@@ -19,7 +19,7 @@ const CALL: &str = "GetBalance_json";
 pub struct Account {
     /// In VND.
     pub balance: f64,
-    /// What eSMS's clock said, where its answer had a `Date`; to the second.
+    /// The time of eSMS's clock in whole seconds, if the answer had a `Date`.
     pub date: Option<SystemTime>,
 }
 
@@ -37,7 +37,7 @@ pub enum BalanceError {
     /// eSMS could not be reached, or did not answer in time.
     #[error("eSMS did not answer: {0}")]
     NotReached(String),
-    /// The answer is none of the balance call's.
+    /// The answer does not have the form of the balance call.
     #[error("not an answer of the balance call: HTTP {0}")]
     NotUnderstood(u16),
 }

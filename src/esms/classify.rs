@@ -1,4 +1,4 @@
-//! What was seen of an attempt, and what it means: one row of the attempt table each. Pure.
+//! What an attempt means: each way in which it can end belongs to one class. Pure.
 
 use std::collections::BTreeSet;
 use std::time::{Duration, SystemTime};
@@ -40,11 +40,11 @@ impl Seen {
 /// What an attempt means.
 #[derive(Clone, Debug)]
 pub enum Class {
-    /// eSMS answered, for good.
+    /// eSMS answered, and the answer is final.
     Answered(Answer),
     /// eSMS answered with a code that means "not sent, try later".
     AnsweredTryLater(Answer),
-    /// Nothing was sent; `not_before` is how long eSMS asked to be left alone.
+    /// Nothing was sent. eSMS may have asked to wait for `not_before`.
     NotSent {
         /// What happened, for people.
         why: String,
@@ -131,7 +131,7 @@ pub fn classify(seen: Seen, retry_codes: &BTreeSet<String>, now: SystemTime) -> 
             not_before: retry_after.and_then(|header| not_before(&header, now)),
         },
         Seen::Reply { status: status @ 300..=499, .. } => Class::Refused { why: refusal(status) },
-        // 5xx, and what no HTTP server should answer here (1xx, other 2xx): it may have been taken.
+        // 5xx, and statuses that no server should send here (1xx, other 2xx): eSMS may have taken the request.
         Seen::Reply { status, .. } => Class::Ambiguous { why: format!("HTTP {status}") },
     }
 }
@@ -146,16 +146,15 @@ fn refusal(status: u16) -> String {
     }
 }
 
-/// What makes a body an answer. A second `CodeResult` may contradict the first, and so leaves none.
+/// A body with a `CodeResult` is an answer. With two of them it is not: they may contradict each other.
 #[derive(Deserialize)]
 struct Code<'a> {
     #[serde(rename = "CodeResult", borrow)]
     code: &'a RawValue,
 }
 
-/// What else eSMS says, as far as it is known. Its pages list strings; numbers and nulls are read too,
-/// and a field named twice costs these words and no more, since a provider's slip must not turn an
-/// answer into an ambiguity.
+/// The other fields of an answer. The provider's pages list strings; numbers and nulls are read, too. If these
+/// fields cannot be read, only they are lost: a slip of the provider must not make an answer ambiguous.
 #[derive(Default, Deserialize)]
 struct Words<'a> {
     #[serde(rename = "SMSID", borrow)]
@@ -168,7 +167,7 @@ struct Words<'a> {
 
 fn answer(body: &[u8]) -> Option<Answer> {
     let text = std::str::from_utf8(body).ok()?;
-    // .NET services put a byte order mark in front now and then.
+    // .NET services sometimes send a byte order mark before the JSON.
     let text = text.trim_start_matches('\u{feff}').trim_start();
     let found: Code<'_> = text.starts_with('{').then(|| serde_json::from_str(text).ok())??;
     let said: Words<'_> = serde_json::from_str(text).unwrap_or_default();
@@ -187,7 +186,7 @@ fn string_or_digits(raw: &RawValue) -> Option<String> {
     (!code.trim().is_empty()).then_some(code)
 }
 
-/// A string as it is, anything else as the JSON it was: verbatim either way.
+/// The content of a string, or the JSON of any other value. Both are unchanged.
 fn words(raw: &RawValue) -> String {
     serde_json::from_str(raw.get()).unwrap_or_else(|_| raw.get().to_owned())
 }
@@ -196,7 +195,7 @@ fn words(raw: &RawValue) -> String {
 pub fn not_before(header: &str, now: SystemTime) -> Option<Duration> {
     let header = header.trim();
     if !header.is_empty() && header.bytes().all(|byte| byte.is_ascii_digit()) {
-        // More seconds than fit a number are still "not in this job's lifetime".
+        // A number that is too large still means: not within this job's lifetime.
         return Some(Duration::from_secs(header.parse().unwrap_or(u64::from(u32::MAX)).min(u64::from(u32::MAX))));
     }
     let date = httpdate::parse_http_date(header).ok()?;

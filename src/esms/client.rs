@@ -14,12 +14,11 @@ use super::settings::EsmsSettings;
 use crate::job::request::OtpRequest;
 use crate::tls;
 
-/// The most of an answer that is read, in bytes. eSMS's are a few hundred; a longer one is no
-/// answer of the API.
+/// The most bytes that are read of an answer. An answer of eSMS has a few hundred.
 const LARGEST_ANSWER: usize = 64 * 1024;
 
-/// How long an idle connection is kept, well below the minute or two after which servers and
-/// balancers close it: a request written to a connection being closed is an ambiguous attempt.
+/// How long an idle connection is kept. Servers and load balancers close it after a minute or two, and a request
+/// on a connection that is just being closed would be an ambiguous attempt.
 const IDLE_CONNECTION: Duration = Duration::from_secs(20);
 
 /// The provider: one HTTP client with a pool of kept-alive connections.
@@ -134,10 +133,10 @@ pub(super) async fn read(mut response: Response) -> Seen {
     loop {
         match response.chunk().await {
             Ok(Some(chunk)) if body.len() + chunk.len() <= LARGEST_ANSWER => body.extend_from_slice(&chunk),
-            // The rest is not read: nothing that large can be an answer.
+            // A larger body is not an answer, so the rest is not read.
             Ok(Some(_)) => return Seen::Reply { status, retry_after, body: Bytes::new() },
             Ok(None) => return Seen::Reply { status, retry_after, body: body.freeze() },
-            // The status came, so it decides where it can: a 404 is a refusal with or without its page.
+            // The status is known and is enough: a 404 is a refusal with or without its page.
             Err(_) if status != 200 => return Seen::Reply { status, retry_after, body: Bytes::new() },
             Err(error) => return Seen::NoReply(describe(error)),
         }

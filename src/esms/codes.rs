@@ -63,7 +63,7 @@ const fn code(code: &'static str, scope: Scope, meaning: &'static str) -> Code {
 /// The code that means accepted.
 pub const ACCEPTED: &str = "100";
 
-/// What is said of a code that no public table lists.
+/// What is known of a code that no public table lists.
 pub const UNDOCUMENTED: Code = code("other", Scope::Unknown, "not documented by eSMS");
 
 /// Every documented code, in order.

@@ -11,7 +11,7 @@ use uuid::Uuid;
 /// The longest job id, in bytes. With `:result` added it must fit AMQP's short string of 255.
 pub const LONGEST_ID: usize = 200;
 
-/// The transport puts this character (U+001A, SUBSTITUTE) where a producer sent a byte that is no UTF-8.
+/// The transport puts this character (U+001A, SUBSTITUTE) in place of a byte that is not UTF-8.
 pub const SUBSTITUTE: char = '\u{1a}';
 
 /// One moment on both clocks: producers' times are compared with the wall clock, and waits are measured
@@ -38,7 +38,7 @@ pub struct Envelope {
     pub id: String,
     /// Whether it is the producer's.
     pub is_named: bool,
-    /// Why the producer's `message_id` cannot be the id, where it cannot.
+    /// Why the producer's `message_id` is refused as an id, if it is.
     pub id_problem: Option<&'static str>,
     /// Copied to the result; the job's id where the producer gave none.
     pub correlation_id: ShortString,
@@ -74,7 +74,7 @@ impl Envelope {
         };
         let created = created(properties, received.wall);
         Self {
-            // A refused id still is what the producer knows the job by.
+            // The producer knows the job by this id, even if the worker refuses it.
             correlation_id: properties
                 .correlation_id()
                 .clone()
@@ -197,8 +197,8 @@ impl Trace {
     }
 }
 
-/// Trace headers are short printable ASCII by their specification; what is not is dropped, so that
-/// nothing else is carried into results.
+/// The specification says that trace headers are short printable ASCII. Anything else is dropped, so that
+/// results carry nothing else.
 fn printable(bytes: &[u8]) -> Option<String> {
     let fits = (1..=512).contains(&bytes.len()) && bytes.iter().all(|b| (0x20..0x7f).contains(b));
     fits.then(|| String::from_utf8_lossy(bytes).into_owned())

@@ -1,4 +1,4 @@
-//! A receiver's phone number, which shows itself whole to eSMS alone.
+//! A receiver's phone number. Only eSMS gets it whole; everybody else sees it masked.
 
 use std::fmt;
 
@@ -6,10 +6,10 @@ use std::fmt;
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub struct Phone(String);
 
-/// Why a text is no phone number. Never holds the text.
+/// Why a text is not a phone number. It never holds the text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum PhoneError {
-    /// Something other than digits and what may stand between them.
+    /// It has a character that is neither a digit nor an allowed separator.
     #[error("must be digits, with one leading + and with spaces, dots or dashes between digits at most")]
     NotDigits,
     /// Too few or too many digits.
@@ -48,7 +48,7 @@ impl Phone {
         let national = international.strip_prefix("84").unwrap_or(international).trim_start_matches('0');
         let core = if national.len() >= 7 { national } else { &self.0 };
         let mut text = text.replace(core, &masked(core));
-        // The three digits left of one can be the beginning of the next.
+        // The three digits that stay visible can be the beginning of another occurrence.
         while text.contains(core) {
             text = text.replace(core, &masked(core));
         }
@@ -136,7 +136,7 @@ mod tests {
                 assert!(!masked.contains("901888484") && masked.contains("******484"), "{written}: {masked}");
             }
         }
-        // 084 is a network's prefix, not the country's.
+        // 084 is the prefix of a network, not of the country.
         assert_eq!(Phone::parse("0843123456").unwrap().masked_in("84843123456"), "84******456");
     }
 

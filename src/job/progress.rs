@@ -18,7 +18,7 @@ pub enum OnAmbiguous {
 pub struct Progress {
     /// Calls of eSMS that were begun.
     pub attempts: u32,
-    /// Whether any attempt was ambiguous, one by a worker before this one included.
+    /// Whether any attempt was ambiguous, by this worker or by one before it.
     pub ambiguous: bool,
     /// Whether an attempt was ambiguous and another was begun after it.
     pub may_be_duplicate: bool,
@@ -30,7 +30,7 @@ pub struct Progress {
     pub panics: u32,
 }
 
-/// What is known of the attempts that other deliveries of a job led to.
+/// What is known of the attempts that earlier deliveries of a job led to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Past {
     /// Every attempt is known.
@@ -85,7 +85,7 @@ impl Progress {
         }
     }
 
-    /// The end where nothing more will be tried: `outcome`, unless an attempt was ambiguous.
+    /// The end of a job that is not tried again: `outcome`, or `unknown` if an attempt was ambiguous.
     pub fn end_unsettled(mut self, outcome: Outcome, why: &str) -> Ending {
         let reason = match self.trouble.take() {
             Some(trouble) => format!("{why}; last: {trouble}"),

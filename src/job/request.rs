@@ -39,7 +39,7 @@ pub enum Kind {
 }
 
 impl Kind {
-    /// The value on the fields.
+    /// The value on the wire.
     pub const fn type_id(self) -> &'static str {
         match self {
             Kind::Generate => "1",
@@ -90,7 +90,7 @@ pub enum BodyError {
     },
 }
 
-/// The body as it is on the fields. Values stay raw text, so that a number keeps its digits.
+/// The body's fields. Values stay raw text, so that a number keeps its digits.
 #[derive(Deserialize)]
 struct Body<'a> {
     #[serde(rename = "Phone", borrow)]
@@ -107,7 +107,7 @@ struct Body<'a> {
     secret_key: bool,
 }
 
-/// A field counts as present whatever its value, `null` too.
+/// A field counts as present with any value, `null` included.
 fn present<'de, D: Deserializer<'de>>(deserializer: D) -> Result<bool, D::Error> {
     IgnoredAny::deserialize(deserializer).map(|_| true)
 }
@@ -138,7 +138,7 @@ fn parse(body: &[u8]) -> Result<Body<'_>, BodyError> {
         return Err(BodyError::TooLarge);
     }
     let text = std::str::from_utf8(body).map_err(|_| BodyError::NotUtf8)?;
-    // Looked at first, because serde would also read a struct from an array.
+    // Checked first, because serde would also read a struct from an array.
     if !text.trim_start().starts_with('{') {
         return Err(serde_json::from_str::<IgnoredAny>(text).map_or_else(not_json, |_| BodyError::NotAnObject));
     }
@@ -148,7 +148,7 @@ fn parse(body: &[u8]) -> Result<Body<'_>, BodyError> {
     })
 }
 
-/// The parser's own words may repeat a value; only its position is safe to tell.
+/// The parser's own message may repeat a value. Only the position is safe to publish.
 fn not_json(error: serde_json::Error) -> BodyError {
     BodyError::NotJson { line: error.line(), column: error.column() }
 }
@@ -187,7 +187,7 @@ fn whole(digits: &str) -> bool {
 fn phone(raw: Option<&RawValue>) -> Result<Phone, BodyError> {
     match Scalar::read(raw.ok_or(BodyError::Missing("Phone"))?) {
         Scalar::Text(text) => Ok(Phone::parse(&text)?),
-        // A number would already have lost its leading zero.
+        // A JSON number has lost its leading zero already.
         Scalar::Number(_) | Scalar::Other => Err(BodyError::Field { field: "Phone", rule: "a string of digits" }),
     }
 }

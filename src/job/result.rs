@@ -1,4 +1,4 @@
-//! The outbound wire type: what is published about a job once it has ended.
+//! The result event: what is published about a job after its end.
 
 use std::time::SystemTime;
 
@@ -51,7 +51,7 @@ impl Outcome {
     }
 }
 
-/// eSMS's own words, verbatim but for the receiver's number and the credentials, which are masked.
+/// eSMS's own words, unchanged, except that the receiver's number and the credentials are masked.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Answer {
     /// `CodeResult`.
@@ -85,7 +85,7 @@ impl Ending {
         Self { outcome, answer: None, reason: Some(reason.into()), attempts: 0, may_be_duplicate: false }
     }
 
-    /// The result event of the job `id`, made once: every copy published later is this one.
+    /// The result event of the job `id`. It is made once, and every copy that is published is this one.
     pub fn into_event(self, id: &str, completed_at: SystemTime) -> ResultEvent {
         let answer = self.answer.unwrap_or_default();
         let body = EventBody {
@@ -100,9 +100,9 @@ impl Ending {
             may_be_duplicate: self.may_be_duplicate,
             completed_at: humantime::format_rfc3339_millis(completed_at).to_string(),
         };
-        // Strings, numbers and JSON that was parsed: there is nothing in it that can fail.
+        // Strings, numbers and parsed JSON always have a JSON form.
         let body = serde_json::to_vec(&body).unwrap_or_default();
-        // Without room to grow: the ledger may keep it for a day.
+        // Without spare capacity, because the ledger may keep it for a day.
         let body = Bytes::from(body.into_boxed_slice());
         ResultEvent { outcome: self.outcome, attempts: self.attempts, may_be_duplicate: self.may_be_duplicate, body }
     }
@@ -142,7 +142,7 @@ pub struct ResultEvent {
     pub body: Bytes,
 }
 
-/// The parts of a body that are told outside of it too.
+/// The parts of a body that metrics and routing need, too.
 #[derive(Deserialize)]
 #[serde(rename_all = "PascalCase")]
 struct Summary {
@@ -152,7 +152,7 @@ struct Summary {
 }
 
 impl ResultEvent {
-    /// The event whose body this is, if it is one's.
+    /// The event with this body; nothing if the body is not that of an event.
     pub fn read(body: Bytes) -> Option<Self> {
         let Summary { outcome, attempts, may_be_duplicate } = serde_json::from_slice(&body).ok()?;
         Some(Self { outcome, attempts, may_be_duplicate, body })

@@ -1,18 +1,19 @@
-//! Telling one job from another under the same id, without keeping anything personal.
+//! Fingerprints: they show whether two jobs with the same id are the same job. They hold nothing personal.
 
 use ring::hmac;
 
 use crate::job::request::OtpRequest;
 
-/// Tells one job from another. Made from a phone number, and not reversible without the account's secret.
+/// The fingerprint of a job. It is made from the phone number and the other fields, and cannot be reversed
+/// without the account's secret.
 ///
-/// Four bytes name the key, sixteen are the request's code under it. Codes under different keys cannot
-/// be compared, and do not differ: after a change of the account's secret a repeat is still a repeat.
+/// Four bytes name the key. Sixteen are the request's code under this key. Codes under different keys cannot
+/// be compared, and count as equal: after a change of the account's secret, a repeat is still a repeat.
 #[derive(Clone, Copy, Debug)]
 pub struct Fingerprint([u8; 20]);
 
 impl Fingerprint {
-    /// Of no job.
+    /// The fingerprint of no job.
     pub const NONE: Self = Self([0; 20]);
 
     /// How many characters of [`Fingerprint::text`] name the key.
@@ -23,7 +24,7 @@ impl Fingerprint {
         self.0.iter().map(|byte| format!("{byte:02x}")).collect()
     }
 
-    /// Whether it is of another job. Not the negation of equality: see above.
+    /// Whether it certainly belongs to another job. Codes under different keys never differ: see above.
     pub fn differs(&self, other: &Self) -> bool {
         self.0[..4] == other.0[..4] && self.0 != other.0
     }
@@ -50,14 +51,15 @@ impl Fingerprints {
         Self { key, name }
     }
 
-    /// The fingerprint of a job: the same for every way of writing it.
+    /// The fingerprint of a job. It does not depend on how the job was written.
     pub fn of(&self, request: &OtpRequest) -> Fingerprint {
         let mut context = hmac::Context::with_key(&self.key);
         let alive = request.time_alive.map(|minutes| minutes.to_string()).unwrap_or_default();
-        // What the producer wrote: a change of ESMS_TEMPLATE_ID must not make its repeat another job.
+        // Only what the producer wrote counts: a change of ESMS_TEMPLATE_ID must not turn its repeat into
+        // another job.
         let template = if request.template_is_default { "" } else { &request.template_id };
         for field in [request.phone.digits(), template, request.kind.type_id(), &alive] {
-            // The length first, so that no two jobs give the same bytes.
+            // The length comes first, so that two different jobs never give the same bytes.
             context.update(&(field.len() as u64).to_be_bytes());
             context.update(field.as_bytes());
         }

@@ -1,4 +1,4 @@
-//! The one connection to Redis: shared by all jobs, made when it is needed, made anew after a failure.
+//! The connection to Redis. All jobs share it. It is opened when a step needs it, and again after a failure.
 
 use std::fmt;
 use std::io;
@@ -17,28 +17,28 @@ use tokio_rustls::TlsConnector;
 
 use super::store::StoreError;
 
-/// The limit on one step: a healthy store answers in a millisecond, and a person waits.
+/// The limit on one step. A healthy store answers in a millisecond, and a person waits for the OTP.
 pub const STEP_LIMIT: Duration = Duration::from_secs(1);
 
-/// The limit on connecting, within that of a step.
+/// The limit on connecting. It is part of the step's limit.
 const CONNECT_LIMIT: Duration = Duration::from_millis(800);
 
-/// After a failure nobody tries for this long, so that jobs which go on without the store are not each
-/// held up by it.
+/// After a failure no step connects for this long. Otherwise each job that goes on without the store would
+/// wait for a connection that fails.
 const PAUSE: Duration = Duration::from_millis(300);
 
-/// What a server says that is not the one to write to, or not yet: behind a name that moves with the
-/// primary, a new connection finds the right one.
+/// The errors of a server that does not take writes (now). Where the name follows the primary, a new
+/// connection finds the right server.
 const WRONG_SERVER: [&str; 3] = ["READONLY", "MASTERDOWN", "LOADING"];
 
-/// Where a Redis is and who one is there.
+/// The address of a Redis, and the login there.
 #[derive(Clone)]
 pub struct Address {
     /// The host.
     pub host: String,
     /// The port.
     pub port: u16,
-    /// The trust, for `rediss://`.
+    /// The trusted certificates, for `rediss://`.
     pub tls: Option<Arc<ClientConfig>>,
     /// User, password and database.
     pub login: RedisConnectionInfo,
@@ -50,7 +50,8 @@ impl fmt::Debug for Address {
     }
 }
 
-/// A connection whose driver ends with it: a stalled one would keep its socket for ever.
+/// A connection, and the task that drives it. The task ends with the connection: a stalled task would keep its
+/// socket for ever.
 struct Live {
     connection: MultiplexedConnection,
     driver: JoinHandle<()>,
@@ -81,7 +82,7 @@ impl fmt::Debug for Link {
 }
 
 impl Link {
-    /// A link to this Redis; nothing is connected to yet.
+    /// A link to this Redis. It does not connect yet.
     pub fn new(address: Address) -> Self {
         Self { address, state: Mutex::default() }
     }
@@ -89,8 +90,7 @@ impl Link {
     /// Takes one step, within [`STEP_LIMIT`].
     ///
     /// # Errors
-    /// [`StoreError`]; after one that leaves it open whether the connection works, the next step has a
-    /// new one.
+    /// [`StoreError`]. If the connection may be broken, the next step opens a new one.
     pub async fn step<T>(
         &self,
         step: impl AsyncFnOnce(MultiplexedConnection) -> Result<T, RedisError>,
@@ -131,7 +131,7 @@ impl Link {
 
     async fn drop_broken(&self, broken: &Arc<Live>, why: String) -> StoreError {
         let mut state = self.state.lock().await;
-        // Another job may have replaced it meanwhile.
+        // Another step may have replaced it already.
         if state.live.as_ref().is_some_and(|live| Arc::ptr_eq(live, broken)) {
             state.live = None;
             state.not_before = Some(Instant::now() + PAUSE);
@@ -162,7 +162,7 @@ async fn log_in<C>(login: &RedisConnectionInfo, stream: C) -> Result<Live, Store
 where
     C: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send + 'static,
 {
-    // The limits are ours: they are of a whole step.
+    // No limits of the client's own: the step has one.
     let config = AsyncConnectionConfig::new().set_response_timeout(None).set_connection_timeout(None);
     let (connection, driver) = MultiplexedConnection::new_with_config(login, stream, config)
         .await

@@ -1,4 +1,4 @@
-//! The ledger in this process's memory: bounded, expiring, and gone with the process.
+//! The ledger in this process's memory. It is bounded, its records expire, and it ends with the process.
 
 use std::collections::{HashMap, VecDeque};
 use std::future::ready;
@@ -34,12 +34,12 @@ struct Entry {
 #[derive(Debug, Default)]
 struct Entries {
     jobs: HashMap<String, Entry>,
-    /// Ids in the order of expiry, which is the order of recording since all live equally long. An
-    /// id recorded twice is here twice; only the place that matches its entry counts.
+    /// Ids in the order in which they expire. All records live equally long, so this is the order of recording.
+    /// An id that was recorded twice is here twice. Only the place whose time matches its entry counts.
     order: VecDeque<(Instant, String)>,
 }
 
-/// Jobs that have ended, and jobs left unsettled.
+/// Jobs that have ended, and jobs that were left between two attempts.
 #[derive(Debug)]
 pub struct Memory {
     ttl: Duration,
@@ -67,7 +67,7 @@ impl Memory {
         }
     }
 
-    /// The job has ended with this result; an earlier one stays.
+    /// The job has ended with this result. An earlier result stays.
     pub fn record_done(&self, id: &str, fingerprint: Fingerprint, event: &ResultEvent) -> Finish {
         let mut entries = self.entries();
         match entries.jobs.get(id).filter(|entry| entry.expires > Instant::now()) {
@@ -106,7 +106,7 @@ impl Store for Memory {
     }
 
     fn note<'a>(&'a self, note: Note<'a>) -> Reply<'a, bool> {
-        // What is under way need not be written down: it is lost with the process, as the note would be.
+        // An attempt under way need not be written down: the note would be lost with the process, too.
         if let Stage::Released(delivery_count) = note.stage {
             self.record_left(note.id, note.fingerprint, note.progress, delivery_count);
         }

@@ -1,8 +1,8 @@
-//! The ledger in Redis: shared by all workers, and outliving each of them.
+//! The ledger in Redis. All workers share it, and it is still there after each of them has ended.
 //!
-//! A job is one hash, and a step one script, so that each step is one round trip and whole. Time is
-//! Redis's own, so that workers' clocks need not agree. Nothing personal is stored: see
-//! [`super::fingerprint`], and a result holds no phone number.
+//! A job is one hash. A step is one script, so each step is one round trip and atomic. The clock is that of
+//! Redis, so the workers' clocks need not agree. Nothing personal is stored: see [`super::fingerprint`], and a
+//! result holds no phone number.
 
 use std::fmt;
 use std::time::{Duration, SystemTime};
@@ -33,7 +33,7 @@ pub struct Redis {
     finish: Script,
 }
 
-/// What a script says: a word, and what goes with it.
+/// The answer of a script: a word, and its arguments.
 type Said = Vec<Bytes>;
 
 impl Redis {
@@ -77,7 +77,7 @@ impl Redis {
                 Some(State::Released) => Left::Released(count),
                 Some(State::Claimed | State::Waiting) => Left::Lapsed,
                 Some(State::Sending) => Left::Sending,
-                // No record says so of its job.
+                // These are states of a job without a record.
                 Some(State::Delivered | State::Dropped) | None => return Err(unreadable()),
             },
         };
@@ -166,7 +166,7 @@ impl Store for Redis {
     }
 }
 
-/// What a server says of itself, as far as a ledger cares.
+/// What matters to a ledger of what a server says about itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Server {
     version: String,
@@ -211,7 +211,7 @@ pub async fn inspect(address: &Address) -> Result<Server, StoreError> {
     store.end(&id, fingerprint, Some(owner), &event).await?;
     let info = redis::cmd("INFO");
     let told: Result<String, _> = store.link.step(async |mut connection| info.query_async(&mut connection).await).await;
-    // A server may forbid the question; that it takes records is what counts.
+    // A server may forbid `INFO`. It takes records, and that is what counts.
     Ok(server(&told.unwrap_or_default()))
 }
 
@@ -233,12 +233,12 @@ fn millis(duration: Duration) -> u64 {
     duration.as_millis().try_into().unwrap_or(u64::MAX)
 }
 
-/// Strings, numbers and JSON that was parsed: there is nothing in it that can fail.
+/// Strings, numbers and parsed JSON always have a JSON form.
 fn written(progress: &Progress) -> Vec<u8> {
     serde_json::to_vec(progress).unwrap_or_default()
 }
 
-/// A job that nothing was written of yet has been through nothing.
+/// Nothing is written of a job before its first attempt.
 fn progress(written: &[u8]) -> Result<Progress, StoreError> {
     if written.is_empty() {
         return Ok(Progress::default());

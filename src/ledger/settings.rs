@@ -12,7 +12,8 @@ use crate::settings::reader::Reader;
 use crate::settings::table as settings;
 use crate::tls;
 
-/// How much longer a lease lasts than an attempt can: two steps of the store, and a pause of the process.
+/// How much longer a lease is than the longest attempt: enough for two steps of the store and a pause of the
+/// process.
 pub const LEASE_MARGIN: Duration = Duration::from_secs(5);
 
 /// Where jobs are remembered, for how long, and what is done when that place is gone.
@@ -59,7 +60,7 @@ impl OnLedgerError {
 }
 
 impl LedgerSettings {
-    /// An attempt takes at most `longest_attempt`; the lease must not end during one.
+    /// An attempt takes at most `longest_attempt`. The lease must not end during an attempt.
     pub(crate) fn from_reader(reader: &mut Reader<'_>, on_ambiguous: OnAmbiguous, longest_attempt: Duration) -> Self {
         Self {
             store: store(reader),
@@ -83,7 +84,7 @@ fn store(reader: &mut Reader<'_>) -> StoreSettings {
     })
 }
 
-/// Neither the text nor the parser's words are repeated: they may hold the password.
+/// The error repeats neither the text nor the parser's message: they may hold the password.
 fn address(url: &str) -> Result<Address, String> {
     let info = plain(url).and_then(|url| url.into_connection_info().ok()).ok_or(ADDRESS_RULE)?;
     let ConnectionAddr::Tcp(host, port) = info.addr() else { return Err(ADDRESS_RULE.into()) };
@@ -96,8 +97,8 @@ fn address(url: &str) -> Result<Address, String> {
 
 const ADDRESS_RULE: &str = "must be memory:, or an address such as rediss://user:password@host:6379/0 (redis:// without TLS, special characters percent-encoded)";
 
-/// The address without its TLS, which is ours: the client refuses `rediss://` unless it is built with
-/// a TLS of its own. What follows a `#` is refused, since the client takes it for `#insecure` only.
+/// The address with `redis://` in place of `rediss://`. The TLS connection is made here, and the client refuses
+/// `rediss://` unless it is built with its own TLS. A `#` is refused: the client knows only `#insecure`.
 fn plain(url: &str) -> Option<String> {
     let (scheme, rest) = url.split_once("://")?;
     let known = scheme.eq_ignore_ascii_case("redis") || is_tls(url);

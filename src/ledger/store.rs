@@ -15,10 +15,11 @@ pub trait Store: fmt::Debug + Send + Sync {
     /// Asks for a job. Asking again with the same owner gives the same answer.
     fn claim<'a>(&'a self, ask: Ask<'a>) -> Reply<'a, Claim>;
 
-    /// Writes down how far a job has come. False if it is not its writer's any more.
+    /// Writes down how far a job has come. False if another worker has the job now.
     fn note<'a>(&'a self, note: Note<'a>) -> Reply<'a, bool>;
 
-    /// Writes down how a job ended, unless it has ended already. Without an owner, whoever holds it.
+    /// Writes down how a job ended, unless it has ended already. Without an owner it does not matter who holds
+    /// the job.
     fn finish<'a>(
         &'a self,
         id: &'a str,
@@ -27,14 +28,14 @@ pub trait Store: fmt::Debug + Send + Sync {
         event: &'a ResultEvent,
     ) -> Reply<'a, Finish>;
 
-    /// The result of this very job, if it has ended.
+    /// The result of this job (not of another with the same id), if it has ended.
     fn recorded<'a>(&'a self, id: &'a str, fingerprint: Fingerprint) -> Reply<'a, Option<ResultEvent>>;
 }
 
 /// A store's answer, or why there is none.
 pub type Reply<'a, T> = BoxFuture<'a, Result<T, StoreError>>;
 
-/// Why a store did not answer. Whether it did what it was asked is then not known.
+/// Why a store did not answer. It is then not known whether it took the step.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
     /// It cannot be reached, or did not answer in time.
@@ -59,12 +60,12 @@ pub struct Ask<'a> {
     pub owner: &'a str,
 }
 
-/// What an asker finds.
+/// The answer to a claim.
 #[derive(Clone, Debug)]
 pub enum Claim {
-    /// Nobody had the job; the asker has it now.
+    /// Nobody had the job. The asker has it now.
     New,
-    /// Somebody had it and left it; the asker has it now.
+    /// Another worker had it and left it. The asker has it now.
     Left(Left, Progress),
     /// Another worker has it, for this long at most unless it renews its lease.
     HeldByAnother(Duration),
@@ -94,7 +95,7 @@ pub struct Note<'a> {
     pub fingerprint: Fingerprint,
     /// Who had it when the note was written.
     pub owner: &'a str,
-    /// The number of the note, growing: one that was held up on its way must not undo a later one.
+    /// The number of the note. Numbers grow, so that a note that was delayed on its way cannot undo a later one.
     pub step: u32,
     /// What is about to happen to the job.
     pub stage: Stage,

@@ -1,9 +1,8 @@
-//! When to hold back: a circuit that opens while eSMS does not answer.
+//! The circuit breaker: it holds calls back while eSMS does not answer.
 //!
-//! Closed, everything passes. After so many failed attempts in a row it opens: nothing is called, and
-//! no job uses up an attempt. After the cooldown one job at a time may pass as a probe; its success
-//! closes the circuit, its failure opens it for another cooldown. eSMS answering is success, whatever
-//! the answer.
+//! While it is closed, every call passes. After so many failed attempts in a row it opens: no call is made, and
+//! no job uses up an attempt. After the cooldown one call at a time passes as a probe. If the probe succeeds,
+//! the circuit closes; if it fails, it stays open for another cooldown. Every answer of eSMS is a success.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -17,11 +16,11 @@ use crate::telemetry::metrics::Metrics;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
-    /// Everything passes; so many failures came in a row.
+    /// Every call passes. So many calls in a row have failed.
     Closed(u32),
-    /// Nothing passes before this moment, and one probe after it.
+    /// No call passes before this moment; then one probe does.
     Open(Instant),
-    /// The probe of this number is under way; nothing else passes.
+    /// The probe with this number is under way. No other call passes.
     Probing(u64),
 }
 
@@ -35,8 +34,8 @@ pub struct Circuit {
     metrics: Arc<Metrics>,
 }
 
-/// The permission to make one attempt. Dropped without a report, as when its job is aborted, a probe
-/// says nothing about eSMS, and the next job may probe.
+/// The permission to make one attempt. If it is dropped without a report, because its job was aborted, nothing
+/// is known about eSMS, and the next job may probe.
 #[derive(Debug)]
 pub struct Pass<'a> {
     circuit: &'a Circuit,
@@ -55,7 +54,7 @@ impl Circuit {
         }
     }
 
-    /// Waits until an attempt may be made. The caller bounds the waiting: it can take for ever.
+    /// Waits until an attempt may be made. This can take for ever, so the caller sets the limit.
     pub async fn pass(&self) -> Pass<'_> {
         let mut changes = self.changes.subscribe();
         loop {
@@ -76,7 +75,7 @@ impl Circuit {
         !matches!(*self.state(), State::Closed(_))
     }
 
-    /// A pass, or the moment from which on to ask again: none while a probe is under way.
+    /// A pass, or the moment to ask again. There is no such moment while a probe is under way.
     fn try_pass(&self) -> Result<Pass<'_>, Option<Instant>> {
         let mut state = self.state();
         match *state {
@@ -107,7 +106,7 @@ impl Circuit {
         let failures = match *state {
             State::Closed(failures) => failures.saturating_add(1),
             State::Probing(current) if probe == Some(current) => self.settings.failures.get(),
-            // An attempt that began before it opened tells nothing new.
+            // This attempt began before the circuit opened, so it shows nothing new.
             State::Open(_) | State::Probing(_) => return,
         };
         if failures < self.settings.failures.get() {
@@ -155,7 +154,7 @@ impl Drop for Pass<'_> {
     fn drop(&mut self) {
         let Some(probe) = self.probe else { return };
         let mut state = self.circuit.state();
-        // Meanwhile an earlier attempt may have closed it.
+        // An earlier attempt may have closed the circuit already.
         if *state == State::Probing(probe) {
             *state = State::Open(Instant::now());
             drop(state);

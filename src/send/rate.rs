@@ -1,4 +1,4 @@
-//! The limit on calls a second: spread evenly, without bursts.
+//! The limit on calls a second. Calls are spread evenly, without bursts.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,8 +13,8 @@ use crate::telemetry::metrics::Metrics;
 #[derive(Debug)]
 pub struct Rate {
     limiter: Option<DefaultDirectRateLimiter>,
-    /// Whoever holds it waits for the limiter; the others wait for it, first come, first served. Left
-    /// to itself the limiter wakes all of them for each turn.
+    /// Only the call that holds this lock waits for the limiter. The others wait for the lock, in order. Without
+    /// the lock the limiter would wake all of them for each turn.
     head_of_the_queue: Mutex<()>,
     metrics: Arc<Metrics>,
 }
@@ -22,12 +22,12 @@ pub struct Rate {
 impl Rate {
     /// At most one call every `interval`; any number without one.
     pub fn new(interval: Option<Duration>, metrics: Arc<Metrics>) -> Self {
-        // A quota of one cell: nothing saved up while idle can be spent at once later.
+        // A quota of one cell: idle time does not save up calls for a burst.
         let limiter = interval.and_then(Quota::with_period).map(RateLimiter::direct);
         Self { limiter, head_of_the_queue: Mutex::default(), metrics }
     }
 
-    /// Waits for this call's turn. The time waited is counted also when the caller stops waiting.
+    /// Waits for this call's turn. The time is counted even if the caller stops waiting.
     pub async fn turn(&self) {
         let Some(limiter) = &self.limiter else { return };
         let _waited = Waited { began: Instant::now(), metrics: &self.metrics };

@@ -12,9 +12,9 @@ use crate::job::result::{Answer, Ending, Outcome};
 /// The limits on a job's attempts.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
-    /// From here on the job is not sent.
+    /// The job is not sent after this moment.
     pub deadline: Instant,
-    /// From here on no further attempt is begun (`OTP_RETRY_MAX_ELAPSED` after the first).
+    /// No further attempt begins after this moment (`OTP_RETRY_MAX_ELAPSED` after the first).
     pub give_up_at: Instant,
     /// What follows an ambiguous attempt.
     pub on_ambiguous: OnAmbiguous,
@@ -71,8 +71,8 @@ fn answered(answer: Answer, mut progress: Progress) -> Ending {
     progress.end(outcome, reason)
 }
 
-/// Another attempt, if it can begin before both limits; a job that cannot be tried again ends now,
-/// rather than hold its place until the limit has passed.
+/// Another attempt, if it can begin before both limits. Otherwise the job ends now: it need not wait until the
+/// limit has passed.
 fn again(progress: Progress, limits: Limits, at: Instant) -> Next {
     let first_limit = limits.deadline.min(limits.give_up_at);
     if at < first_limit {

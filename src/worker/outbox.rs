@@ -18,12 +18,12 @@ use crate::job::result::{self, ResultEvent};
 use crate::telemetry::labels::Published;
 use crate::telemetry::metrics::Metrics;
 
-/// A reply is for a person at a login screen who may have gone: it is tried this often, and the
-/// result exchange has the result in any case.
+/// How often a reply is tried. The person at the login screen may have gone, and the result exchange has the
+/// result in any case.
 const REPLY_TRIES: u32 = 3;
 
-/// The longest that an acknowledgement waits for a reply whose result is long confirmed: well within
-/// any grace, or stopping would have the job delivered and sent again for want of a reply.
+/// How long an acknowledgement waits for a reply after the result is confirmed. It must be shorter than the
+/// shutdown grace: otherwise a stop during a reply would have the job delivered again.
 const REPLY_LIMIT: Duration = Duration::from_secs(3);
 
 /// Publishes what becomes of jobs.
@@ -31,7 +31,7 @@ const REPLY_LIMIT: Duration = Duration::from_secs(3);
 pub struct Outbox {
     results: Publisher,
     replies: Publisher,
-    /// Held by the one reply that is tried again.
+    /// Held by the one reply that is being tried again.
     again: Mutex<()>,
     exchange: String,
     dead_letters_to: String,
@@ -39,10 +39,9 @@ pub struct Outbox {
 }
 
 impl Outbox {
-    /// Results go through `results`; replies to producers' queues, and dead letters, through `replies`.
-    /// These must be two connections: RabbitMQ answers some malformed direct reply-to names by
-    /// closing the whole connection, and a missing dead-letter exchange by closing the channel; results
-    /// must not suffer from either.
+    /// Results go through `results`. Replies to producers' queues and dead letters go through `replies`.
+    /// These must be two connections: RabbitMQ closes the whole connection for some malformed direct reply-to
+    /// names, and the channel for a missing dead-letter exchange. Results must not be held up by that.
     pub fn new(results: Publisher, replies: Publisher, broker: &BrokerSettings, metrics: Arc<Metrics>) -> Self {
         let (exchange, dead_letters_to) = (broker.reply_exchange.clone(), broker.dead_letter.clone());
         Self { results, replies, again: Mutex::default(), exchange, dead_letters_to, metrics }
@@ -109,7 +108,7 @@ impl Outbox {
         });
     }
 
-    /// Publishes to the queue the producer waits on, if it does. Its being gone is no failure.
+    /// Publishes to the producer's reply queue, if there is one. A queue that is gone is no failure.
     async fn publish_reply(&self, id: &str, event: &ResultEvent, receipt: &Receipt, trace: &Trace) {
         let Some(queue) = &receipt.reply_to else { return };
         let message = Message {
@@ -141,8 +140,8 @@ impl Outbox {
         None
     }
 
-    /// What was lost is tried again alone: a name that ends the connection would take the replies of
-    /// others with it each time.
+    /// Only one reply at a time is tried again: a name that closes the connection would make the other replies
+    /// fail with it each time.
     async fn try_reply(&self, tried: u32, message: Message<'_>) -> Result<Routed, PublishError> {
         let _alone = if tried > 0 { Some(self.again.lock().await) } else { None };
         self.replies.publish(message).await

@@ -5,6 +5,7 @@ mod imports;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
+use esms_otp_worker::job::state::State;
 use imports::{Sources, circles};
 
 /// The most lines of a file, and of a function.
@@ -56,10 +57,7 @@ fn no_rooms_import_each_other_in_a_circle() {
 /// The table of CONTRIBUTING.md says what each room may import; this is what it does import.
 #[test]
 fn each_room_imports_what_contributing_says() {
-    let text = std::fs::read_to_string(root().join("CONTRIBUTING.md")).expect("CONTRIBUTING.md");
-    let table = text.split("<!-- rooms: begin -->").nth(1).and_then(|rest| rest.split("<!-- rooms: end -->").next());
-    let written: BTreeMap<String, BTreeSet<String>> =
-        table.expect("the table of rooms").lines().filter_map(row).collect();
+    let written: BTreeMap<String, BTreeSet<String>> = table("CONTRIBUTING.md", "rooms").filter_map(row).collect();
     let found = sources().room_imports();
     assert_eq!(written.keys().collect::<Vec<_>>(), found.keys().collect::<Vec<_>>(), "the rooms");
     for (room, imports) in &found {
@@ -67,12 +65,57 @@ fn each_room_imports_what_contributing_says() {
     }
 }
 
-/// "| `room` | what it is | `a`, `b` |".
-fn row(line: &str) -> Option<(String, BTreeSet<String>)> {
-    let cells: Vec<&str> = line.trim().trim_matches('|').split(" | ").collect();
+/// The rows of a table between two markers in a document, as cells.
+fn table(document: &str, name: &str) -> impl Iterator<Item = Vec<String>> {
+    let text = std::fs::read_to_string(root().join(document)).expect(document);
+    let (begin, end) = (format!("<!-- {name}: begin -->"), format!("<!-- {name}: end -->"));
+    let table = text.split(&begin).nth(1).and_then(|rest| rest.split(&end).next()).expect("the table").to_owned();
+    let cells = |line: &str| line.trim().trim_matches('|').split(" | ").map(str::to_owned).collect();
+    table.lines().map(cells).collect::<Vec<_>>().into_iter()
+}
+
+/// "| `room` | subject | `a`, `b` |".
+fn row(cells: Vec<String>) -> Option<(String, BTreeSet<String>)> {
     let [room, _, imports] = cells.as_slice() else { return None };
-    let names = |cell: &str| cell.split('`').skip(1).step_by(2).map(str::to_owned).collect::<BTreeSet<_>>();
-    Some((names(room).into_iter().next()?, names(imports)))
+    Some((names(room).into_iter().next()?, names(imports).into_iter().collect()))
+}
+
+/// What stands between backquotes.
+fn names(cell: &str) -> Vec<String> {
+    cell.split('`').skip(1).step_by(2).map(str::to_owned).collect()
+}
+
+/// docs/architecture.md draws the states that the code has, and names files that are there.
+#[test]
+fn the_states_of_a_job_are_those_of_the_architecture() {
+    let mut written = Vec::new();
+    for cells in table("docs/architecture.md", "states") {
+        let [state, _, who] = cells.as_slice() else { continue };
+        written.extend(names(state));
+        for file in names(who) {
+            assert!(root().join(&file).is_file(), "{file}");
+        }
+    }
+    assert_eq!(written, State::ALL.map(State::as_str));
+    let text = std::fs::read_to_string(root().join("docs/architecture.md")).expect("docs/architecture.md");
+    let drawn = text.split("```text").nth(1).and_then(|rest| rest.split("```").next()).expect("the diagram");
+    for state in State::ALL {
+        assert!(drawn.contains(state.as_str()), "{} is not drawn", state.as_str());
+    }
+}
+
+/// The scripts of the ledger write the same words.
+#[test]
+fn the_scripts_of_the_ledger_know_no_other_state() {
+    let known: BTreeSet<&str> = State::ALL.map(State::as_str).into();
+    for script in ["claim", "note", "finish"] {
+        let text = std::fs::read_to_string(root().join(format!("src/ledger/{script}.lua"))).expect(script);
+        let text: String = text.lines().filter(|line| !line.contains("HMGET")).collect();
+        let compared = text.split("state == '").skip(1).chain(text.split("'state', '").skip(1));
+        for word in compared.filter_map(|rest| rest.split('\'').next()) {
+            assert!(known.contains(word), "{script}.lua: {word}");
+        }
+    }
 }
 
 #[test]
