@@ -111,7 +111,7 @@ impl Sender {
         };
         let progress = self.may_attempt(progress, held)?;
         if series.give_up_at.is_some_and(|at| Instant::now() > at) {
-            return ControlFlow::Break(Sent::Ended(progress.end_unsettled(Outcome::Failed, "retries ran out")));
+            return ControlFlow::Break(Sent::Ended(progress.end_without_answer(Outcome::Failed, "retries ran out")));
         }
         let progress = match begin(progress, held).await {
             Begun::Attempt(begun) => begun,
@@ -148,7 +148,7 @@ impl Sender {
         }
         let progress = self.in_custody(progress, held)?;
         if progress.ambiguous && self.on_ambiguous == OnAmbiguous::GiveUp {
-            let ending = progress.end_unsettled(Outcome::Unknown, "not sent, because OTP_ON_AMBIGUOUS=give-up");
+            let ending = progress.end_without_answer(Outcome::Unknown, "not sent, because OTP_ON_AMBIGUOUS=give-up");
             return ControlFlow::Break(Sent::Ended(ending));
         }
         ControlFlow::Continue(progress)
@@ -161,12 +161,12 @@ impl Sender {
             Custody::OursAfterAnother => ControlFlow::Continue(self.after_another(progress)),
             // Whoever has it next may know nothing of it, and a second OTP must be reported.
             Custody::Lost if progress.may_be_duplicate && !held.is_kept_after_exit() => ControlFlow::Break(
-                Sent::Ended(progress.end_unsettled(Outcome::Unknown, "the broker took the job back")),
+                Sent::Ended(progress.end_without_answer(Outcome::Unknown, "the broker took the job back")),
             ),
             Custody::Lost => ControlFlow::Break(Sent::LeftToAnother(progress)),
             Custody::Dropped => {
                 let progress = self.after_another(progress);
-                let ending = progress.end_unsettled(Outcome::Expired, "the broker gave the job up");
+                let ending = progress.end_without_answer(Outcome::Expired, "the broker gave the job up");
                 ControlFlow::Break(Sent::Ended(ending))
             }
         }
@@ -254,14 +254,16 @@ async fn begin(progress: Progress, held: &Held<'_>) -> Begun {
 }
 
 fn past_deadline(progress: Progress) -> Sent {
-    Sent::Ended(progress.end_unsettled(Outcome::Expired, "the deadline passed"))
+    Sent::Ended(progress.end_without_answer(Outcome::Expired, "the deadline passed"))
 }
 
 /// A job that must be left because the worker stops. Where an attempt was ambiguous and this is not kept,
 /// the next worker would send again without saying so: the job ends here instead.
 fn stopped(progress: Progress, is_kept: bool) -> Sent {
     if progress.ambiguous && progress.attempts > 0 && !is_kept {
-        return Sent::Ended(progress.end_unsettled(Outcome::Unknown, "the worker was stopped before another attempt"));
+        return Sent::Ended(
+            progress.end_without_answer(Outcome::Unknown, "the worker was stopped before another attempt"),
+        );
     }
     Sent::LeftToAnother(progress)
 }

@@ -40,8 +40,8 @@ impl DropReason {
     /// How the job ends: it is never sent, and what is known of it is said.
     pub fn end(&self, progress: Progress) -> Ending {
         match self.for_people() {
-            None => progress.end_unsettled(Outcome::Expired, "its expiration passed in the queue"),
-            Some(why) => progress.end_unsettled(Outcome::Unknown, &why),
+            None => progress.end_without_answer(Outcome::Expired, "its expiration passed in the queue"),
+            Some(why) => progress.end_without_answer(Outcome::Unknown, &why),
         }
     }
 }

@@ -51,7 +51,7 @@ struct Question<'a> {
 
 #[derive(Deserialize)]
 #[serde(rename_all = "PascalCase")]
-struct Answer {
+struct Said {
     balance: Option<f64>,
     code_response: String,
 }
@@ -73,7 +73,7 @@ impl Esms {
             Seen::Reply { body, .. } => body,
             Seen::NotConnected(why) | Seen::NoReply(why) => return Err(BalanceError::NotReached(why)),
         };
-        let said: Answer = serde_json::from_slice(&answer).map_err(|_| BalanceError::NotUnderstood(status))?;
+        let said: Said = serde_json::from_slice(&answer).map_err(|_| BalanceError::NotUnderstood(status))?;
         if said.code_response != codes::ACCEPTED {
             let known = codes::documented(&said.code_response);
             return Err(BalanceError::Refused { code: known.code, meaning: known.meaning });

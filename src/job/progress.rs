@@ -86,7 +86,7 @@ impl Progress {
     }
 
     /// The end of a job that is not tried again: `outcome`, or `unknown` if an attempt was ambiguous.
-    pub fn end_unsettled(mut self, outcome: Outcome, why: &str) -> Ending {
+    pub fn end_without_answer(mut self, outcome: Outcome, why: &str) -> Ending {
         let reason = match self.trouble.take() {
             Some(trouble) => format!("{why}; last: {trouble}"),
             None => why.to_owned(),
@@ -127,6 +127,6 @@ mod tests {
         assert_eq!((once.panics, once.ambiguous, once.is_untouched()), (1, false, false));
         let twice = once.with_panic(true);
         assert_eq!((twice.panics, twice.ambiguous), (2, true));
-        assert_eq!(twice.end_unsettled(Outcome::Failed, "a test").outcome, Outcome::Unknown);
+        assert_eq!(twice.end_without_answer(Outcome::Failed, "a test").outcome, Outcome::Unknown);
     }
 }

@@ -20,7 +20,7 @@ pub enum Outcome {
     Rejected,
     /// eSMS was not reached, or refused at the HTTP level, and no attempt was ambiguous. Sent: no.
     Failed,
-    /// An attempt was ambiguous and nothing later settled it. Sent: maybe.
+    /// An attempt was ambiguous and no later answer showed whether it was sent. Sent: maybe.
     Unknown,
     /// The deadline passed first, and no attempt was ambiguous. Sent: no.
     Expired,

@@ -35,7 +35,7 @@ pub fn after(class: Class, mut progress: Progress, limits: Limits, now: Instant,
         Class::Answered(answer) => Next::End(answered(answer, progress)),
         Class::Refused { why } => {
             progress.trouble = None;
-            Next::End(progress.end_unsettled(Outcome::Failed, &format!("refused by {why}")))
+            Next::End(progress.end_without_answer(Outcome::Failed, &format!("refused by {why}")))
         }
         Class::AnsweredTryLater(answer) => {
             progress.trouble = Some(format!("CodeResult {}: {}", answer.code, codes::documented(&answer.code).meaning));
@@ -51,7 +51,7 @@ pub fn after(class: Class, mut progress: Progress, limits: Limits, now: Instant,
             progress.trouble = Some(why);
             match limits.on_ambiguous {
                 OnAmbiguous::Resend => again(progress, limits, now + wait),
-                OnAmbiguous::GiveUp => Next::End(progress.end_unsettled(
+                OnAmbiguous::GiveUp => Next::End(progress.end_without_answer(
                     Outcome::Unknown,
                     "the request may have reached eSMS, and OTP_ON_AMBIGUOUS=give-up",
                 )),
@@ -79,9 +79,9 @@ fn again(progress: Progress, limits: Limits, at: Instant) -> Next {
         return Next::AttemptAt(at, progress);
     }
     Next::End(if limits.deadline <= limits.give_up_at {
-        progress.end_unsettled(Outcome::Expired, "no further attempt fits before the deadline")
+        progress.end_without_answer(Outcome::Expired, "no further attempt fits before the deadline")
     } else {
-        progress.end_unsettled(Outcome::Failed, "retries ran out")
+        progress.end_without_answer(Outcome::Failed, "retries ran out")
     })
 }
 

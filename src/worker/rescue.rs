@@ -68,7 +68,7 @@ impl Worker {
             "working the job panicked again; it is given up"
         );
         self.parts.outbox.dead_letter(&job.original, WHY).await;
-        let ending = progress.end_unsettled(Outcome::Failed, WHY);
+        let ending = progress.end_without_answer(Outcome::Failed, WHY);
         match self.record(job, hold, ending).await {
             Some(event) => Worked::Ended(event),
             None => Worked::Failed,

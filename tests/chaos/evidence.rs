@@ -13,6 +13,7 @@ use crate::Failed;
 use crate::audit::Record;
 use crate::job::{API_KEY, PHONES, SECRET_KEY};
 use crate::stage::Stage;
+use esms_otp_worker::ledger::redis::KEY_PREFIX;
 
 /// The queues that must be empty in the end, with why.
 pub(crate) const EMPTY: [&str; 4] = ["otp.jobs", "otp.dropped", "otp.results.unrouted", crate::listener::QUEUE];
@@ -149,7 +150,7 @@ fn why(properties: &BasicProperties) -> String {
 /// Every record of Redis, in one look.
 async fn records(stage: &Stage) -> HashMap<String, Record> {
     let Some(redis) = &stage.redis else { return HashMap::new() };
-    let told = redis.cli(&["--raw", "EVAL", RECORDS, "0"]).await;
+    let told = redis.cli(&["--raw", "EVAL", RECORDS, "0", KEY_PREFIX]).await;
     let records = told.lines().filter_map(|line| {
         let mut fields = line.splitn(3, '\t');
         let id = fields.next()?.rsplit(':').next()?.to_owned();
@@ -161,7 +162,7 @@ async fn records(stage: &Stage) -> HashMap<String, Record> {
 
 /// A line for each: key, state and result, which is JSON without a line's end.
 const RECORDS: &str = "local told = {} \
-    for _, key in ipairs(redis.call('KEYS', 'esms-otp-worker:job:*')) do \
+    for _, key in ipairs(redis.call('KEYS', ARGV[1] .. '*')) do \
       local job = redis.call('HMGET', key, 'state', 'result') \
       told[#told + 1] = key .. '\\t' .. (job[1] or '') .. '\\t' .. (job[2] or '') \
     end \

@@ -4,7 +4,9 @@ mod imports;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
+use crate::stage::PROGRAM;
 use esms_otp_worker::job::state::State;
 use imports::{Sources, circles};
 
@@ -167,6 +169,19 @@ fn function_name(line: &str) -> Option<String> {
     let known = |word: &&str| word.starts_with("pub") || matches!(*word, "const" | "async" | "unsafe");
     let name = words.get(place + 1)?;
     modifiers.iter().all(known).then(|| name.split(['(', '<']).next().unwrap_or(name).to_owned())
+}
+
+#[test]
+fn a_program_with_crash_points_is_recognised() {
+    let check = |program: &str| {
+        let script = root().join("tests/support/no-crash-points.sh");
+        Command::new(script).arg(program).output().expect("the script")
+    };
+    // The tests' own worker has them, and they do not get into a release: src/crash.rs.
+    let refused = check(PROGRAM);
+    assert_eq!(refused.status.code(), Some(1));
+    assert!(String::from_utf8_lossy(&refused.stderr).contains("has crash points"), "{refused:?}");
+    assert!(check("/bin/sh").status.success());
 }
 
 #[test]

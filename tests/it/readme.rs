@@ -61,12 +61,15 @@ fn every_group_of_settings_is_in_one_piece() {
 }
 
 #[test]
-fn every_link_in_the_readme_leads_to_a_file() {
-    let readme = readme();
-    let targets: Vec<&str> = readme.split("](").skip(1).filter_map(|rest| rest.split([')', '#']).next()).collect();
-    assert!(targets.len() > 5, "{targets:?}");
-    for target in targets.into_iter().filter(|target| !target.is_empty() && !target.contains("://")) {
-        assert!(Path::new(ROOT).join(target).exists(), "{target}");
+fn every_link_in_the_documents_leads_to_a_file() {
+    for document in ["README.md", "CONTRIBUTING.md", "docs/architecture.md"] {
+        let path = Path::new(ROOT).join(document);
+        let text = std::fs::read_to_string(&path).expect(document);
+        let targets: Vec<&str> = text.split("](").skip(1).filter_map(|rest| rest.split([')', '#']).next()).collect();
+        assert!(targets.len() > 3, "{document}: {targets:?}");
+        for target in targets.into_iter().filter(|target| !target.is_empty() && !target.contains("://")) {
+            assert!(path.parent().expect("a folder").join(target).exists(), "{document}: {target}");
+        }
     }
 }
 

@@ -44,7 +44,7 @@ impl Story {
                 Next::AttemptAt(at, next) => (now, progress) = (at, next),
             }
         }
-        let ending = progress.end_unsettled(Outcome::Expired, "the story ended");
+        let ending = progress.end_without_answer(Outcome::Expired, "the story ended");
         Life { ending, attempts, began }
     }
 }

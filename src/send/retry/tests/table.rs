@@ -179,7 +179,7 @@ fn the_last_words_of_esms_stay_with_the_job() {
 fn a_job_that_another_worker_may_have_sent_is_ambiguous_before_its_first_attempt() {
     let mut progress = Progress::default().with_past(Past::OneUnknown, OnAmbiguous::Resend);
     assert!(progress.ambiguous && !progress.may_be_duplicate && progress.attempts == 0);
-    let ended = progress.clone().end_unsettled(Outcome::Expired, "the deadline passed");
+    let ended = progress.clone().end_without_answer(Outcome::Expired, "the deadline passed");
     assert_eq!((ended.outcome, ended.may_be_duplicate, ended.attempts), (Outcome::Unknown, false, 0));
     assert_eq!(ended.reason.unwrap(), "the deadline passed; last: a worker that had this job before may have sent it");
     progress.begin_attempt();
