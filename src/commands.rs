@@ -1,4 +1,4 @@
-//! The commands: one file each, with its flags, its options and its exit codes. [`shell`] has what they share.
+//! The commands: one file each, with its flags, its options and its exit codes. [`shell`] has their shared code.
 
 mod check;
 mod run;
@@ -29,7 +29,7 @@ pub fn execute(given: &ArgMatches) -> ExitCode {
         Some(("run", given)) => run::execute(given),
         Some(("check", given)) => check::execute(given),
         Some(("send", given)) => send::execute(given),
-        // clap takes no other.
+        // clap accepts no other command.
         Some(_) | None => ExitCode::from(WRONG_SETTINGS),
     }
 }

@@ -1,8 +1,8 @@
-//! Everything that `run` needs to know: the settings of all rooms, and the rules that join two of them.
+//! The settings of `run`: the settings of all rooms, and the rules between settings of two rooms.
 //!
 //! All settings are read before the first mistake is reported, so that one start shows every mistake. A
-//! message names the setting and the rule. It repeats no value that may be secret. No room imports this:
-//! each is given its own settings.
+//! message names the setting and the rule. It does not repeat a value that may be secret. No room imports
+//! this module: each room is given its own settings.
 
 use crate::broker::settings::BrokerSettings;
 use crate::esms::settings::EsmsSettings;
@@ -13,28 +13,28 @@ use crate::settings::table as settings;
 use crate::telemetry::settings::TelemetrySettings;
 use crate::worker::settings::WorkerSettings;
 
-/// Everything that `run` needs to know.
+/// The settings of `run`.
 #[derive(Clone, Debug)]
 pub struct Config {
     /// The broker and its objects.
     pub broker: BrokerSettings,
     /// How jobs are worked.
     pub worker: WorkerSettings,
-    /// How calls are repeated, and when they are held back.
+    /// How calls are retried, and when they are held back.
     pub send: SendSettings,
     /// The provider.
     pub esms: EsmsSettings,
     /// Where jobs are remembered.
     pub ledger: LedgerSettings,
-    /// What an operator sees.
+    /// Metrics, health, logs and traces.
     pub telemetry: TelemetrySettings,
 }
 
 impl Config {
-    /// Reads everything that `run` needs.
+    /// Reads all settings of `run`.
     ///
     /// # Errors
-    /// Every mistake in the settings, together.
+    /// [`WrongSettings`] with every mistake in the settings.
     pub fn read(source: &Source<'_>) -> Result<Self, WrongSettings> {
         let mut reader = Reader::new(source);
         let broker = BrokerSettings::from_reader(&mut reader);
@@ -48,7 +48,7 @@ impl Config {
         reader.finish(config)
     }
 
-    /// The rules that join the settings of two rooms.
+    /// Checks the rules between settings of two rooms.
     fn check(&self, reader: &mut Reader<'_>) {
         if self.ledger.ttl < self.worker.job_ttl + self.ledger.lease {
             let margin = humantime::format_duration(LEASE_MARGIN);

@@ -7,8 +7,8 @@
 //!    └───────────────────────── acknowledged after the result is confirmed ◄─────┘
 //! ```
 //!
-//! The rule everything else follows from: **a job is acknowledged only after the broker has confirmed
-//! its result.** [`worker`] is the one file that sees every stage.
+//! Everything else follows from one rule: **a job is acknowledged only after the broker has confirmed
+//! its result.** [`worker`] is the only room that sees every stage.
 
 pub mod amqp;
 pub mod backoff;

@@ -1,52 +1,50 @@
-//! The provider, played on loopback: a real HTTP/1.1 server that does what eSMS does, goes
-//! wrong on demand in the ways a network goes wrong, and counts what it accepted.
+//! A stand-in for the provider on loopback: a real HTTP/1.1 server that behaves as eSMS does. On demand
+//! it fails in the ways a network fails. It counts the requests that it accepted.
 //!
-//! A test starts it in its own process with [`Sandbox::start`]; for demonstrations and
-//! benchmarks there is the `esms-sandbox` program. It listens on loopback addresses only.
+//! A test starts it in the test's own process with [`Sandbox::start`]. Demonstrations and benchmarks use
+//! the `esms-sandbox` program. It listens on loopback addresses only.
 //!
 //! # The provider's calls
 //!
 //! | call | does |
 //! |---|---|
-//! | `POST /MainService.svc/json/SendMessageAutoGenCode_V5` | generates a code and "sends" it: `CodeResult` 100; refuses with 101 (keys), 103 (balance), 108 (phone), 110 (a field missing, unknown or no string) |
-//! | `GET /MainService.svc/json/CheckCodeGen_V4_get?ApiKey&SecretKey&Phone&Code` | 100 for the phone's last code, once, while it lives; else 171 |
+//! | `POST /MainService.svc/json/SendMessageAutoGenCode_V5` | generates a code and "sends" it: `CodeResult` 100; refuses with 101 (keys), 103 (balance), 108 (phone), 110 (a field is missing, unknown or not a string) |
+//! | `GET /MainService.svc/json/CheckCodeGen_V4_get?ApiKey&SecretKey&Phone&Code` | 100 for the phone's last code, once, while it is valid; else 171 |
 //! | `POST /MainService.svc/json/GetBalance_json` | `Balance` and `CodeResponse` |
 //!
-//! What eSMS does not answer in JSON gets an HTML page here too: 400 for a body that is no JSON
-//! object or not `application/json`, 404, 405.
+//! Where eSMS answers with an HTML page instead of JSON, the sandbox does the same: 400 for a body that is
+//! not a JSON object or not `application/json`, 404, 405.
 //!
 //! # Faults
 //!
-//! Each V5 request draws one [`Fault`]: from the script of its phone, else from the script for
-//! anyone, else from the [`Mix`]. What the mix gives depends on the seed, the phone and how many
-//! requests of that phone came before, on nothing else: the same run meets the same faults
-//! whatever its order and concurrency. A request is taken (counted, charged) the moment its body
-//! has arrived; latency, hangs and resets come after that.
+//! Each V5 request draws one [`Fault`]: from the script of its phone, else from the script for any
+//! phone, else from the [`Mix`]. The mix uses only the seed, the phone and the number of earlier requests of
+//! that phone. So the same run meets the same faults, in any order and at any concurrency. A request is taken
+//! (counted, charged) the moment its body has arrived. Latency, hangs and resets come after that.
 //!
 //! # The control plane
 //!
-//! For those outside the process; [`Sandbox`] has the same as methods. Bodies are JSON.
+//! For callers outside the process. [`Sandbox`] has methods for the same. Bodies are JSON.
 //!
 //! | call | does |
 //! |---|---|
 //! | `GET /_sandbox/stats` | [`Stats`] |
-//! | `GET /_sandbox/accepted` | every phone accepted: a list of [`PhoneCount`] |
-//! | `GET /_sandbox/duplicates` | the phones accepted more than once |
-//! | `GET /_sandbox/phones/0901888484` | its [`PhoneCount`], and as `story` a list of [`Recorded`]; 404 for a phone without requests |
-//! | `POST /_sandbox/script` `{"phone": "0901888484", "faults": ["reset_after", {"status": {"code": 503}}]}` | the next requests meet these in order; without `phone`, anyone's |
+//! | `GET /_sandbox/accepted` | every phone with an accepted request: a list of [`PhoneCount`] |
+//! | `GET /_sandbox/duplicates` | the phones with more than one accepted request |
+//! | `GET /_sandbox/phones/0901888484` | the phone's [`PhoneCount`], and a list of [`Recorded`] in the field `story`; 404 for a phone without requests |
+//! | `POST /_sandbox/script` `{"phone": "0901888484", "faults": ["reset_after", {"status": {"code": 503}}]}` | the next requests of this phone meet these faults in order; without `phone`, those of any phone |
 //! | `PUT /_sandbox/mix` `{"reset_after": 0.02, "status:503:1": 0.05}` | probabilities from now on; `{}` for no faults |
-//! | `PUT /_sandbox/forced` `{"code": "101", "message": "Authorize Failed"}` | refuses all that would be accepted; `DELETE` ends it |
-//! | `PUT /_sandbox/balance` `{"balance": 0}` | VND on the account |
-//! | `POST /_sandbox/refuse` `{"ms": 2000}` | refuses connections for so long, these calls' too |
-//! | `POST /_sandbox/release-hangs` | resets the connections of what hangs |
-//! | `POST /_sandbox/release-held` | answers what is held |
+//! | `PUT /_sandbox/forced` `{"code": "101", "message": "Authorize Failed"}` | refuses every request that would be accepted; `DELETE` ends this |
+//! | `PUT /_sandbox/balance` `{"balance": 0}` | sets the account's balance, in VND |
+//! | `POST /_sandbox/refuse` `{"ms": 2000}` | refuses connections for this long, also those of the control plane |
+//! | `POST /_sandbox/release-hangs` | resets the connections of the requests that hang |
+//! | `POST /_sandbox/release-held` | answers the requests that are held |
 //! | `POST /_sandbox/reset` | forgets counts, phones and scripts, and refills the balance; the mix and the forced refusal stay |
 //!
 //! # What it remembers
 //!
-//! Counts are exact for up to a million phones, after which a new phone is answered with 503.
-//! The requests themselves are told for the first [`STORY_LIMIT`] of a phone, and for the first
-//! 200,000 in all.
+//! Counts are exact for up to a million phones. After that, a request for a new phone gets a 503.
+//! The first [`STORY_LIMIT`] requests of a phone are recorded in full, up to 200,000 requests in all.
 
 mod connection;
 mod control;
@@ -80,17 +78,17 @@ pub use self::{
     stats::Stats,
 };
 
-/// Ending takes no time: everything open is reset.
+/// The limit on ending. Ending needs almost no time, because every open connection is reset.
 const SHUTDOWN_LIMIT: Duration = Duration::from_secs(5);
 
-/// A running sandbox. It ends when this is dropped: every connection is reset, the port closed.
+/// A running sandbox. Dropping it ends it: every connection is reset, and the port is closed.
 pub struct Sandbox {
     shared: Arc<Shared>,
     door: Arc<Door>,
 }
 
 impl Sandbox {
-    /// Listens, and serves on the runtime this is called on.
+    /// Listens, and serves on the runtime of the caller.
     ///
     /// # Errors
     /// An address that is not loopback (`InvalidInput`), or that cannot be listened on.
@@ -115,28 +113,28 @@ impl Sandbox {
         format!("http://{}", self.door.addr)
     }
 
-    /// The URL of the V5 call: what `ESMS_URL` is to be.
+    /// The URL of the V5 call: the value for `ESMS_URL`.
     pub fn send_url(&self) -> String {
         self.url() + SEND_PATH
     }
 
-    /// The next requests for this phone, or for anyone, meet these faults in this order, and
-    /// then the mix again. A phone's own script comes first; scripts add up.
+    /// The next requests for this phone, or for any phone, meet these faults in this order. After that they
+    /// draw from the mix again. A phone's own script comes first. A later script is added to an earlier one.
     pub fn script(&self, phone: Option<&str>, faults: Vec<Fault>) {
         self.shared.change(|records| records.deck.script(phone, faults));
     }
 
-    /// What goes wrong from now on, and how often.
+    /// Sets which faults come from now on, and how often.
     pub fn set_mix(&self, mix: Mix) {
         self.shared.change(|records| records.deck.mix = mix);
     }
 
-    /// Refuses every request that would be accepted, until told `None`.
+    /// Refuses every request that would be accepted. `None` ends this.
     pub fn force(&self, refusal: Option<Refusal>) {
         self.shared.change(|records| records.forced = refusal);
     }
 
-    /// What the account has left, in VND.
+    /// Sets the account's balance, in VND.
     pub fn set_balance(&self, balance: u64) {
         self.shared.change(|records| records.balance = balance);
     }
@@ -147,7 +145,7 @@ impl Sandbox {
         self.shared.change(|records| records.reset());
     }
 
-    /// How many requests for this phone, written as they write it, were accepted.
+    /// How many requests for this phone were accepted. The phone must be written as in the requests.
     pub fn accepted(&self, phone: &str) -> u32 {
         self.shared.look(|records| records.phones.accepted(phone))
     }
@@ -157,17 +155,17 @@ impl Sandbox {
         self.shared.look(|records| records.counts.accepted)
     }
 
-    /// Every phone accepted, in order.
+    /// Every phone with an accepted request, sorted by phone.
     pub fn accepted_phones(&self) -> Vec<PhoneCount> {
         self.shared.look(|records| records.phones.accepted_at_least(1))
     }
 
-    /// The phones accepted more than once, in order.
+    /// The phones with more than one accepted request, sorted by phone.
     pub fn duplicates(&self) -> Vec<PhoneCount> {
         self.shared.look(|records| records.phones.accepted_at_least(2))
     }
 
-    /// The requests for this phone in the order they came, the first [`STORY_LIMIT`] of them.
+    /// The first [`STORY_LIMIT`] requests for this phone, in the order they came.
     pub fn requests(&self, phone: &str) -> Vec<Recorded> {
         self.shared.look(|records| records.phones.story(phone))
     }
@@ -177,13 +175,13 @@ impl Sandbox {
         self.shared.look(|records| records.stats())
     }
 
-    /// Returns as soon as the counts are so. There is no time limit: put one around it.
+    /// Returns as soon as `so` is true of the counts. There is no time limit: put one around this call.
     pub async fn wait_until(&self, mut so: impl FnMut(&Stats) -> bool) {
         self.shared.wait_until(|records| so(&records.stats())).await;
     }
 
     /// Returns as soon as at least `n` requests hang or are held ([`Fault::Hold`],
-    /// [`Fault::HangBefore`], [`Fault::HangAfter`]). There is no time limit: put one around it.
+    /// [`Fault::HangBefore`], [`Fault::HangAfter`]). There is no time limit: put one around this call.
     pub async fn wait_until_held(&self, n: u64) {
         self.shared.wait_until(|records| records.held.now >= n).await;
     }
@@ -198,11 +196,11 @@ impl Sandbox {
         self.shared.holds.send_replace(());
     }
 
-    /// Has connections refused, from when this returns until [`Sandbox::listen_again`].
-    /// Idle connections are closed; requests in progress are answered first. The port stays ours.
+    /// Refuses connections from the moment this returns until [`Sandbox::listen_again`].
+    /// Idle connections are closed. Requests in progress are answered first. The sandbox keeps the port.
     ///
     /// # Errors
-    /// The port could not be kept.
+    /// The listening socket did not close within 5 s (`TimedOut`).
     pub async fn stop_listening(&self) -> io::Result<()> {
         self.door.shut().await
     }
@@ -215,11 +213,11 @@ impl Sandbox {
         self.door.open(&self.shared).await
     }
 
-    /// Ends it: every connection is reset, the port closed. Returns when that is done.
+    /// Ends the sandbox: every connection is reset, and the port is closed. Returns when that is done.
     pub async fn shutdown(self) {
         self.shared.life.cancel();
         self.shared.tasks.close();
-        // Late tasks have been told to end, and there is nothing more to do about them.
+        // Every task has been told to end. Nothing more can be done about a late one.
         let _ = timeout(SHUTDOWN_LIMIT, self.shared.tasks.wait()).await;
     }
 }

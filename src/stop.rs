@@ -1,17 +1,17 @@
-//! Stopping: one type that every part is handed, with a named phase for each thing that ends.
+//! Stopping: one type that every part gets. Its phases say when each kind of work ends.
 //!
 //! | phase | begins with | from then on |
 //! |---|---|---|
 //! | working | the start | jobs are taken and worked |
 //! | draining | the first signal | nothing new begins; calls under way end, and their results are published |
-//! | aborting | the second signal, or the end of `OTP_SHUTDOWN_GRACE` | nothing is finished; the broker delivers again what is left |
-//! | closing | the last job's end | what serves the jobs ends: connections for results, the HTTP port, the exporter of traces |
+//! | aborting | the second signal, or the end of `OTP_SHUTDOWN_GRACE` | unfinished jobs are cut off; the broker redelivers them |
+//! | closing | the end of the last job | the services that the jobs needed end: connections for results, the HTTP port, the exporter of traces |
 //!
-//! A phase never goes back, and each includes those before it.
+//! Phases only go forward. Each phase includes the phases before it.
 
 use tokio_util::sync::CancellationToken;
 
-/// How far the process has come with stopping. All copies share the same state.
+/// The phase that stopping has reached. All copies share the same state.
 #[derive(Clone, Debug, Default)]
 pub struct Stop {
     draining: CancellationToken,
@@ -52,7 +52,7 @@ impl Stop {
         self.closing.cancel();
     }
 
-    /// What a signal does: the first begins draining, the next aborts.
+    /// Handles one signal: the first begins draining, the next one aborts.
     pub fn signalled(&self) {
         if self.draining.is_cancelled() { self.abort() } else { self.drain() }
     }

@@ -1,4 +1,4 @@
-//! `esms-sandbox`: the provider, played on loopback, until a signal ends it.
+//! `esms-sandbox`: plays the provider on loopback until a signal ends it.
 
 use std::{
     io::{self, Write},
@@ -13,7 +13,7 @@ use esms_otp_worker::sandbox::{
 };
 use tokio::signal::unix::{SignalKind, signal};
 
-/// Exit code of a setting that cannot be.
+/// Exit code for a wrong setting.
 const BAD_SETTING: u8 = 2;
 
 const AFTER_HELP: &str = "\
@@ -131,10 +131,10 @@ async fn main() -> ExitCode {
     }
 }
 
-/// Prints the help that was asked for; of a mistake, the one line that says which.
+/// Prints the help if it was asked for. For a mistake, prints only the line that names it.
 fn explain(error: &clap::Error) -> ExitCode {
     if !error.use_stderr() {
-        // Nobody is left to tell when standard output is gone.
+        // If standard output is closed, the reader of the help is gone.
         let _ = error.print();
         return ExitCode::SUCCESS;
     }
@@ -143,7 +143,7 @@ fn explain(error: &clap::Error) -> ExitCode {
     ExitCode::from(BAD_SETTING)
 }
 
-/// Plays until SIGTERM (an orchestrator's) or SIGINT (a terminal's).
+/// Plays until SIGTERM (from an orchestrator) or SIGINT (from a terminal).
 async fn run(settings: Settings) -> io::Result<()> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
@@ -158,7 +158,7 @@ async fn run(settings: Settings) -> io::Result<()> {
     Ok(())
 }
 
-/// Writes a line, to whoever is still listening.
+/// Writes a line. Ignores errors: the reader may be gone.
 fn say(to: &mut impl Write, line: &str) {
     let _ = writeln!(to, "{line}").and_then(|()| to.flush());
 }

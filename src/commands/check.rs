@@ -21,7 +21,7 @@ use crate::ledger;
 use crate::ledger::settings::StoreSettings;
 use crate::settings::table;
 
-/// The limit on one part; each step of it has one of its own.
+/// The limit on one part. Each step of a part also has its own limit.
 const PART_LIMIT: Duration = Duration::from_secs(30);
 
 /// Clocks further apart than this make jobs expire early or late.
@@ -36,7 +36,7 @@ pub(super) fn command() -> Command {
     table::add_flags(command, RUN_GROUPS)
 }
 
-/// Runs it.
+/// Runs the command.
 pub(super) fn execute(given: &ArgMatches) -> ExitCode {
     let config = match Config::read(&source(given)) {
         Ok(config) => config,
@@ -49,10 +49,10 @@ pub(super) fn execute(given: &ArgMatches) -> ExitCode {
     }
 }
 
-/// What was found of one part.
+/// What was found out about one part.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Finding {
-    /// It works; and what is worth knowing of it.
+    /// It works. The text says what is worth knowing about it.
     Good(String),
     /// It works, but not as it should.
     Poor {
@@ -82,7 +82,7 @@ struct Line {
 }
 
 impl Line {
-    /// Whether `run` could do without a person's help.
+    /// Whether `run` would work without a person's help.
     const fn is_good(&self) -> bool {
         matches!(self.finding, Finding::Good(_) | Finding::Poor { .. })
     }
@@ -101,7 +101,7 @@ impl fmt::Display for Line {
     }
 }
 
-/// Tries every part; `say` is given each line as soon as it is known. True if all are good.
+/// Tries every part and gives each line to `say` as soon as it is known. Returns true if all parts are good.
 async fn check(config: &Config, mut say: impl FnMut(&Line)) -> bool {
     let mut all_good = true;
     let mut tell = |part, finding| {
@@ -136,7 +136,7 @@ async fn of_broker(config: &Config) -> (Finding, Finding) {
         Ok(connection) => connection,
         Err(error) => {
             let told = error.to_string();
-            // Most of these errors end with their remedy.
+            // Most of these errors end with a remedy, after a semicolon.
             let hint = "check AMQP_URL (host, port, user, password, virtual host) and that the broker runs";
             let (why, hint) = told.split_once("; ").unwrap_or((&told, hint));
             return (bad(why, hint), Finding::Untried("the broker cannot be reached".into()));

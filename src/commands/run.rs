@@ -1,7 +1,7 @@
-//! `run`: build the parts, work until told to stop, drain.
+//! `run`: builds the parts, works jobs until told to stop, then drains.
 //!
-//! Exit codes: 0 stopped with nothing left behind, 1 could not start, 2 a setting is wrong, 3 the broker's
-//! objects differ from what is needed, 4 stopped with jobs unfinished (the broker delivers them again).
+//! Exit codes: 0 stopped with every delivery settled, 1 could not start, 2 a setting is wrong, 3 the broker's
+//! objects differ from those that the worker needs, 4 stopped with jobs unfinished (the broker redelivers them).
 
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -32,10 +32,10 @@ use crate::telemetry::{balance, logs};
 use crate::worker::outbox::Outbox;
 use crate::worker::{Parts, Rules, Worker};
 
-/// What the parts that serve the jobs may take to end, once no job needs them.
+/// How long the services may take to end, after the last job.
 const GOODBYE: Duration = Duration::from_secs(3);
 
-/// Why `run` ended otherwise than by a stop that left nothing behind.
+/// Why `run` ended with an exit code other than 0.
 #[derive(Debug, thiserror::Error)]
 enum RunError {
     #[error("cannot set up the metrics: {0}")]
@@ -48,7 +48,7 @@ enum RunError {
     Traces(#[from] traces::StartError),
     #[error("{0}\nDelete what differs, or run with OTP_TOPOLOGY=check or skip if it is meant to be so.")]
     Topology(#[from] TopologyError),
-    /// The grace was over, or a second signal came, before every delivery was settled.
+    /// The grace ended, or a second signal came, before every delivery was settled.
     #[error("stopped with {0} jobs unfinished; the broker delivers them again")]
     Unfinished(usize),
 }
@@ -73,7 +73,7 @@ pub(super) fn command() -> Command {
     table::add_flags(command, RUN_GROUPS)
 }
 
-/// Runs it.
+/// Runs the command.
 pub(super) fn execute(given: &ArgMatches) -> ExitCode {
     let config = match Config::read(&source(given)) {
         Ok(config) => config,
@@ -128,7 +128,7 @@ async fn run(config: Config, stop: Stop) -> Result<(), RunError> {
         ended = app.consuming.run() => ended.map_err(RunError::from),
         () = out_of_time(&stop, grace, &app.health, &app.worker) => Ok(()),
     };
-    // A second signal ends consuming too, so that only the count tells whether all was settled.
+    // A second signal also ends consuming without an error. Only the count tells whether every delivery was settled.
     let ended = ended.and_then(|()| match app.worker.unfinished() {
         0 => Ok(()),
         unfinished => Err(RunError::Unfinished(unfinished)),
@@ -136,12 +136,12 @@ async fn run(config: Config, stop: Stop) -> Result<(), RunError> {
     stop.close();
     app.services.spawn(app.traces.end());
     app.services.close();
-    // Saying goodbye is a courtesy; nothing is lost without it.
+    // No job needs the services any more, so a service that does not end in time may be cut off.
     let _ = timeout(GOODBYE, app.services.wait()).await;
     ended
 }
 
-/// Ends only if the draining must: with the grace over, or a second signal.
+/// Returns when draining must end: the grace is over, or a second signal came.
 async fn out_of_time(stop: &Stop, grace: Duration, health: &Health, worker: &Worker) {
     stop.draining().cancelled().await;
     health.set_stopping();
@@ -158,7 +158,7 @@ struct App {
     worker: Arc<Worker>,
     health: Arc<Health>,
     traces: Traces,
-    /// What serves the jobs, and ends after the last of them.
+    /// The services that the jobs need. They end after the last job.
     services: TaskTracker,
 }
 
@@ -213,7 +213,7 @@ fn rules(config: &Config) -> Rules {
     }
 }
 
-/// What leaves the worker, over two connections; see [`Outbox::new`].
+/// Builds the outbox, which publishes over two connections. [`Outbox::new`] says why.
 fn outbox(
     broker: &BrokerSettings,
     health: &Arc<Health>,

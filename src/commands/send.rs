@@ -1,6 +1,6 @@
-//! `send`: puts jobs on the queue, as a producer does, and waits for their results if asked to.
+//! `send`: puts jobs on the queue, as a producer does. With `--wait` it also waits for their results.
 //!
-//! Exit codes: 0 every job was queued and, with `--wait`, accepted; 1 not so; 2 a setting or a flag is wrong.
+//! Exit codes: 0 every job was queued and, with `--wait`, accepted; 1 otherwise; 2 a setting or a flag is wrong.
 
 mod error;
 mod lines;
@@ -36,7 +36,7 @@ struct Options {
     source: Source,
     /// The `expiration` of each job.
     expiration: Option<Duration>,
-    /// How long to wait for results after the last job is queued; no waiting without.
+    /// How long to wait for the next result before giving up. `None`: do not wait for results.
     wait: Option<Duration>,
 }
 
@@ -79,7 +79,7 @@ pub(super) fn command() -> Command {
     table::add_flags(command, BROKER_GROUPS)
 }
 
-/// Runs it.
+/// Runs the command.
 pub(super) fn execute(given: &ArgMatches) -> ExitCode {
     let broker = match BrokerSettings::read(&source(given)) {
         Ok(broker) => broker,
@@ -110,7 +110,7 @@ fn options(given: &ArgMatches) -> Options {
     Options { source, expiration: given.get_one("expiration").copied(), wait }
 }
 
-/// AMQP's expiration is a number of milliseconds, which RabbitMQ keeps in 32 bits.
+/// AMQP's expiration is a number of milliseconds. RabbitMQ keeps it in 32 bits.
 fn expiration(text: &str) -> Result<Duration, String> {
     let expiration = humantime::parse_duration(text).map_err(|error| error.to_string())?;
     let fits = u32::try_from(expiration.as_millis()).is_ok();
@@ -143,11 +143,11 @@ fn report(summary: &Summary) -> ExitCode {
     ExitCode::from(u8::from(!summary.is_success()))
 }
 
-/// Queues the jobs of `options`. Prints to standard output the id of each, or, when waiting, the
-/// result of each as it comes; draws its progress on standard error.
+/// Queues the jobs of `options`. Prints the id of each job to standard output. When waiting, it prints each
+/// result instead, as it comes. Draws its progress on standard error.
 ///
 /// # Errors
-/// [`SendError`]; what was queued before stays queued.
+/// [`SendError`]. Jobs that were queued before the error stay queued.
 async fn send(broker: &BrokerSettings, options: Options) -> Result<Summary, SendError> {
     let lines = Lines::open(options.source).await?;
     let connection = amqp::connect(&broker.uri, &broker.tls, "esms-otp-worker send").await?;
@@ -196,7 +196,7 @@ async fn send_and_wait(
     patience: Duration,
 ) -> Result<Summary, SendError> {
     let progress = bar("results", lines.total);
-    // Direct reply-to is a consumer of the publishing channel, and must be there before the first job.
+    // Direct reply-to needs a consumer on the publishing channel, before the first job is published.
     let options = BasicConsumeOptions { no_ack: true, ..Default::default() };
     let subscribing = channel.basic_consume(DIRECT_REPLY.into(), "".into(), options, FieldTable::default());
     let replies = timeout(REPLY_WITHIN, subscribing).await.map_err(|_| SendError::Silent)??;
@@ -204,7 +204,7 @@ async fn send_and_wait(
     let publishing = Publishing::new(channel, broker, expiration, Some(DIRECT_REPLY), ids);
     let hidden = ProgressBar::hidden();
     let collecting = collect(replies, queued, &progress, patience);
-    // Where queueing fails there is nothing more to wait for.
+    // If queueing fails, the command ends without waiting for results.
     let ended = tokio::try_join!(publishing.run(lines, &hidden), collecting);
     progress.finish_and_clear();
     let (summary, outcomes) = ended?;

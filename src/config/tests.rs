@@ -12,7 +12,7 @@ mod ledger;
 mod mistakes;
 mod secrets;
 
-/// Reads the settings given, with the two credentials that `run` cannot do without.
+/// Reads the given settings and the two credentials that `run` requires.
 fn read(given: &[(&str, &str)]) -> Result<Config, WrongSettings> {
     let mut all = vec![("ESMS_API_KEY", "key"), ("ESMS_SECRET_KEY", "secret")];
     all.extend(given);
@@ -24,12 +24,12 @@ fn read_only(given: &[(&str, &str)]) -> Result<Config, WrongSettings> {
     Config::read(&|setting| given.get(setting.env).map(|value| (*value).to_owned()))
 }
 
-/// The settings named wrong, in order.
+/// The names of the wrong settings, in order.
 fn wrong(given: &[(&str, &str)]) -> Vec<&'static str> {
     read(given).map(|_| Vec::new()).unwrap_or_else(|error| error.0.iter().map(|mistake| mistake.setting).collect())
 }
 
-/// The one mistake in the settings, as the person at the terminal reads it.
+/// The message for settings with exactly one mistake.
 fn told(given: &[(&str, &str)]) -> String {
     let error = read(given).unwrap_err();
     assert_eq!(error.0.len(), 1, "{error}");

@@ -1,8 +1,8 @@
 //! Connections that a handler can reset.
 //!
-//! hyper has no word for "drop this connection at once with a TCP RST". So the socket is
-//! wrapped: once the connection is reset, every read and write of it fails, which makes
-//! hyper drop it, and as its linger time is zero by then, the kernel sends an RST.
+//! hyper has no call for "drop this connection at once with a TCP RST". So the socket is wrapped.
+//! Once the connection is reset, every read and write of the wrapper fails, and hyper drops the socket.
+//! The socket's linger time is zero by then, so the kernel sends an RST.
 
 use std::{
     future::Future,
@@ -27,13 +27,13 @@ use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
 use super::shared::{Entered, Shared};
 
-/// How long to wait after a failed accept: it fails for want of file descriptors, and
-/// they come back as connections close.
+/// How long to wait after a failed accept. It fails when file descriptors run out; some become free as
+/// connections close.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(20);
 
-/// A listening socket that says when it has closed.
+/// A listening socket that signals when it has closed.
 pub(crate) struct Doorway {
-    // Dropped in this order: the socket is closed before anybody hears of it.
+    // Fields are dropped in this order: the socket closes before `_closed` signals it.
     pub(crate) listener: TcpListener,
     pub(crate) shared: Arc<Shared>,
     pub(crate) _closed: oneshot::Sender<()>,
@@ -57,17 +57,17 @@ impl Listener for Doorway {
     }
 }
 
-/// A handler's hold on the connection its request came by.
+/// Lets a handler reset the connection of its request.
 #[derive(Clone)]
 pub(crate) struct Connection(CancellationToken);
 
 impl Connection {
-    /// Resets the connection (TCP RST), whatever it is doing.
+    /// Resets the connection (TCP RST) at any time.
     pub(crate) fn reset(&self) {
         self.0.cancel();
     }
 
-    /// What comes of the future, unless the connection is reset first.
+    /// The future's result, or `None` if the connection is reset first.
     pub(crate) async fn while_open<T>(&self, future: impl Future<Output = T>) -> Option<T> {
         self.0.run_until_cancelled(future).await
     }
@@ -90,7 +90,7 @@ pub(crate) struct Wire {
 impl Wire {
     fn new(stream: TcpStream, shared: &Arc<Shared>) -> Self {
         shared.change(|records| records.counts.connections += 1);
-        // Without it, the small pieces of a slow body would wait for each other.
+        // Without this, the small pieces of a slow body would wait for each other.
         let _ = stream.set_nodelay(true);
         let token = shared.life.child_token();
         Self {
@@ -101,7 +101,7 @@ impl Wire {
         }
     }
 
-    /// Fails once the connection is reset; until then, has the task woken when it is.
+    /// Fails if the connection is reset. Otherwise makes sure that a later reset wakes the task.
     fn still_open(&mut self, cx: &mut Context<'_>) -> io::Result<&mut TcpStream> {
         if self.reset.as_mut().poll(cx).is_ready() {
             self.stream.set_zero_linger()?;

@@ -22,8 +22,8 @@ use super::{
     stats::Stats,
 };
 
-/// The longest the sandbox refuses connections, in milliseconds: nobody could tell
-/// it otherwise meanwhile.
+/// The longest time that the sandbox refuses connections, in milliseconds. Meanwhile the control plane
+/// refuses connections too, so nobody could shorten the time.
 const REFUSE_LIMIT_MS: u64 = 3_600_000;
 
 type Records = State<Arc<Shared>>;
@@ -127,7 +127,7 @@ struct Refuse {
     ms: u64,
 }
 
-/// Answers first: the answer travels on a connection that is about to be closed.
+/// Answers before the port is shut, because the answer uses a connection that is about to be closed.
 async fn refuse(State(control): State<Control>, Json(refuse): Json<Refuse>) -> StatusCode {
     let time = Duration::from_millis(refuse.ms.min(REFUSE_LIMIT_MS));
     let tasks = control.shared.tasks.clone();

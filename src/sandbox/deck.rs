@@ -1,4 +1,4 @@
-//! Which fault comes next: the scripts first, then the mix.
+//! Which fault comes next: first from the scripts, then from the mix.
 
 use std::collections::{HashMap, VecDeque};
 
@@ -17,7 +17,7 @@ impl Deck {
         Self { mix, ..Self::default() }
     }
 
-    /// Adds to what the next requests of this phone, or of anyone, will meet.
+    /// Adds these faults to the script of this phone, or to the script for any phone.
     pub(crate) fn script(&mut self, phone: Option<&str>, faults: Vec<Fault>) {
         match phone {
             Some(phone) => self.by_phone.entry(phone.to_owned()).or_default().extend(faults),
@@ -31,7 +31,7 @@ impl Deck {
         self.by_phone.clear();
     }
 
-    /// The phone's own script, else the one for anyone, else the mix.
+    /// The next fault of the phone's own script, else of the script for any phone, else of the mix.
     pub(crate) fn next(&mut self, dice: Dice<'_>) -> Fault {
         self.scripted_for(dice.phone).or_else(|| self.anyone.pop_front()).unwrap_or_else(|| self.mix.draw(dice))
     }

@@ -1,10 +1,10 @@
-//! Chance that does not change: everything "random" in the sandbox is a hash of
-//! the seed, the phone, and how many requests of that phone came before.
+//! Repeatable chance: everything "random" in the sandbox is a hash of the seed, the phone, and the number
+//! of earlier requests of that phone.
 //!
-//! The standard hashers promise nothing from one Rust release to the next, and
-//! a recorded seed must mean the same faults for good; hence our own few lines.
+//! A recorded seed must give the same faults forever. The standard hashers may change from one Rust release
+//! to the next, so this file has its own hash.
 
-/// What a roll is for, so that two questions about one request get unrelated answers.
+/// What a roll is for. Rolls for different purposes are unrelated, even for the same request.
 #[derive(Clone, Copy)]
 pub(crate) enum Purpose {
     Fault = 1,
@@ -14,7 +14,7 @@ pub(crate) enum Purpose {
     SmsIdLow,
 }
 
-/// One request, as far as chance is concerned.
+/// One request: everything that its rolls depend on.
 #[derive(Clone, Copy)]
 pub(crate) struct Dice<'a> {
     pub(crate) seed: u64,
@@ -24,7 +24,7 @@ pub(crate) struct Dice<'a> {
 }
 
 impl Dice<'_> {
-    /// A whole number, every one as likely as another.
+    /// A whole number. Every number is equally likely.
     pub(crate) fn roll(self, purpose: Purpose) -> u64 {
         let mut hash = FNV_OFFSET;
         let words = [self.seed, self.nth, purpose as u64];
@@ -36,7 +36,7 @@ impl Dice<'_> {
 
     /// At least 0 and less than 1.
     pub(crate) fn fraction(self, purpose: Purpose) -> f64 {
-        // 53 bits are what an f64 holds exactly.
+        // An f64 holds 53 bits exactly.
         (self.roll(purpose) >> 11) as f64 / (1u64 << 53) as f64
     }
 }

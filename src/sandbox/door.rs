@@ -1,4 +1,4 @@
-//! The port: open, or shut so that connections are refused, and never given away.
+//! The port. It is open, or shut so that connections are refused. The sandbox always keeps it.
 
 use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
@@ -15,24 +15,24 @@ use super::{
     shared::Shared,
 };
 
-/// Connections that may wait to be taken: more than any test has in flight.
+/// How many connections may wait to be accepted: more than any test has in flight.
 const BACKLOG: u32 = 1024;
 
-/// Closing a listening socket takes no time, unless the runtime is starved.
+/// The limit on closing a listening socket. It takes long only if the runtime is starved.
 const CLOSE_LIMIT: Duration = Duration::from_secs(5);
 
 /// The sandbox's port.
 pub(crate) struct Door {
     pub(crate) addr: SocketAddr,
-    /// Bound and never listening: while the door is shut the kernel refuses connections, and at no
-    /// moment does it give the port to anybody else.
+    /// This socket is bound and never listens. While the door is shut, the kernel refuses connections, and
+    /// it never gives the port to another program.
     _keeper: TcpSocket,
     routes: Routes,
     state: Mutex<State>,
 }
 
-/// Makes what answers the requests that come in by the door. The control plane among it opens and shuts the
-/// door, so that neither can be made without the other.
+/// Builds the router that answers requests on this port. The router contains the control plane, which opens
+/// and shuts the door. So the router needs the door, and the door needs the router.
 pub(crate) type Routes = fn(Arc<Shared>, Arc<Door>) -> Router;
 
 enum State {
@@ -41,13 +41,13 @@ enum State {
 }
 
 impl Door {
-    /// Takes the port, and does not listen yet.
+    /// Takes the port and does not listen yet.
     pub(crate) fn bind(addr: SocketAddr, routes: Routes) -> io::Result<Self> {
         let keeper = bound(addr)?;
         Ok(Self { addr: keeper.local_addr()?, _keeper: keeper, routes, state: Mutex::new(State::Shut) })
     }
 
-    /// Listens, if it does not yet.
+    /// Listens, if it does not listen already.
     pub(crate) async fn open(self: &Arc<Self>, shared: &Arc<Shared>) -> io::Result<()> {
         let mut state = self.state.lock().await;
         if let State::Shut = *state {
@@ -67,13 +67,13 @@ impl Door {
         State::Open { close, closed }
     }
 
-    /// Refuses connections from here on, if it does not yet. Idle connections are closed;
-    /// requests in progress are answered, and then their connections closed.
+    /// Refuses connections from now on, if it does not already. Idle connections are closed. Requests in
+    /// progress are answered, and then their connections are closed.
     pub(crate) async fn shut(&self) -> io::Result<()> {
         let mut state = self.state.lock().await;
         if let State::Open { close, closed } = &mut *state {
             close.cancel();
-            // Either message means the same: the socket's owner is gone.
+            // This ends once the listening socket is dropped. Its result does not matter.
             let _ = timeout(CLOSE_LIMIT, closed).await?;
             *state = State::Shut;
         }
@@ -83,8 +83,8 @@ impl Door {
 
 fn bound(addr: SocketAddr) -> io::Result<TcpSocket> {
     let socket = if addr.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
-    // Closed connections linger on the port for a minute, and must not keep us from it. And it lets
-    // the listener have the port beside the keeper, which does not listen.
+    // Closed connections stay on the port for a minute, and must not prevent binding it again. The option also
+    // lets the listener bind the same port as the keeper, because the keeper does not listen.
     socket.set_reuseaddr(true)?;
     socket.bind(addr)?;
     Ok(socket)

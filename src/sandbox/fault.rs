@@ -1,4 +1,4 @@
-//! What can go wrong with one call, and how it is written.
+//! The faults that one call can meet, and how they are written.
 
 use std::{fmt, str::FromStr, time::Duration};
 
@@ -6,11 +6,10 @@ use serde::{Deserialize, Serialize};
 
 /// What the sandbox does with one V5 request.
 ///
-/// Each variant says whether the request was *accepted* (counted, charged, an OTP
-/// on its way), and what a careful client should call the attempt: `answered`,
-/// `not sent`, `ambiguous` or `refused`. A variant that accepts does so only where
-/// the request deserves it: one with a wrong key is refused, and then the refusal is
-/// what gets cut short, delayed and so on.
+/// Each variant says whether the request was *accepted* (counted, charged, an OTP on its way). It also says
+/// how a careful client should classify the attempt: `answered`, `not sent`, `ambiguous` or `refused`.
+/// A variant that accepts does so only for a valid request. A request with a wrong key is refused, and the
+/// fault then applies to the refusal: the refusal is cut short, delayed and so on.
 ///
 /// In JSON: `"reset_after"`, `{"status": {"code": 503, "retry_after": "1"}}`. As text,
 /// for flags and mixes: `reset_after`, `status:503:1`; [`Fault::from_str`] lists the forms.
@@ -19,26 +18,26 @@ use serde::{Deserialize, Serialize};
 pub enum Fault {
     /// No fault: accepted and answered. Class `answered`.
     None,
-    /// Accepted, and answered this much later than usual. Class `answered`, or
-    /// `ambiguous` for a client that does not wait so long.
+    /// Accepted, and answered this much later than usual. Class `answered`, or `ambiguous` for a client
+    /// that does not wait that long.
     Latency {
         /// Milliseconds on top of the sandbox's own latency.
         ms: u64,
     },
-    /// The request is read, not accepted, and the connection reset (TCP RST). Class `ambiguous`.
+    /// The request is read and not accepted, and the connection is reset (TCP RST). Class `ambiguous`.
     ResetBefore,
     /// Accepted, then the connection is reset (TCP RST). Class `ambiguous`.
     ResetAfter,
-    /// Read, not accepted, never answered: until the client gives up, or a release
-    /// of the hangs, which resets the connection. Class `ambiguous`.
+    /// Read, not accepted, never answered. It hangs until the client gives up, or until the hangs are
+    /// released, which resets the connection. Class `ambiguous`.
     HangBefore,
-    /// Accepted, never answered: as [`Fault::HangBefore`]. Class `ambiguous`.
+    /// Accepted, never answered. It hangs as [`Fault::HangBefore`] does. Class `ambiguous`.
     HangAfter,
     /// Accepted, and answered as usual once the test releases it. Class `answered`.
     Hold,
-    /// An HTTP status with an HTML page, not accepted. A 3xx has a `Location` that leads
-    /// back to the sandbox, which counts those who follow it. Class `not sent` for 429 and
-    /// 503, `ambiguous` for another 5xx, `refused` for 3xx and another 4xx.
+    /// An HTTP status with an HTML page, not accepted. A 3xx has a `Location` that leads back to the
+    /// sandbox, which counts the clients that follow it. Class `not sent` for 429 and 503, `ambiguous` for
+    /// another 5xx, `refused` for 3xx and another 4xx.
     Status {
         /// The status, 200 to 599; anything else is played as 500.
         code: u16,
@@ -46,8 +45,8 @@ pub enum Fault {
         #[serde(default)]
         retry_after: Option<String>,
     },
-    /// Accepted, and then an HTTP status with an HTML page. Class as of [`Fault::Status`], and
-    /// with 502 or 504 what a proxy does that lost the answer: `ambiguous`.
+    /// Accepted, and then an HTTP status with an HTML page. Class as for [`Fault::Status`]. With 502 or 504
+    /// it plays a proxy that lost the answer: `ambiguous`.
     StatusAfter {
         /// The status, 200 to 599; anything else is played as 500.
         code: u16,
@@ -56,7 +55,7 @@ pub enum Fault {
     Html,
     /// Accepted, and then status 200 and an HTML page. Class `ambiguous`.
     HtmlAfter,
-    /// Accepted; the JSON ends before its `Content-Length`, the connection is closed (FIN).
+    /// Accepted; the JSON ends before its `Content-Length`, and the connection is closed (FIN).
     /// Class `ambiguous`.
     CutJson,
     /// Accepted; status 200 without a body. Class `ambiguous`.
@@ -65,8 +64,8 @@ pub enum Fault {
     JsonArray,
     /// Accepted; a JSON object without `CodeResult`. Class `ambiguous`.
     NoCodeResult,
-    /// Accepted; a valid answer, but this big and of unannounced length. Class `ambiguous`
-    /// for a client that bounds what it reads.
+    /// Accepted; a valid answer of this size, without a `Content-Length`. Class `ambiguous` for a client
+    /// that limits how much it reads.
     HugeBody {
         /// Size in MiB, at most 1024.
         mib: u32,
@@ -77,10 +76,10 @@ pub enum Fault {
     NullFields,
     /// Accepted; there is no field but `CodeResult`. Class `answered`.
     MissingFields,
-    /// Accepted; with fields that no page lists. Class `answered`.
+    /// Accepted; the answer has fields that the provider's pages do not list. Class `answered`.
     ExtraFields,
-    /// Refused with this `CodeResult`. Class `answered`, or "not sent" where the client
-    /// is told to retry the code (160).
+    /// Refused with this `CodeResult`. Class `answered`, or `not sent` if the client is set to retry this
+    /// code (160).
     Code {
         /// `CodeResult`, word for word.
         code: String,
@@ -88,10 +87,10 @@ pub enum Fault {
         #[serde(default)]
         message: String,
     },
-    /// Refused with an `ErrorMessage` that holds the phone, `ApiKey` and `SecretKey` as
-    /// they were sent: a canary for what the client lets out. Class `answered`.
+    /// Refused with an `ErrorMessage` that contains the phone, `ApiKey` and `SecretKey` as they were sent.
+    /// It shows whether the client leaks them. Class `answered`.
     EchoSecrets,
-    /// Not accepted; exactly this response. Class: whatever it deserves.
+    /// Not accepted; exactly this response. The class depends on the response.
     Raw {
         /// The status, 200 to 599; anything else is played as 500.
         status: u16,
@@ -100,8 +99,8 @@ pub enum Fault {
         /// The body.
         body: String,
     },
-    /// Accepted; status and headers come at once, the body in pieces spread over this
-    /// long. Class `answered`, or `ambiguous` for a client that does not wait so long.
+    /// Accepted; status and headers come at once, and the body comes in pieces spread over this time.
+    /// Class `answered`, or `ambiguous` for a client that does not wait that long.
     SlowBody {
         /// Milliseconds from the headers to the end of the body.
         ms: u64,
@@ -109,7 +108,7 @@ pub enum Fault {
 }
 
 impl Fault {
-    /// The name, without what it is given: a few fixed words, fit for counting.
+    /// The name without its values. There are only a few names, so it can label a count.
     pub fn name(&self) -> &'static str {
         match self {
             Self::None => "none",
@@ -139,7 +138,7 @@ impl Fault {
         }
     }
 
-    /// Whether a request that meets this fault is accepted, if it deserves it.
+    /// Whether a valid request that meets this fault is accepted.
     pub fn accepts(&self) -> bool {
         !matches!(
             self,
@@ -155,7 +154,7 @@ impl Fault {
 }
 
 impl fmt::Display for Fault {
-    /// The text form; of [`Fault::Raw`], which has none, the name.
+    /// The text form. [`Fault::Raw`] has no text form, so this writes its name.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.name())?;
         match self {
@@ -170,18 +169,18 @@ impl fmt::Display for Fault {
     }
 }
 
-/// A fault's text that cannot be understood: say what it should have been.
+/// A fault's text that cannot be read. If the name is known, the message gives the right form.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum FaultError {
     /// No fault has this name.
     #[error("there is no fault `{0}`")]
     Unknown(String),
-    /// The fault takes something after its name, and not this.
+    /// The fault needs a value after its name, and this one is missing or wrong.
     #[error("`{name}` is written `{form}`")]
     Form {
         /// The fault's name.
         name: &'static str,
-        /// How it is written.
+        /// The right form.
         form: &'static str,
     },
 }
@@ -224,7 +223,7 @@ fn form(name: &'static str, form: &'static str) -> FaultError {
     FaultError::Form { name, form }
 }
 
-/// The faults that are a name and nothing else.
+/// The faults whose text form is only a name.
 fn plain(name: &str) -> Option<Fault> {
     const PLAIN: [Fault; 17] = [
         Fault::None,

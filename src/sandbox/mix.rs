@@ -1,4 +1,4 @@
-//! How often each fault comes up when no script says otherwise.
+//! How often each fault comes when there is no script.
 
 use std::{collections::BTreeMap, str::FromStr};
 
@@ -9,11 +9,10 @@ use super::{
     fault::{Fault, FaultError},
 };
 
-/// Faults and their probabilities; what is left to 1 is [`Fault::None`].
+/// Faults and their probabilities. The rest up to 1 is [`Fault::None`].
 ///
-/// Which fault a request draws depends on the seed, its phone, and how many requests of
-/// that phone came before: on nothing else, so that a run can be repeated whatever its
-/// order and concurrency.
+/// The fault of a request depends only on the seed, its phone, and the number of earlier requests of that
+/// phone. So a run can be repeated in any order and at any concurrency.
 ///
 /// In JSON, an object of text forms: `{"reset_after": 0.02, "status:503:1": 0.05}`.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
@@ -23,16 +22,16 @@ pub struct Mix(Vec<(Fault, f64)>);
 /// A mix that cannot be played.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 pub enum MixError {
-    /// A fault in it cannot be understood.
+    /// A fault in it cannot be read.
     #[error(transparent)]
     Fault(#[from] FaultError),
     /// It is not written `FAULT=PROBABILITY`.
     #[error("`{0}` is not written FAULT=PROBABILITY, as in reset_after=0.02")]
     Form(String),
-    /// Not a probability.
+    /// A probability is not between 0 and 1.
     #[error("the probability of `{0}` is not between 0 and 1")]
     Probability(Fault),
-    /// More than certain.
+    /// The probabilities add up to more than 1.
     #[error("the probabilities of the faults add up to {0}, which is more than 1")]
     Sum(f64),
 }
@@ -68,7 +67,7 @@ impl Mix {
     }
 }
 
-/// One line of a mix, as a flag has it: `reset_after=0.02`.
+/// One entry of a mix, as written in a flag: `reset_after=0.02`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Share(pub Fault, pub f64);
 
@@ -76,7 +75,7 @@ impl FromStr for Share {
     type Err = MixError;
 
     fn from_str(text: &str) -> Result<Self, MixError> {
-        // From the right: a code's message may hold an equals sign.
+        // Split at the last equals sign: a code's message may contain one too.
         let (fault, share) = text.rsplit_once('=').ok_or_else(|| MixError::Form(text.to_owned()))?;
         let fault: Fault = fault.trim().parse()?;
         let share = share.trim().parse().map_err(|_| MixError::Probability(fault.clone()))?;

@@ -1,11 +1,11 @@
-//! The HTML pages of an ASP.NET service, for what is not worth an answer in JSON.
+//! HTML pages like those of an ASP.NET service, for requests that get no JSON answer.
 
 use axum::{
     http::StatusCode,
     response::{Html, IntoResponse, Response},
 };
 
-/// Where a redirect leads: to whoever counts those who follow it.
+/// Where a redirect leads: to a route that counts the clients that follow it.
 pub(crate) const REDIRECTED: &str = "/_sandbox/redirected";
 
 /// A page with this status and these words.

@@ -1,4 +1,4 @@
-//! What each phone got.
+//! What the sandbox knows about each phone.
 
 use std::{collections::BTreeMap, time::SystemTime};
 
@@ -10,16 +10,16 @@ use super::{
     rules::{Answer, Wanted},
 };
 
-/// Requests told in full for one phone; those after are only counted.
+/// How many requests of one phone are recorded in full. Later requests are only counted.
 pub const STORY_LIMIT: usize = 50;
 
-/// Requests told in full altogether.
+/// How many requests of all phones together are recorded in full.
 const STORIES_LIMIT: usize = 200_000;
 
-/// Phones known at once; a request for one more is answered with 503.
+/// How many phones the sandbox can know. A request for one more is answered with 503.
 const PHONES_LIMIT: usize = 1_000_000;
 
-/// A phone's key is what was sent, but no longer than this.
+/// The longest key of a phone, in bytes. The key is the phone as it was sent, cut to this length.
 pub(crate) const PHONE_BYTES: usize = 32;
 
 /// One V5 request, as it was received.
@@ -27,11 +27,11 @@ pub(crate) const PHONE_BYTES: usize = 32;
 pub struct Recorded {
     /// When it arrived: RFC 3339, UTC, milliseconds.
     pub at: String,
-    /// The fault it drew, in its text form; `none` for none.
+    /// The fault it drew, in its text form; `none` for no fault.
     pub fault: String,
     /// Whether it was accepted (and counted).
     pub accepted: bool,
-    /// The `CodeResult` it was, or would have been, told; absent when it was not considered.
+    /// The `CodeResult` of its answer, even if a fault withheld the answer. `None` if it was not considered.
     pub code_result: Option<String>,
     /// The `SMSID` of an accepted request.
     pub sms_id: Option<String>,
@@ -39,18 +39,18 @@ pub struct Recorded {
     pub code: Option<String>,
 }
 
-/// What one phone got.
+/// The counts of one phone.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PhoneCount {
     /// The phone, as it was sent.
     pub phone: String,
     /// V5 requests for it, accepted or not.
     pub requests: u64,
-    /// Requests accepted: what the provider would have charged or generated.
+    /// Accepted requests: the provider would have charged for a message or generated a code.
     pub accepted: u32,
-    /// Of the accepted ones, those with `TypeId` 1: a code was generated and not sent.
+    /// Accepted requests with `TypeId` 1: a code was generated and not sent.
     pub generated: u32,
-    /// The code that CheckCode takes now.
+    /// The code that CheckCode accepts now.
     pub code: Option<String>,
 }
 
@@ -67,7 +67,7 @@ impl Recorded {
     }
 }
 
-/// A code that CheckCode takes until then.
+/// A code that CheckCode accepts until the time `until`.
 struct LiveCode {
     code: String,
     until: Instant,
@@ -111,8 +111,8 @@ impl Phones {
         self.phones.len() as u64
     }
 
-    /// Counts the phone's request and says which it is; nothing when there are too many
-    /// phones to know another.
+    /// Counts a request of the phone and returns its number, from 1. `None` if the phone is new and there
+    /// are too many phones already.
     pub(crate) fn nth_request(&mut self, phone: &str) -> Option<u64> {
         if self.phones.len() >= PHONES_LIMIT && !self.phones.contains_key(phone) {
             return None;
@@ -122,7 +122,7 @@ impl Phones {
         Some(known.requests)
     }
 
-    /// Counts an acceptance, and says how many there are now.
+    /// Counts an accepted request and returns how many the phone has now.
     pub(crate) fn accept(&mut self, phone: &str, wanted: &Wanted, code: &str) -> u32 {
         let known = self.phones.entry(phone.to_owned()).or_default();
         known.accepted += 1;
@@ -132,7 +132,7 @@ impl Phones {
         known.accepted
     }
 
-    /// Tells the request in full, while there is room.
+    /// Records the request in full, while there is room.
     pub(crate) fn record(&mut self, phone: &str, fault: &Fault, answer: &Answer, code: Option<String>) {
         let Some(known) = self.phones.get_mut(phone) else {
             return;
@@ -144,7 +144,7 @@ impl Phones {
         known.story.push(Recorded::now(fault, answer, code));
     }
 
-    /// Whether this is the phone's live code; it is used up by that.
+    /// Whether this is the phone's live code. If it is, it cannot be used again.
     pub(crate) fn use_code(&mut self, phone: &str, code: &str) -> bool {
         let Some(known) = self.phones.get_mut(key(phone)) else {
             return false;
@@ -168,14 +168,14 @@ impl Phones {
         self.phones.get(key(phone)).map(|known| known.count(key(phone)))
     }
 
-    /// The phones accepted at least so often, in order.
+    /// The phones with at least this many accepted requests, sorted by phone.
     pub(crate) fn accepted_at_least(&self, times: u32) -> Vec<PhoneCount> {
         let often = self.phones.iter().filter(|(_, known)| known.accepted >= times);
         often.map(|(phone, known)| known.count(phone)).collect()
     }
 }
 
-/// What a phone is known by: a nonsense phone must not take a megabyte.
+/// The key of a phone. It is cut to [`PHONE_BYTES`], so that a nonsense phone does not take a megabyte.
 pub(crate) fn key(phone: &str) -> &str {
     let end = (0..=PHONE_BYTES).rev().find(|&end| phone.is_char_boundary(end)).unwrap_or(0);
     phone.get(..end).unwrap_or(phone)

@@ -1,4 +1,4 @@
-//! Playing a fault: from what was decided to what is seen on the wire.
+//! Plays a fault: turns the decision about a request into bytes on the wire.
 
 use std::{convert::Infallible, sync::Arc, time::Duration};
 
@@ -13,15 +13,15 @@ use tokio::sync::watch;
 
 use super::{connection::Connection, fault::Fault, pages, records::Arrival, shared::Shared};
 
-/// Pieces of a slow body.
+/// The most pieces of a slow body.
 const PIECES: u32 = 16;
 
 const MIB: usize = 1024 * 1024;
 
-/// The most a huge body may be, in MiB.
+/// The largest huge body, in MiB.
 const HUGE_LIMIT: u32 = 1024;
 
-/// Waits as the fault has it, and answers; or resets the connection.
+/// Waits as the fault says, and then answers or resets the connection.
 pub(crate) async fn play(shared: &Arc<Shared>, connection: &Connection, told: Arrival) -> Response {
     tokio::time::sleep(told.latency).await;
     match &told.fault {
@@ -38,10 +38,10 @@ pub(crate) async fn play(shared: &Arc<Shared>, connection: &Connection, told: Ar
 }
 
 async fn hold(shared: &Arc<Shared>, release: &watch::Sender<()>) {
-    // Subscribed before it is counted: who waits for the count may release at once.
+    // Subscribe before counting: a test that waits for the count may release at once.
     let mut released = release.subscribe();
     let _held = shared.enter(|records| &mut records.held);
-    // It fails only when there is nobody left to release it.
+    // This fails only if the sender is gone, and then nothing can release the request.
     let _ = released.changed().await;
 }
 
@@ -83,7 +83,7 @@ fn response(fault: &Fault, mut answer: Map<String, Value>) -> Response {
     }
 }
 
-/// A JSON answer as the provider gives it, with status 200 whatever it says.
+/// A JSON answer as the provider gives it. The status is 200, even for a refusal.
 pub(crate) fn object(answer: &Map<String, Value>) -> Response {
     body(text(answer))
 }
@@ -97,7 +97,7 @@ fn body(body: impl Into<Body>) -> Response {
     ([(header::CONTENT_TYPE, json)], body.into()).into_response()
 }
 
-/// The status, or 500 where there is no such final status.
+/// The status, or 500 if the code is not a valid final status.
 fn known_status(code: u16) -> StatusCode {
     match StatusCode::from_u16(code) {
         Ok(status) if !status.is_informational() => status,
@@ -147,20 +147,20 @@ fn announced(length: usize, rest: impl Stream<Item = std::io::Result<Bytes>> + S
     response
 }
 
-/// Announces the whole, sends half, and closes.
+/// Announces the whole length, sends half, and closes.
 fn cut_short(text: String) -> Response {
     let length = text.len();
     let half = Bytes::from(text).slice(..length / 2);
     let broken = async {
-        // hyper throws away what it has not flushed when a body fails, and it flushes
-        // once the body has nothing more for the moment.
+        // When a body fails, hyper throws away the bytes that it has not flushed. It flushes when the body
+        // has nothing more for the moment, so this waits once before it fails.
         tokio::task::yield_now().await;
         Err(std::io::ErrorKind::UnexpectedEof.into())
     };
     announced(length, stream::iter([Ok(half)]).chain(stream::once(broken)))
 }
 
-/// Sends the headers, and then the body in pieces.
+/// Sends the headers at once, and then the body in pieces.
 fn slow(text: String, total: Duration) -> Response {
     let length = text.len();
     let text = Bytes::from(text);
@@ -177,7 +177,7 @@ fn slow(text: String, total: Duration) -> Response {
     announced(length, pieces)
 }
 
-/// A valid answer with a field of so many MiB, made as it is sent.
+/// A valid answer with a field of this many MiB. The field is made while it is sent.
 fn huge(answer: &Map<String, Value>, mib: u32) -> impl Stream<Item = Result<Bytes, Infallible>> + use<> {
     let mut head = text(answer);
     head.pop();

@@ -1,4 +1,4 @@
-//! What the sandbox knows: who was sent what, and what the account has left.
+//! What the sandbox knows: the requests of each phone, and the account's balance.
 
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ use super::{
     stats::{Gauge, Stats},
 };
 
-/// What has been decided about a request that arrived.
+/// The decisions about a request that has arrived.
 pub(crate) struct Arrival {
     pub(crate) fault: Fault,
     pub(crate) answer: Answer,
@@ -20,7 +20,7 @@ pub(crate) struct Arrival {
     pub(crate) latency: Duration,
 }
 
-/// Everything behind the sandbox's one lock.
+/// Everything that the sandbox's one lock protects.
 pub(crate) struct Records {
     seed: u64,
     latency: Duration,
@@ -56,8 +56,8 @@ impl Records {
         }
     }
 
-    /// Starts the story over: counts, phones, codes, scripts, balance. The mix and the
-    /// forced refusal stay, as does what is going on at this moment.
+    /// Forgets counts, phones, codes and scripts, and refills the balance. The mix and the forced refusal
+    /// stay. So do the gauges of open connections, of requests in progress and of held requests.
     pub(crate) fn reset(&mut self) {
         self.counts = Stats::default();
         for gauge in [&mut self.connections, &mut self.in_progress, &mut self.held] {
@@ -68,8 +68,8 @@ impl Records {
         self.balance = self.opening_balance;
     }
 
-    /// Takes one V5 request in, and decides everything about it. Nothing when there are
-    /// too many phones to know another.
+    /// Takes one V5 request and decides everything about it. `None` if its phone is new and there are too
+    /// many phones already.
     pub(crate) fn arrive(&mut self, asked: &Asked) -> Option<Arrival> {
         let phone = key(asked.text("Phone"));
         self.counts.requests += 1;
@@ -81,7 +81,7 @@ impl Records {
         Some(Arrival { fault, answer, latency: self.latency(dice) })
     }
 
-    /// The answer, and the code when it is an acceptance.
+    /// The answer, and the code if the request was accepted.
     fn settle(&mut self, fault: &Fault, asked: &Asked, dice: Dice<'_>) -> (Answer, Option<String>) {
         match fault {
             Fault::Code { code, message } => {
@@ -143,7 +143,7 @@ impl Records {
     }
 }
 
-/// As unlike a UUID as the provider's own.
+/// 32 hexadecimal digits. It does not look like a UUID, because the provider's own does not.
 fn sms_id(dice: Dice<'_>) -> String {
     format!("{:016x}{:016x}", dice.roll(Purpose::SmsIdHigh), dice.roll(Purpose::SmsIdLow))
 }

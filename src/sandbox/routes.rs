@@ -1,4 +1,4 @@
-//! The provider's calls, and the router that leads to them and to the control plane.
+//! The provider's calls, and the router for them and for the control plane.
 
 use std::{sync::Arc, time::Duration};
 
@@ -31,10 +31,10 @@ pub const CHECK_CODE_PATH: &str = "/MainService.svc/json/CheckCodeGen_V4_get";
 /// The path of the balance call.
 pub const BALANCE_PATH: &str = "/MainService.svc/json/GetBalance_json";
 
-/// A call's body is a few hundred bytes.
+/// The largest body, in bytes. A real call has a few hundred.
 const BODY_LIMIT: usize = 64 * 1024;
 
-/// How long a client may take to send it.
+/// How long a client may take to send a body.
 const BODY_TIME: Duration = Duration::from_secs(10);
 
 /// The account's number, as in the provider's example.
@@ -52,7 +52,7 @@ pub(crate) fn router(shared: Arc<Shared>, door: Arc<Door>) -> Router {
         .method_not_allowed_fallback(pages::method_not_allowed)
 }
 
-/// A cookie that a client need not return, as ASP.NET sets it.
+/// Sets a cookie, as ASP.NET does. A client does not need to return it.
 async fn with_cookie(mut response: Response) -> Response {
     let cookie = "ASP.NET_SessionId=0123456789abcdefghijklmn; path=/; HttpOnly; SameSite=Lax";
     response.headers_mut().insert(header::SET_COOKIE, HeaderValue::from_static(cookie));
@@ -79,7 +79,7 @@ async fn send(
     match shared.change(|records| records.arrive(&asked)) {
         Some(arrival) => {
             let answer = connection.while_open(play(&shared, &connection, arrival)).await;
-            // Of a connection that was reset, nobody will see the answer.
+            // If the connection was reset, nobody sees the answer.
             answer.unwrap_or_default()
         }
         None => pages::too_many_phones(),
@@ -90,7 +90,7 @@ async fn read(body: Body) -> Option<Bytes> {
     tokio::time::timeout(BODY_TIME, to_bytes(body, BODY_LIMIT)).await.ok()?.ok()
 }
 
-/// The JSON object that was posted as such.
+/// The posted JSON object. `None` if the content type is not JSON or the body is not an object.
 fn posted(headers: &HeaderMap, body: &[u8]) -> Option<Asked> {
     let content_type = headers.get(header::CONTENT_TYPE)?.to_str().ok()?;
     let essence = content_type.split(';').next()?.trim();

@@ -1,14 +1,14 @@
-//! What eSMS accepts and what it says: pure rules, nothing of the network.
+//! What eSMS accepts and what it answers. These are pure rules, without the network.
 
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
-/// The fields the V5 call knows.
+/// The fields that the V5 call knows.
 const FIELDS: [&str; 6] = ["ApiKey", "SecretKey", "Phone", "MultiChannelTempId", "TypeId", "TimeAlive"];
 
-/// How long a code lives when the request does not say.
+/// How long a code is valid if the request has no `TimeAlive`.
 const TIME_ALIVE: Duration = Duration::from_secs(5 * 60);
 
 /// A `CodeResult` other than 100, and its `ErrorMessage`.
@@ -27,7 +27,7 @@ impl Refusal {
         Self { code: code.to_owned(), message: message.into() }
     }
 
-    /// What a wrong key is told, word for word.
+    /// The provider's answer to a wrong key, word for word.
     pub(crate) fn authorize_failed() -> Self {
         Self::new("101", "Authorize Failed")
     }
@@ -52,16 +52,16 @@ impl Keys {
     }
 }
 
-/// The JSON object that was posted, whatever is in it.
+/// The JSON object that was posted. It may contain anything.
 pub(crate) struct Asked(Map<String, Value>);
 
 impl Asked {
-    /// Nothing when the body is no JSON object.
+    /// `None` if the body is not a JSON object.
     pub(crate) fn read(body: &[u8]) -> Option<Self> {
         serde_json::from_slice(body).ok().map(Self)
     }
 
-    /// A field as it was sent; empty when it is missing or no string.
+    /// A field as it was sent; empty if it is missing or not a string.
     pub(crate) fn text(&self, name: &str) -> &str {
         self.0.get(name).and_then(Value::as_str).unwrap_or_default()
     }
@@ -70,13 +70,13 @@ impl Asked {
         keys.open(self.text("ApiKey"), self.text("SecretKey"))
     }
 
-    /// A refusal that repeats what nobody should ever print.
+    /// A refusal that repeats the phone and the keys, which no client should ever print.
     pub(crate) fn echoed(&self) -> Refusal {
         let [api, secret, phone] = ["ApiKey", "SecretKey", "Phone"].map(|name| self.text(name));
         Refusal::new("110", format!("Wrong request: Phone={phone} ApiKey={api} SecretKey={secret}"))
     }
 
-    /// What is wanted, when the provider would accept it.
+    /// What the request wants, if the provider would accept it; else the provider's refusal.
     pub(crate) fn judge(&self, keys: &Keys) -> Result<Wanted, Refusal> {
         self.only_strings()?;
         if !self.has_keys(keys) {
@@ -129,20 +129,20 @@ impl Asked {
     }
 }
 
-/// A request the provider would accept.
+/// A request that the provider would accept.
 pub(crate) struct Wanted {
-    /// `TypeId` 2; with 1 the code is made and not sent.
+    /// True for `TypeId` 2. For 1 the code is generated and not sent.
     pub(crate) sent: bool,
     pub(crate) time_alive: Duration,
 }
 
-/// What is said to a V5 request, unless a fault says something else.
+/// The answer to a V5 request. A fault may still change what is sent.
 pub(crate) enum Answer {
     Accepted {
         sms_id: String,
     },
     Refused(Refusal),
-    /// The fault came before the request was looked at.
+    /// A fault came first, so the request was not looked at.
     NotConsidered,
 }
 
@@ -172,7 +172,7 @@ impl Answer {
     }
 }
 
-/// The fields of what `json!({…})` made.
+/// The fields of an object made by `json!({…})`.
 pub(crate) fn fields(object: Value) -> Map<String, Value> {
     match object {
         Value::Object(fields) => fields,
@@ -188,7 +188,7 @@ mod tests {
         Keys { api: "key".into(), secret: "secret".into() }
     }
 
-    /// The code a good request gets once `change` has been made to it.
+    /// The code that a good request gets after `change` is applied to it. `null` removes a field.
     fn code(change: Value) -> String {
         let mut fields = json!({"ApiKey": "key", "SecretKey": "secret", "Phone": "0901888484",
             "MultiChannelTempId": "1234", "TypeId": "2"});

@@ -1,4 +1,4 @@
-//! How a sandbox plays.
+//! The settings of a sandbox.
 
 use std::{
     net::{Ipv4Addr, SocketAddr},
@@ -10,33 +10,33 @@ use super::mix::Mix;
 /// What one accepted message costs, in VND: the price in the provider's own examples.
 pub const PRICE_VND: u64 = 850;
 
-/// The seed, unless another is given.
+/// The default seed.
 pub const DEFAULT_SEED: u64 = 20_261_123;
-/// The key that is accepted, unless another is given.
+/// The default `ApiKey` that is accepted.
 pub const DEFAULT_API_KEY: &str = "sandbox-key";
-/// The secret that is accepted, unless another is given.
+/// The default `SecretKey` that is accepted.
 pub const DEFAULT_SECRET_KEY: &str = "sandbox-secret";
-/// The account's balance in VND, unless another is given: enough for ten million messages.
+/// The account's default balance, in VND: enough for ten million messages.
 pub const DEFAULT_BALANCE: u64 = 10_000_000 * PRICE_VND;
 
-/// How a sandbox plays.
+/// The settings of a sandbox.
 #[derive(Clone)]
 pub struct Settings {
-    /// Where it listens: a loopback address; port 0 takes a free one.
+    /// Where it listens: a loopback address. Port 0 takes a free port.
     pub addr: SocketAddr,
-    /// What the faults of the mix, the codes and the SMSIDs are drawn by.
+    /// The seed for the faults of the mix, the jitter, the codes and the SMSIDs.
     pub seed: u64,
     /// How long every V5 answer takes.
     pub latency: Duration,
-    /// How much longer it takes at most; how much is drawn by the seed.
+    /// The most that is added to `latency`. How much is drawn from the seed.
     pub jitter: Duration,
     /// The `ApiKey` that is accepted.
     pub api_key: String,
     /// The `SecretKey` that is accepted.
     pub secret_key: String,
-    /// What is on the account, in VND; an accepted message takes [`PRICE_VND`].
+    /// The account's balance, in VND. An accepted message costs [`PRICE_VND`].
     pub balance: u64,
-    /// What goes wrong, and how often.
+    /// Which faults come, and how often.
     pub mix: Mix,
 }
 

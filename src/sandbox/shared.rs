@@ -1,4 +1,4 @@
-//! What every connection and the handle share.
+//! The state that every connection and [`Sandbox`](super::Sandbox) share.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -7,17 +7,17 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{records::Records, settings::Settings, stats::Gauge};
 
-/// The records, those who wait for them to change, and the sandbox's end.
+/// The records, the signal that they changed, and the sandbox's end.
 pub(crate) struct Shared {
     records: Mutex<Records>,
     changed: watch::Sender<()>,
-    /// A message here resets what hangs.
+    /// A message here resets the connections of the requests that hang.
     pub(crate) hangs: watch::Sender<()>,
-    /// A message here answers what is held.
+    /// A message here answers the requests that are held.
     pub(crate) holds: watch::Sender<()>,
     /// Cancelled when the sandbox ends.
     pub(crate) life: CancellationToken,
-    /// Everything that must have ended then.
+    /// The tasks that must end when the sandbox ends.
     pub(crate) tasks: TaskTracker,
 }
 
@@ -43,9 +43,9 @@ impl Shared {
         result
     }
 
-    /// Returns once the records are so; never, if they never are.
+    /// Returns once `so` is true of the records. If that never happens, it never returns.
     pub(crate) async fn wait_until(&self, mut so: impl FnMut(&Records) -> bool) {
-        // Subscribed before the first look, so that no change falls between the two.
+        // Subscribe before the first look, so that no change in between is missed.
         let mut changed = self.changed.subscribe();
         while !self.look(&mut so) {
             if changed.changed().await.is_err() {
@@ -54,14 +54,14 @@ impl Shared {
         }
     }
 
-    /// Counts one in the gauge for as long as the returned value lives.
+    /// Adds one to the gauge for as long as the returned value lives.
     pub(crate) fn enter(self: &Arc<Self>, gauge: fn(&mut Records) -> &mut Gauge) -> Entered {
         self.change(|records| gauge(records).enter());
         Entered { shared: Arc::clone(self), gauge }
     }
 }
 
-/// One, counted; no longer, once dropped.
+/// One that is counted in a gauge. Dropping it ends the count.
 pub(crate) struct Entered {
     shared: Arc<Shared>,
     gauge: fn(&mut Records) -> &mut Gauge,

@@ -1,4 +1,4 @@
-//! Counts.
+//! The sandbox's counts.
 
 use std::collections::BTreeMap;
 
@@ -6,20 +6,20 @@ use serde::{Deserialize, Serialize};
 
 use super::fault::Fault;
 
-/// What the sandbox has counted, since it was started or reset.
+/// What the sandbox has counted since its start or its last reset.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Stats {
-    /// V5 requests whose body arrived, whatever became of them.
+    /// V5 requests whose body arrived, accepted or not.
     pub requests: u64,
-    /// Of these, the ones whose body was no JSON object.
+    /// V5 requests whose body was not a JSON object, or not sent as `application/json`.
     pub unreadable: u64,
     /// V5 requests accepted.
     pub accepted: u64,
-    /// Of these, the ones with `TypeId` 1: a code was generated and not sent.
+    /// Accepted V5 requests with `TypeId` 1: a code was generated and not sent.
     pub generated: u64,
     /// Phones that had a request.
     pub phones: u64,
-    /// Phones accepted more than once.
+    /// Phones with more than one accepted request.
     pub duplicates: u64,
     /// Faults drawn, by name; `none` for the requests that drew none.
     pub faults: BTreeMap<String, u64>,
@@ -27,19 +27,19 @@ pub struct Stats {
     pub check_code_calls: u64,
     /// Balance calls.
     pub balance_calls: u64,
-    /// Clients that followed a redirect, which would have carried the credentials along.
+    /// Requests that followed a redirect. A client must not do this: its credentials could go along.
     pub redirects_followed: u64,
-    /// Connections taken.
+    /// Connections that were accepted.
     pub connections: u64,
     /// Connections open now.
     pub open_connections: u64,
     /// V5 requests that have arrived and are not answered yet.
     pub in_progress: u64,
-    /// The most there ever were at once.
+    /// The highest `in_progress` there was.
     pub most_in_progress: u64,
-    /// Of those in progress, the ones that hang or are held.
+    /// V5 requests in progress that hang or are held.
     pub held: u64,
-    /// What the account has left, in VND.
+    /// The account's balance, in VND.
     pub balance: u64,
 }
 
@@ -49,7 +49,7 @@ impl Stats {
     }
 }
 
-/// How many there are, and the most there ever were.
+/// The current number, and the highest number there was.
 #[derive(Default)]
 pub(crate) struct Gauge {
     pub(crate) now: u64,

@@ -1,4 +1,4 @@
-//! Reading settings so that every mistake is found, not only the first.
+//! Reads settings and finds every mistake, not only the first.
 
 use std::fmt;
 use std::time::Duration;
@@ -31,13 +31,13 @@ impl fmt::Display for WrongSettings {
     }
 }
 
-/// Where settings come from: a flag's value, then the environment's.
+/// Where a setting's value comes from: its flag, else its environment variable.
 pub type Source<'a> = dyn Fn(&Setting) -> Option<String> + 'a;
 
-/// Reads settings from a source and gathers every mistake.
+/// Reads settings from a source and collects every mistake.
 ///
-/// A setting that is wrong is recorded and read as its default, so that reading can go on;
-/// [`Reader::finish`] then refuses the whole.
+/// A wrong setting is recorded. Its default is used instead, so that reading can continue.
+/// [`Reader::finish`] then returns the mistakes as an error.
 pub(crate) struct Reader<'a> {
     source: &'a Source<'a>,
     mistakes: Vec<Mistake>,
@@ -49,10 +49,10 @@ impl<'a> Reader<'a> {
         Self { source, mistakes: Vec::new() }
     }
 
-    /// The value if no mistake was found, else all of them.
+    /// The value if no mistake was found.
     ///
     /// # Errors
-    /// [`WrongSettings`], with one [`Mistake`] a setting.
+    /// [`WrongSettings`] with every [`Mistake`] that was found.
     pub(crate) fn finish<T>(self, value: T) -> Result<T, WrongSettings> {
         if self.mistakes.is_empty() { Ok(value) } else { Err(WrongSettings(self.mistakes)) }
     }
@@ -61,7 +61,7 @@ impl<'a> Reader<'a> {
         self.mistakes.push(Mistake { setting: setting.env, problem: problem.into() });
     }
 
-    /// What was given. An empty value counts as none: that is what `FOO=` in a manifest means.
+    /// The value that was given. An empty value counts as not given, because `FOO=` in a manifest means that.
     pub(crate) fn given(&self, setting: &Setting) -> Option<String> {
         (self.source)(setting).filter(|value| !value.trim().is_empty())
     }
@@ -70,7 +70,7 @@ impl<'a> Reader<'a> {
         self.given(setting).unwrap_or_else(|| setting.default.unwrap_or_default().to_owned())
     }
 
-    /// Parses a setting that is no secret, falling back to its default after a mistake.
+    /// Parses a setting and uses its default after a mistake. Not for secrets: the mistake shows the value.
     pub(crate) fn parsed<T>(&mut self, setting: &Setting, parse: impl Fn(&str) -> Result<T, String>) -> Option<T> {
         let text = self.text(setting);
         match parse(text.trim()) {
@@ -94,14 +94,14 @@ impl<'a> Reader<'a> {
         .unwrap_or_default()
     }
 
-    /// A secret from its setting or from the file its `…_FILE` twin names.
+    /// Reads a secret from its own setting, or from the file that its `…_FILE` setting names.
     pub(crate) fn secret(&mut self, direct: &Setting, file: &Setting) -> Option<String> {
         match (self.given(direct), self.given(file)) {
             (Some(_), Some(_)) => {
                 self.mistake(direct, format!("is set, and so is {}: set only one", file.env));
                 None
             }
-            // What the environment held was no text.
+            // The value of the environment variable was not UTF-8 text.
             (Some(value), None) if value.contains(char::REPLACEMENT_CHARACTER) => {
                 self.mistake(direct, "is not UTF-8 text");
                 None
@@ -112,10 +112,10 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// The path is not repeated in a mistake: people put the secret itself there.
+    /// A mistake does not repeat the path, because people put the secret itself there.
     fn secret_file(&mut self, file: &Setting, path: &str) -> Option<String> {
         match std::fs::read_to_string(path) {
-            // Files made by `echo` and by editors end in a newline that is no part of the secret.
+            // Files made by `echo` and by editors end in a newline that is not part of the secret.
             Ok(text) if !text.trim().is_empty() => Some(text.trim().to_owned()),
             Ok(_) => {
                 self.mistake(file, "names a file that is empty");
@@ -138,7 +138,7 @@ impl<'a> Reader<'a> {
     }
 }
 
-/// An address to call, which has no credentials in it.
+/// An `http` or `https` URL to call. `None` if it has no host or contains credentials.
 pub(crate) fn http_url(text: &str) -> Option<Url> {
     Url::parse(text.trim()).ok().filter(|url| {
         matches!(url.scheme(), "https" | "http")
@@ -148,10 +148,11 @@ pub(crate) fn http_url(text: &str) -> Option<Url> {
     })
 }
 
-/// Longer than any sensible setting, and short enough that no sum of two overflows a clock.
+/// The longest duration that is accepted. It is longer than any sensible setting, and the sum of two such
+/// durations does not overflow a clock.
 const LONGEST: Duration = Duration::from_secs(365 * 24 * 3600);
 
-/// A wrong value is shown to help the person find it, but not a whole file pasted by mistake.
+/// The beginning of a wrong value. It helps a person to find the mistake, and does not show a whole pasted file.
 fn shortened(text: &str) -> String {
     text.chars().take(60).collect()
 }

@@ -14,7 +14,7 @@ pub enum Group {
     Jobs,
     /// How the provider is called.
     Esms,
-    /// What is remembered of the jobs done.
+    /// How jobs are remembered.
     Ledger,
     /// Metrics, health, logs and traces.
     Operations,
@@ -34,18 +34,18 @@ impl Group {
     }
 }
 
-/// One setting: a flag and an environment variable of the same meaning.
+/// One setting: a flag and an environment variable with the same meaning.
 #[derive(Clone, Copy, Debug)]
 pub struct Setting {
     /// The environment variable, which is also the setting's name in every message.
     pub env: &'static str,
     /// The long flag, without its dashes.
     pub flag: &'static str,
-    /// The placeholder of the value in `--help`.
+    /// The placeholder for the value in `--help`.
     pub value: &'static str,
-    /// What holds when nothing is given, if anything does.
+    /// The value that is used when nothing is given, if there is one.
     pub default: Option<&'static str>,
-    /// Where `--help` shows it.
+    /// The group under which `--help` shows it.
     pub group: Group,
     /// One sentence for `--help` and the README.
     pub help: &'static str,
@@ -153,8 +153,8 @@ settings! {
 
 /// Adds the settings of `groups` to a command, as flags.
 ///
-/// The values stay text here: `Reader` reads them with the environment and reports every
-/// mistake at once, which clap, stopping at the first, cannot.
+/// The values stay text here. `Reader` reads them together with the environment and reports every
+/// mistake at once. clap would stop at the first mistake.
 pub fn add_flags(command: Command, groups: &[Group]) -> Command {
     ALL.iter()
         .filter(|setting| groups.contains(&setting.group))

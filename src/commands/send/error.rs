@@ -1,9 +1,9 @@
-//! Why not everything could be sent.
+//! Why `send` failed.
 
 use crate::amqp;
 use crate::broker::REPLY_WITHIN;
 
-/// Why not everything could be sent.
+/// Why `send` failed.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum SendError {
     /// The broker cannot be connected to.
@@ -15,10 +15,10 @@ pub(super) enum SendError {
     /// The broker did not answer.
     #[error("the broker did not answer within {} s", REPLY_WITHIN.as_secs())]
     Silent,
-    /// No such queue.
+    /// The queue does not exist.
     #[error("the broker has no queue {0}: start a worker first, which declares it")]
     NoQueue(String),
-    /// The queue is full.
+    /// The broker refused a job with a nack. The queue may be full.
     #[error("the broker refused a job (nack): the queue may be full")]
     Refused,
     /// The jobs cannot be read.

@@ -1,4 +1,4 @@
-//! The jobs as they are given: JSON lines, one job each.
+//! The input: JSON lines, one job each.
 
 use std::path::PathBuf;
 
@@ -10,7 +10,7 @@ use super::error::SendError;
 /// Where the jobs come from.
 #[derive(Clone, Debug)]
 pub(super) enum Source {
-    /// This one body.
+    /// One job: its body.
     One(String),
     /// A file of JSON lines.
     File(PathBuf),
@@ -20,10 +20,10 @@ pub(super) enum Source {
 
 /// JSON lines, one job each.
 pub(super) struct Lines {
-    /// What they are read from, for errors.
+    /// The name of the input, for error messages.
     pub(super) name: String,
     pub(super) input: Box<dyn AsyncBufRead + Send + Unpin>,
-    /// How many there are, where that is known.
+    /// How many jobs there are, if that is known.
     pub(super) total: Option<u64>,
 }
 

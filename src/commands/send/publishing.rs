@@ -1,4 +1,4 @@
-//! Publishing jobs, as a producer does: a window of them unconfirmed.
+//! Publishes jobs, as a producer does. A limited number of them may be unconfirmed at once.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -20,40 +20,40 @@ use crate::broker::REPLY_WITHIN;
 use crate::broker::settings::BrokerSettings;
 use crate::job::request;
 
-/// Publishes that may wait for their confirmation at once: enough to hide the round trip, few enough
-/// that a slow broker slows the reading.
+/// How many published jobs may wait for their publisher confirm at once. It is enough to hide the round trip,
+/// and few enough that a slow broker slows the reading of the input.
 pub(super) const UNCONFIRMED: usize = 512;
 
-/// What became of the jobs.
+/// What happened to the jobs.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Summary {
     /// Jobs that are on the queue.
     pub queued: usize,
-    /// Lines that are no job, with the reason; they were not queued.
+    /// Lines that are not a job, with the reason. They were not queued.
     pub refused: Vec<String>,
-    /// Results that came, by outcome.
+    /// How many results came, by outcome.
     pub outcomes: BTreeMap<String, usize>,
     /// Whether results were waited for.
     pub waited: bool,
 }
 
 impl Summary {
-    /// Jobs whose result did not come in time.
+    /// How many jobs got no result in time.
     pub(super) fn missing(&self) -> usize {
         if self.waited { self.queued.saturating_sub(self.outcomes.values().sum()) } else { 0 }
     }
 
-    /// Whether every line was queued and, if waited for, accepted.
+    /// Whether every line was queued and, if results were waited for, accepted.
     pub(super) fn is_success(&self) -> bool {
         let accepted = self.outcomes.get("accepted").copied().unwrap_or_default();
         self.refused.is_empty() && (!self.waited || accepted == self.queued)
     }
 }
 
-/// The id of a published job, and what the broker said to it.
+/// The id of a published job, and the broker's answer to it.
 type Confirmed = Result<(String, Confirmation), SendError>;
 
-/// Publishes jobs, a window of them unconfirmed.
+/// Publishes jobs. At most [`UNCONFIRMED`] of them wait for their publisher confirm at once.
 pub(super) struct Publishing {
     channel: Channel,
     queue: String,
@@ -88,7 +88,7 @@ impl Publishing {
             if body.is_empty() {
                 continue;
             }
-            // A template may be the worker's setting, so its absence is no mistake here.
+            // The worker may have a default template, so a job without one is not a mistake here.
             if let Err(error) = request::decode(body, Some("the worker's")) {
                 summary.refused.push(format!("line {number}: {error}"));
                 continue;
@@ -135,7 +135,7 @@ impl Publishing {
         properties
     }
 
-    /// One job more is on the queue, if the broker says so.
+    /// Counts one more queued job if the broker confirmed it.
     async fn tell(
         &self,
         confirmed: Result<Confirmed, JoinError>,
@@ -146,7 +146,7 @@ impl Publishing {
             (id, Confirmation::Ack(None)) => {
                 summary.queued += 1;
                 progress.inc(1);
-                // Who prints or awaits it may have given up, and says so itself.
+                // The task that receives the ids may have ended. It reports its own error.
                 let _ = self.ids.send(id).await;
                 Ok(())
             }

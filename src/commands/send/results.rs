@@ -1,4 +1,4 @@
-//! The results of the jobs that were queued, as they come.
+//! Collects the results of the queued jobs as they come.
 
 use std::collections::{BTreeMap, HashSet};
 use std::time::Duration;
@@ -22,7 +22,7 @@ struct Counted {
     outcome: String,
 }
 
-/// Prints each result once, until every queued job has one or none has come for `patience`.
+/// Prints each result once. Ends when every queued job has a result, or when none has come for `patience`.
 pub(super) async fn collect(
     mut replies: Consumer,
     mut queued: mpsc::Receiver<String>,
@@ -39,7 +39,7 @@ pub(super) async fn collect(
             id = queued.recv(), if !all_queued => {
                 last = Instant::now();
                 match id {
-                    // A result can be faster than the confirmation.
+                    // A result can come before the publisher confirm of its job.
                     Some(id) if seen.contains(&id) => {}
                     Some(id) => drop(waiting.insert(id)),
                     None => all_queued = true,
@@ -47,8 +47,8 @@ pub(super) async fn collect(
                 continue;
             }
             reply = replies.next() => reply,
-            // A result that is late is missing, and the summary says so. While none is awaited, a
-            // producer that pauses makes none late.
+            // The summary reports a late result as missing. The time limit applies only while a result is
+            // awaited, so that a pause in the input does not end the wait.
             () = sleep_until(last + patience), if !waiting.is_empty() => break,
         };
         let Some(reply) = reply else { break };
@@ -56,7 +56,7 @@ pub(super) async fn collect(
         last = Instant::now();
         let Ok(counted) = serde_json::from_slice::<Counted>(&reply.data) else { continue };
         waiting.remove(&counted.job_id);
-        // A result comes at least once; it is shown once.
+        // A result may come more than once. Show it once.
         if !seen.insert(counted.job_id) {
             continue;
         }

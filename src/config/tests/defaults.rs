@@ -1,4 +1,4 @@
-//! What holds when nothing is given, and what each setting changes.
+//! The defaults, and what each setting changes.
 
 use super::*;
 use lapin::uri::AMQPUri;
@@ -7,7 +7,7 @@ use std::str::FromStr;
 const S: fn(u64) -> Duration = Duration::from_secs;
 const MS: fn(u64) -> Duration = Duration::from_millis;
 
-/// The contract's table, as far as it is of settings with a default.
+/// The contract's table, limited to the settings that have a default.
 const DEFAULTS: &[(&str, &str)] = &[
     ("AMQP_URL", "amqp://guest:guest@127.0.0.1:5672/%2f"),
     ("OTP_QUEUE", "otp.jobs"),
@@ -36,7 +36,7 @@ const DEFAULTS: &[(&str, &str)] = &[
     ("OTP_TRACE_PROPAGATE_TO_ESMS", "false"),
 ];
 
-/// Settings that mean something by their absence.
+/// Settings without a default.
 const WITHOUT_DEFAULT: &[&str] = &[
     "AMQP_URL_FILE",
     "AMQP_CA_FILE",
@@ -123,7 +123,7 @@ fn an_empty_value_counts_as_none() {
     assert_eq!(wrong(&[("ESMS_API_KEY", ""), ("ESMS_SECRET_KEY", " ")]), ["ESMS_API_KEY", "ESMS_SECRET_KEY"]);
 }
 
-/// Every setting that is no file, changed.
+/// A value other than the default for each setting that does not name a file.
 const CHANGED: &[(&str, &str)] = &[
     ("AMQP_URL", "amqp://u:p%40ss@broker.example:5673/otp"),
     ("OTP_QUEUE", "q"),

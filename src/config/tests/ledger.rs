@@ -1,4 +1,4 @@
-//! Addresses of the ledger: what is understood, what is refused, and that neither shows a password.
+//! Addresses of the ledger: which are accepted, which are refused. Neither case shows a password.
 
 use super::secrets::{CANARY, file, refused};
 use super::*;
@@ -11,7 +11,7 @@ fn address(url: &str) -> Address {
     }
 }
 
-/// Host, port and whether it is TLS.
+/// The host, the port and whether the address uses TLS.
 fn place(url: &str) -> (String, u16, bool) {
     let address = address(url);
     (address.host, address.port, address.tls.is_some())

@@ -1,8 +1,8 @@
-//! Each rule, and how its breach is told.
+//! Each rule, and the message when it is broken.
 
 use super::*;
 
-/// Wrong values of each setting.
+/// Wrong values for each setting.
 const WRONG: &[(&str, &[&str])] = &[
     ("OTP_RATE_LIMIT", &["0", "-1", "many", "inf", "NaN", "1000000", "10/s"]),
     ("OTP_BREAKER_FAILURES", &["0", "-1", "1.5", "many"]),

@@ -1,4 +1,4 @@
-//! Secrets: where they are read from, and that nothing else shows them.
+//! Secrets: where they are read from, and that no message shows them.
 
 use super::*;
 use std::fs;
@@ -6,7 +6,7 @@ use tempfile::TempDir;
 
 pub(super) const CANARY: &str = "zQcanaryQz";
 
-/// A file with this content, in a directory that goes with the test.
+/// A file with this content, in a directory that is deleted after the test.
 pub(super) fn file(content: &[u8]) -> (TempDir, String) {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("secret");
@@ -15,7 +15,7 @@ pub(super) fn file(content: &[u8]) -> (TempDir, String) {
     (directory, path)
 }
 
-/// The refusal of these settings, which must not show the canary.
+/// The message that refuses these settings. It must not show the canary.
 pub(super) fn refused(given: &[(&str, &str)]) -> String {
     let error = read_only(given).unwrap_err();
     let told = format!("{error}");
