@@ -1,4 +1,4 @@
-//! The commands: one file each, with its flags, its options and its exit codes. [`shell`] has their shared code.
+//! The commands: one file each, with its flags, its options and its exit codes. `shell.rs` has their shared code.
 
 mod check;
 mod run;

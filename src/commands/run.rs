@@ -33,7 +33,7 @@ use crate::worker::outbox::Outbox;
 use crate::worker::{Parts, Rules, Worker};
 
 /// How long the services may take to end, after the last job.
-const GOODBYE: Duration = Duration::from_secs(3);
+const SERVICES_END_WITHIN: Duration = Duration::from_secs(3);
 
 /// Why `run` ended with an exit code other than 0.
 #[derive(Debug, thiserror::Error)]
@@ -137,7 +137,7 @@ async fn run(config: Config, stop: Stop) -> Result<(), RunError> {
     app.services.spawn(app.traces.end());
     app.services.close();
     // No job needs the services any more, so a service that does not end in time may be cut off.
-    let _ = timeout(GOODBYE, app.services.wait()).await;
+    let _ = timeout(SERVICES_END_WITHIN, app.services.wait()).await;
     ended
 }
 
