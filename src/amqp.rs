@@ -1,12 +1,12 @@
-//! The AMQP transport that no message can break.
+//! The AMQP transport. No message can break it.
 //!
 //! ```text
 //! broker == TCP [== TLS] ==> Sieve ==> lapin
 //! ```
 //!
-//! lapin drives AMQP; the socket under it is ours, so that what it parses has been made readable
-//! first (see `sieve.rs`), and so that a broker that falls silent cannot hold lapin's thread.
-//! Strings that are not UTF-8 arrive with [`SUBSTITUTE`](crate::job::envelope::SUBSTITUTE) in place of each offending byte.
+//! lapin speaks AMQP. The socket under it is ours, for two reasons: it makes the bytes readable before lapin
+//! parses them (see `sieve.rs`), and a broker that falls silent cannot block lapin's thread. A string that is
+//! not UTF-8 arrives with [`SUBSTITUTE`](crate::job::envelope::SUBSTITUTE) in place of each invalid byte.
 
 mod error;
 mod fields;
@@ -31,22 +31,22 @@ use std::{
 use stream::{Patience, SievedStream, Socket};
 use tokio::time::{Instant, timeout};
 
-/// For DNS and TCP: longer than a lost SYN takes to be repeated twice (after 1 s and 3 s).
+/// For DNS and TCP: enough time to send a lost SYN again twice (after 1 s and 3 s).
 const TCP_LIMIT: Duration = Duration::from_secs(5);
-/// For TLS: two round trips and one signature.
+/// For TLS, which needs two round trips and one signature.
 const TLS_LIMIT: Duration = Duration::from_secs(5);
-/// From the protocol header to connection.open-ok: RabbitMQ's own `handshake_timeout`.
+/// From the protocol header to connection.open-ok. The value is RabbitMQ's own `handshake_timeout`.
 const HANDSHAKE_LIMIT: Duration = Duration::from_secs(10);
-/// In seconds, where the URI does not say: a dead broker is noticed in twice this, instead of in the
-/// two minutes of RabbitMQ's default. RabbitMQ's documentation recommends 5 to 20.
+/// In seconds, used when the URI names no heartbeat. A dead broker is noticed after twice this time. With
+/// RabbitMQ's default that takes two minutes. RabbitMQ's documentation recommends 5 to 20.
 const HEARTBEAT: u16 = 10;
-/// How many heartbeats may be missing. lapin gives up after two, so this only acts when lapin's own
+/// How many heartbeats may be missing. lapin gives up after two, so this limit acts only when lapin's own
 /// check does not.
 const SILENT_HEARTBEATS: u32 = 3;
-/// In bytes, where the URI does not say: RabbitMQ's default. lapin reserves 64 times as much a
-/// connection, and for "no limit" as many times 4 GiB.
+/// In bytes, used when the URI names no frame size: RabbitMQ's default. lapin reserves 64 times this size for
+/// each connection. For "no limit" it reserves 64 times 4 GiB.
 const FRAME_MAX: u32 = 128 * 1024;
-/// AMQP 0-9-1, 4.2.3: the least a peer may insist on.
+/// In bytes: the smallest limit that a peer may set (AMQP 0-9-1, 4.2.3).
 const FRAME_MIN: u32 = 4096;
 
 /// How long each step of a connection may take.
@@ -58,15 +58,14 @@ struct Limits {
 
 const LIMITS: Limits = Limits { reach: reach::Limits { tcp: TCP_LIMIT, tls: TLS_LIMIT }, handshake: HANDSHAKE_LIMIT };
 
-/// Opens a connection to the broker, over TLS for `amqps`, that shows as `name` in RabbitMQ.
+/// Opens a connection to the broker, over TLS for `amqps`. RabbitMQ shows the connection as `name`.
 ///
-/// The URI's `connection_timeout` (milliseconds) replaces the 5 s for DNS and TCP; without a
-/// `heartbeat` (seconds) in it, 10 s is asked for. lapin's own recovery is off: a lost connection is
-/// the caller's to open again. Whatever happens, also when the returned future is dropped, lapin's
-/// thread ends with the connection.
+/// The URI's `connection_timeout` (milliseconds) replaces the 5 s for DNS and TCP. If the URI has no
+/// `heartbeat` (seconds), lapin asks for 10 s. lapin's own recovery is off: the caller must reopen a lost
+/// connection. lapin's thread always ends with the connection, also when the returned future is dropped.
 ///
 /// # Errors
-/// See [`ConnectError`]. Takes at most 20 s.
+/// See [`ConnectError`]. The call takes at most 20 s.
 ///
 /// # Panics
 /// Outside a tokio runtime.

@@ -1,8 +1,8 @@
-//! How long to wait before the next try: the only place that touches the `backoff` crate.
+//! How long to wait before the next try. Only this module uses the `backoff` crate.
 //!
-//! The crate was this project's choice and is no longer maintained. Only its arithmetic is used
-//! (exponential growth with jitter); limits and loops are ours, so that it can be replaced here
-//! without a change elsewhere.
+//! This project chose the crate, but it is no longer maintained. Only its arithmetic is used (exponential
+//! growth with jitter). Limits and loops are ours, so that the crate can be replaced here without a change
+//! elsewhere.
 
 use std::time::Duration;
 
@@ -10,17 +10,18 @@ use ::backoff::backoff::Backoff as _;
 use ::backoff::exponential::ExponentialBackoff;
 use ::backoff::{ExponentialBackoffBuilder, SystemClock};
 
-/// Waits that start at `initial`, double, carry jitter of half up or down, and are capped.
+/// Waits that start at `initial`, double each time, and never exceed a cap. Jitter changes each by up to
+/// half, up or down.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Policy {
     initial: Duration,
     longest: Duration,
 }
 
-/// Waits that cannot be.
+/// Why a policy is impossible.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum PolicyError {
-    /// A first wait of nothing would try without pause for ever.
+    /// The first wait is zero, so the tries would never pause.
     #[error("the first wait must be longer than nothing")]
     NoFirstWait,
     /// The cap is below the first wait.
@@ -29,16 +30,17 @@ pub enum PolicyError {
 }
 
 impl Policy {
-    /// How connections to the broker are tried again: soon at first, then about every 10 s, for ever.
+    /// For reconnecting to the broker: soon at first, then about every 10 s, for ever.
     pub const RECONNECT: Policy = Policy { initial: Duration::from_millis(100), longest: Duration::from_secs(10) };
 
-    /// How something that another process will settle soon is asked about: at once, then about every second.
+    /// For asking about something that another process will settle soon: almost at once, then about every
+    /// second.
     pub const POLL: Policy = Policy { initial: Duration::from_millis(50), longest: Duration::from_secs(1) };
 
-    /// A policy of these waits.
+    /// A policy with these waits. `longest` is the cap.
     ///
     /// # Errors
-    /// When the waits are impossible.
+    /// When the first wait is zero, or the cap is below the first wait.
     pub fn new(initial: Duration, longest: Duration) -> Result<Self, PolicyError> {
         if initial.is_zero() {
             return Err(PolicyError::NoFirstWait);
@@ -56,14 +58,14 @@ impl Policy {
             .with_max_interval(self.longest)
             .with_multiplier(2.0)
             .with_randomization_factor(0.5)
-            // The limits on a job are its own deadline and elapsed time, kept by the retry loop.
+            // No limit here: the retry loop keeps a job's own deadline and elapsed time.
             .with_max_elapsed_time(None)
             .build();
         Waits { series, longest: self.longest }
     }
 }
 
-/// The waits of one series of tries; endless.
+/// The waits of one series of tries. They never end.
 #[derive(Debug)]
 pub struct Waits {
     series: ExponentialBackoff<SystemClock>,
@@ -73,7 +75,7 @@ pub struct Waits {
 impl Waits {
     /// The next wait, never above the policy's cap.
     pub fn next_wait(&mut self) -> Duration {
-        // The crate adds jitter after its cap, so the cap is put on again here.
+        // The crate adds jitter after its cap, so the cap is applied again here.
         self.series.next_backoff().unwrap_or(self.longest).min(self.longest)
     }
 

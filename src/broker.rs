@@ -1,4 +1,4 @@
-//! The broker: connections, the objects there, consuming and publishing.
+//! The broker: connections, the broker's objects, consuming and publishing.
 
 pub mod consumer;
 pub mod publisher;
@@ -11,17 +11,17 @@ use std::time::Duration;
 use lapin::Connection;
 use tokio::time::timeout;
 
-/// The limit on the broker's answer to one request. It answers in milliseconds; after this long the
-/// connection is taken for lost.
+/// How long the broker may take to answer one request. It answers in milliseconds. After this time the
+/// connection counts as lost.
 pub const REPLY_WITHIN: Duration = Duration::from_secs(10);
 
-/// RabbitMQ's pseudo-queue that brings a reply straight to the channel that asked
+/// RabbitMQ's pseudo-queue that brings a reply directly to the channel that asked
 /// (<https://www.rabbitmq.com/docs/direct-reply-to>).
 pub const DIRECT_REPLY: &str = "amq.rabbitmq.reply-to";
 
-/// Closes a connection without waiting long for the broker to say goodbye.
+/// Closes a connection. Waits at most two seconds for the broker's answer.
 pub(crate) async fn close(connection: &Connection) {
     let goodbye = connection.close(200, "done".into());
-    // A connection that is already lost cannot be closed, and need not be.
+    // If the connection is already lost, closing it fails, and that does not matter.
     let _ = timeout(Duration::from_secs(2), goodbye).await;
 }

@@ -1,6 +1,7 @@
-//! Named places between two steps at which a test has the process killed, or the code panic.
+//! Named places between two steps. There a test can have the process killed, or make the code panic.
 //!
-//! Only with the feature `crash-points`, which tests and the fault campaign have and a release has not.
+//! These places work only with the feature `crash-points`. Tests and the fault campaign have it, and a release does
+//! not.
 
 #[cfg(all(feature = "crash-points", not(debug_assertions)))]
 compile_error!("crash points are for tests: a release must not have them. Use make test or make chaos.");
@@ -10,18 +11,18 @@ compile_error!("crash points are for tests: a release must not have them. Use ma
 pub enum Point {
     /// The ledger has given the job to this worker.
     AfterClaim,
-    /// The attempt is marked as under way, and its first byte is not written.
+    /// The attempt is marked as under way. Its first byte is not written yet.
     AfterMarking,
-    /// The attempt is over, and nothing is written of it.
+    /// The attempt is over. Nothing is written about it yet.
     AfterCall,
-    /// The job's ending is written, and nothing is published of it.
+    /// The job's ending is written. Nothing is published about it yet.
     BeforePublish,
-    /// The result is confirmed, and the job not acknowledged.
+    /// The result is confirmed. The job is not acknowledged yet.
     BeforeAcknowledge,
 }
 
 impl Point {
-    /// Every point, in the order in which a job comes by.
+    /// Every point, in the order in which a job reaches them.
     pub const ALL: [Point; 5] =
         [Point::AfterClaim, Point::AfterMarking, Point::AfterCall, Point::BeforePublish, Point::BeforeAcknowledge];
 
@@ -37,11 +38,11 @@ impl Point {
     }
 }
 
-/// A job is at this point.
+/// Says that a job is at this point.
 ///
-/// With `CRASH_AT=<name>:<n>` in the environment the process is killed when a job is here for the n-th time,
-/// as by SIGKILL: nothing is flushed, closed or told. With `PANIC_AT=<name>:<n>`, or several of these,
-/// comma-separated, the code panics here instead.
+/// With `CRASH_AT=<name>:<n>` in the environment, the process is killed by SIGKILL when a job is here for the
+/// n-th time. Nothing is flushed or closed, and nobody is told. With `PANIC_AT=<name>:<n>` the code panics
+/// here instead. `PANIC_AT` may hold several of these, separated by commas.
 #[cfg(feature = "crash-points")]
 pub fn point(here: Point) {
     use std::sync::LazyLock;
@@ -51,12 +52,12 @@ pub fn point(here: Point) {
     if CRASHES.iter().any(|plan| plan.is_due(here)) {
         let _ = rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::KILL);
     }
-    // Every plan counts, so that no place is passed over.
+    // Ask every plan, so that each one counts this pass.
     let due = PANICS.iter().fold(false, |due, plan| plan.is_due(here) | due);
     assert!(!due, "a planned panic at {}", here.name());
 }
 
-/// Nothing: this build has no crash points.
+/// Does nothing: this build has no crash points.
 #[cfg(not(feature = "crash-points"))]
 pub const fn point(_here: Point) {}
 
@@ -66,14 +67,14 @@ mod enabled {
 
     use super::Point;
 
-    /// One place, and how often it is still passed before something happens there.
+    /// One place, and how many more passes it takes until something happens there.
     pub(super) struct Plan {
         name: String,
         left: AtomicI64,
     }
 
     impl Plan {
-        /// A job is `here`: whether this is the time.
+        /// Counts a pass of `here`. Returns whether the planned pass is reached.
         pub(super) fn is_due(&self, here: Point) -> bool {
             self.name == here.name() && self.left.fetch_sub(1, Ordering::SeqCst) == 1
         }

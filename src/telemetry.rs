@@ -1,4 +1,4 @@
-//! What an operator sees: metrics, health, logs and traces. Beside the logic, never inside it.
+//! What an operator sees: metrics, health, logs and traces. They stand beside the logic, never inside it.
 
 pub mod balance;
 pub mod http;

@@ -1,4 +1,4 @@
-//! Which servers' certificates the worker trusts, for AMQP and HTTP alike.
+//! Which servers' certificates the worker trusts, for both AMQP and HTTP.
 
 #[cfg(test)]
 pub(crate) mod loopback;
@@ -19,29 +19,29 @@ use thiserror::Error;
 /// Why there is no TLS configuration.
 #[derive(Debug, Error)]
 pub enum TlsError {
-    /// The file is not one of PEM, or not of certificates.
+    /// The file is not PEM, or it holds no certificates.
     #[error("AMQP_CA_FILE holds no certificate; it must hold at least one, as PEM")]
     NoCertificate,
     /// A section of the file is not well-formed PEM.
     #[error("AMQP_CA_FILE is not well-formed PEM: {0}")]
     Pem(#[from] pem::Error),
-    /// A certificate of the file cannot be used as a root.
+    /// A certificate in the file cannot be used as a root.
     #[error("AMQP_CA_FILE holds a certificate that cannot be used: {0}")]
     Certificate(rustls::Error),
-    /// There is nothing to trust: no private CA, and no certificates of the system's.
+    /// There is nothing to trust: neither a private CA nor certificates of the system.
     #[error(
         "the system's CA certificates cannot be loaded: {0}; install them (package ca-certificates), or set SSL_CERT_FILE"
     )]
     System(rustls::Error),
-    /// The provider of cryptography supports no version of TLS we ask for.
+    /// The crypto provider supports none of the TLS versions we ask for.
     #[error("TLS cannot be set up: {0}")]
     Setup(rustls::Error),
 }
 
-/// A client that trusts the system's roots and the certificates in `extra_ca` (PEM), if given.
+/// A client configuration that trusts the system's roots, and the certificates in `extra_ca` (PEM) if given.
 ///
-/// Without ALPN, which neither AMQP nor HTTP/1.1 needs. The provider of cryptography is given
-/// explicitly, so nothing depends on a global one.
+/// It has no ALPN, because neither AMQP nor HTTP/1.1 needs it. The crypto provider is given explicitly, so
+/// nothing depends on a global one.
 ///
 /// # Errors
 /// See [`TlsError`].
@@ -58,8 +58,8 @@ pub fn client_config(extra_ca: Option<&[u8]>) -> Result<Arc<ClientConfig>, TlsEr
     Ok(Arc::new(config))
 }
 
-/// What to trust for calls of `url`: the system's roots for `https`, nothing for `http`, which must
-/// also work on a machine without any.
+/// The client configuration for calls of `url`. For `https` it trusts the system's roots. For `http` it
+/// trusts nothing, because `http` must also work on a machine without any roots.
 ///
 /// # Errors
 /// See [`TlsError`].
@@ -68,7 +68,7 @@ pub fn for_url(url: &Url) -> Result<ClientConfig, TlsError> {
     Ok(Arc::unwrap_or_clone(config))
 }
 
-/// A client that refuses every server, for connections that use no TLS.
+/// A client configuration that refuses every server, for connections that use no TLS.
 pub fn trusting_nobody() -> Arc<ClientConfig> {
     let provider = Arc::new(ring::default_provider());
     let config = ClientConfig::builder_with_provider(provider)
@@ -88,7 +88,7 @@ fn certificates(pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, TlsError> {
     Ok(found)
 }
 
-/// The verifier skips what it cannot read among the system's roots, so a certificate it refuses is
+/// The verifier skips system roots that it cannot read. So if it refuses a certificate, that certificate is
 /// one of ours.
 fn why_no_verifier(error: rustls::Error) -> TlsError {
     match error {

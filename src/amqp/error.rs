@@ -11,30 +11,31 @@ use thiserror::Error;
 /// No variant holds the password. `reason` is the broker's own text, at most 255 bytes.
 #[derive(Debug, Error)]
 pub enum ConnectError {
-    /// The name does not resolve, or no address of it takes a TCP connection. May pass.
+    /// The name does not resolve, or none of its addresses accepts a TCP connection. The problem may pass.
     #[error("cannot reach the broker at {at}: {source}; check the host and port of AMQP_URL, and that the broker runs")]
     Unreachable {
         /// Host and port.
         at: String,
-        /// Of the last address tried.
+        /// The error of the last address tried.
         source: io::Error,
     },
-    /// The TLS handshake failed: mostly a certificate that is not trusted or is for another host.
+    /// The TLS handshake failed. The usual cause is a certificate that is not trusted, or one for another
+    /// host.
     #[error(
         "no TLS with the broker at {at}: {source}; check its certificate, AMQP_CA_FILE, and that the port is one for TLS"
     )]
     Tls {
         /// Host and port.
         at: String,
-        /// Holds a `rustls::Error` where TLS itself failed.
+        /// Holds a `rustls::Error` when TLS itself failed.
         source: io::Error,
     },
-    /// The broker does not know the user, or not by this password (403). Waiting does not help.
+    /// The broker does not know the user, or the password is wrong (403). Waiting does not help.
     #[error("the broker at {at} refuses the credentials: {reason}; check the user and password of AMQP_URL")]
     Credentials {
         /// Host and port.
         at: String,
-        /// What the broker says.
+        /// The broker's own text.
         reason: String,
     },
     /// The virtual host does not exist, is full, or is closed to this user (530).
@@ -44,36 +45,36 @@ pub enum ConnectError {
     Vhost {
         /// Host and port.
         at: String,
-        /// As in the URL, decoded.
+        /// The virtual host from the URL, decoded.
         vhost: String,
-        /// What the broker says.
+        /// The broker's own text.
         reason: String,
     },
-    /// The broker, or what answers in its place, is too slow or says nothing. May pass.
+    /// The broker, or another program on its port, is too slow or sends nothing. The problem may pass.
     #[error(
         "the broker at {at} took longer than {limit:?} for {step}; check that it is healthy and that the port is right for the scheme of AMQP_URL"
     )]
     Timeout {
         /// Host and port.
         at: String,
-        /// What it was to do.
+        /// The step that took too long.
         step: &'static str,
-        /// The time it had.
+        /// The time limit of the step.
         limit: Duration,
     },
-    /// Anything else, such as a port where something other than AMQP 0-9-1 is spoken.
+    /// Anything else, such as a port that does not speak AMQP 0-9-1.
     #[error(
         "no AMQP connection to the broker at {at}: {source}; check the scheme and port of AMQP_URL and the broker's log"
     )]
     Other {
         /// Host and port.
         at: String,
-        /// As lapin tells it.
+        /// lapin's error.
         source: lapin::Error,
     },
 }
 
-/// Host and port, as people write them.
+/// Host and port, with brackets around an IPv6 address.
 pub(super) fn endpoint(uri: &AMQPUri) -> String {
     let authority = &uri.authority;
     if authority.host.contains(':') {
@@ -83,8 +84,8 @@ pub(super) fn endpoint(uri: &AMQPUri) -> String {
     }
 }
 
-/// What a failed AMQP handshake means. RabbitMQ answers wrong credentials with 403 because lapin
-/// announces `authentication_failure_close`, and an unknown or forbidden virtual host with 530.
+/// Finds out what a failed AMQP handshake means. RabbitMQ answers wrong credentials with 403, because lapin
+/// announces `authentication_failure_close`. It answers an unknown or forbidden virtual host with 530.
 pub(super) fn of_handshake(source: lapin::Error, uri: &AMQPUri, limit: Duration) -> ConnectError {
     let at = endpoint(uri);
     match source.kind() {
@@ -100,7 +101,7 @@ pub(super) fn of_handshake(source: lapin::Error, uri: &AMQPUri, limit: Duration)
     }
 }
 
-/// The broker's words, without the full stop some end with, to be part of a sentence.
+/// The broker's own text without the full stop at its end, so that it fits into a sentence.
 fn said(error: &AMQPError) -> String {
     error.get_message().as_str().trim_end_matches('.').to_owned()
 }

@@ -1,27 +1,27 @@
-//! Walks AMQP fields in place and makes them readable without moving a byte.
+//! Reads AMQP fields in place and repairs them. No byte changes its position.
 //!
-//! The grammar is the one of lapin's parser (`amq-protocol-types`, `AMQPType::from_id`), which is
-//! RabbitMQ's: what passes here, lapin can parse.
+//! The grammar is that of lapin's parser (`amq-protocol-types`, `AMQPType::from_id`), which is also
+//! RabbitMQ's. lapin can parse everything that passes here.
 
 use std::str;
 
 use crate::job::envelope;
 
-/// Stands for each byte that is no part of a character, so that the reader of the string can tell that it
-/// is not what the producer wrote.
+/// Replaces each byte that is not part of a character. The reader of the string can then see that the
+/// producer wrote something else.
 const SUBSTITUTE: u8 = envelope::SUBSTITUTE as u8;
 
-/// How many tables or arrays may be inside each other, the outermost included.
+/// How many tables and arrays may be nested, the outermost included.
 ///
-/// lapin's parser recurses on its I/O thread, whose stack overflows at some hundreds of levels and
-/// takes the process with it. What RabbitMQ adds (`x-death`) is three levels deep.
+/// lapin's parser recurses on its I/O thread. The stack of that thread overflows at some hundreds of levels,
+/// and the whole process dies. RabbitMQ's addition `x-death` is three levels deep.
 pub(super) const MAX_DEPTH: usize = 16;
 
 /// The bytes do not follow the grammar, so nothing after them can be understood.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Malformed;
 
-/// What is left to read of a list of fields, and whether any field had to be changed.
+/// The unread rest of a list of fields, and whether any field had to be changed.
 pub(super) struct Fields<'a> {
     rest: &'a mut [u8],
     repaired: bool,
@@ -44,7 +44,7 @@ impl<'a> Fields<'a> {
         self.take(count).map(drop)
     }
 
-    /// A string with a length of one byte, which lapin requires to be UTF-8.
+    /// Reads a string with a length of one byte. lapin requires such a string to be UTF-8.
     pub(super) fn short_string(&mut self) -> Result<(), Malformed> {
         let length = *self.byte()?;
         let text = self.take(length.into())?;
@@ -52,13 +52,13 @@ impl<'a> Fields<'a> {
         Ok(())
     }
 
-    /// A table that stands inside no other.
+    /// Reads a table that is inside no other.
     pub(super) fn table(&mut self) -> Result<(), Malformed> {
         let content = self.sized()?;
         self.inside(content, |fields| fields.entries(1))
     }
 
-    /// Bytes with a length of four bytes: a long string, a byte array, a table or an array.
+    /// Reads bytes with a length of four bytes: a long string, a byte array, a table or an array.
     pub(super) fn sized(&mut self) -> Result<&'a mut [u8], Malformed> {
         let mut length = [0; 4];
         length.copy_from_slice(self.take(4)?);
@@ -92,8 +92,8 @@ impl<'a> Fields<'a> {
         }
     }
 
-    /// A table or array inside another at `depth`. One too deep is declared an array of bytes,
-    /// which has the same form from outside.
+    /// Reads a table or array inside another at `depth`. If it is too deep, its type is changed to byte
+    /// array, which has the same layout from outside.
     fn nested(&mut self, kind: &mut u8, depth: usize) -> Result<(), Malformed> {
         let content = self.sized()?;
         if depth == MAX_DEPTH {
@@ -120,7 +120,7 @@ impl<'a> Fields<'a> {
         Ok(())
     }
 
-    /// Reads `content`; what was changed before it turned out malformed is changed all the same.
+    /// Reads `content`. Changes made before an error stay, and are reported.
     fn inside(
         &mut self,
         content: &'a mut [u8],
@@ -133,14 +133,14 @@ impl<'a> Fields<'a> {
     }
 }
 
-/// Makes the content of a table that stands inside no other readable; true if it had to be changed.
+/// Repairs the content of a table that is inside no other. Returns true if anything was changed.
 pub(super) fn repair_table(content: &mut [u8]) -> Result<bool, Malformed> {
     let mut fields = Fields::new(content);
     fields.entries(1)?;
     Ok(fields.repaired)
 }
 
-/// Overwrites what is not UTF-8; true if there was any.
+/// Overwrites the bytes that are not UTF-8. Returns true if there were any.
 fn substitute_invalid(text: &mut [u8]) -> bool {
     let mut checked = 0;
     while let Err(invalid) = str::from_utf8(&text[checked..]) {

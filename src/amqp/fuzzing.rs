@@ -1,18 +1,19 @@
-//! The way in for the fuzz targets and their corpus, which see the library from outside.
+//! The entry point for the fuzz targets and their corpus, which use the library from outside.
 
 use super::sieve::{Moved, Sieve};
 use std::io;
 
-/// What a connection's inbound bytes became.
+/// The result of sifting a connection's inbound bytes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Sifted {
-    /// What lapin would read.
+    /// The bytes that lapin would read.
     pub bytes: Vec<u8>,
-    /// How many frames had to be changed.
+    /// How many frames were changed.
     pub repaired: u64,
 }
 
-/// Sifts the inbound bytes of a new connection, `piece` at a time and with room for `room` at a time.
+/// Sifts the inbound bytes of a new connection. Takes in `piece` bytes at a time, and has room for `room`
+/// bytes of output at a time.
 ///
 /// # Errors
 /// `InvalidData` when the bytes are not AMQP 0-9-1.
@@ -22,7 +23,7 @@ pub fn sift(bytes: &[u8], frame_max: u32, piece: usize, room: usize) -> io::Resu
     Ok(Sifted { bytes, repaired: sieve.repaired() })
 }
 
-/// Feeds `bytes` in pieces, with room for `room` bytes at a time.
+/// Feeds `bytes` to the sieve in pieces of `piece` bytes, with room for `room` bytes of output at a time.
 pub(super) fn feed(sieve: &mut Sieve, bytes: &[u8], piece: usize, room: usize) -> io::Result<Vec<u8>> {
     let (mut all, mut output) = (Vec::new(), vec![0; room.max(1)]);
     for mut input in bytes.chunks(piece.max(1)) {

@@ -22,7 +22,7 @@ pub(super) struct Limits {
     pub(super) tls: Duration,
 }
 
-/// A socket to the broker, with TLS for `amqps`.
+/// Connects a socket to the broker, with TLS for `amqps`.
 pub(super) async fn reach(
     uri: &AMQPUri,
     tls: &Arc<ClientConfig>,
@@ -51,8 +51,8 @@ async fn reach_tcp(uri: &AMQPUri, limit: Duration) -> Result<TcpStream, ConnectE
     })
 }
 
-/// Tries each address in turn, giving each an equal share of the time left, so that one that swallows
-/// packets cannot keep a good one from being tried.
+/// Tries each address in turn, and gives each an equal share of the time left. An address that drops all
+/// packets therefore cannot use up the time for a good one.
 async fn connect_any(addresses: &[SocketAddr], deadline: Instant) -> io::Result<TcpStream> {
     let mut failure = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
     for (index, address) in addresses.iter().enumerate() {

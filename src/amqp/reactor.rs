@@ -1,4 +1,4 @@
-//! The runtime lapin runs on: tokio's, with [`SievedStream`] as its kind of TCP stream.
+//! The runtime for lapin: tokio's, with [`SievedStream`] as its type of TCP stream.
 
 use super::stream::SievedStream;
 use async_rs::{Runtime, Tokio, traits::Reactor, util::RuntimeParts};
@@ -11,12 +11,12 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// Tokio's timers. Streams are made before lapin is called and handed to its connector, so this
-/// reactor never makes one.
+/// Gives lapin tokio's timers. It never opens a stream: the stream is opened before lapin is called, and is
+/// handed to lapin's connector.
 #[derive(Clone, Debug)]
 pub(super) struct SieveReactor(Tokio);
 
-/// The current tokio runtime, as lapin's connector wants it.
+/// The current tokio runtime, in the form that lapin's connector needs.
 ///
 /// # Panics
 /// Outside a tokio runtime.

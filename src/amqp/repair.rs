@@ -1,7 +1,7 @@
-//! Makes one whole inbound frame readable for lapin.
+//! Repairs one whole inbound frame so that lapin can parse it.
 //!
-//! A frame is `type u8, channel u16, size u32, payload, 0xCE` (AMQP 0-9-1, 4.2.3). The frames that
-//! carry what a producer wrote are content headers and the methods that name exchanges and keys.
+//! A frame is `type u8, channel u16, size u32, payload, 0xCE` (AMQP 0-9-1, 4.2.3). Two kinds of frame carry
+//! text from producers: content headers, and the methods that name exchanges and routing keys.
 
 use super::fields::{Fields, Malformed, repair_table};
 
@@ -9,9 +9,9 @@ use super::fields::{Fields, Malformed, repair_table};
 pub(super) const HEAD: usize = 7;
 /// The byte after the payload.
 pub(super) const FRAME_END: u8 = 0xCE;
-/// Where the property flags of a content header stand: after class, weight and body size.
+/// The position of the property flags in a content header: after class, weight and body size.
 pub(super) const FLAGS: usize = HEAD + 12;
-/// A content header without properties.
+/// The length of a content header frame without properties.
 const BARE: usize = FLAGS + 2 + 1;
 
 const HEADERS_FLAG: u16 = 1 << 13;
@@ -41,9 +41,9 @@ const PROPERTIES: [Field; 14] = [
     Field::Short,   // cluster-id
 ];
 
-/// The fields of a method as far as its last string, for those a broker sends whose strings come
-/// from outside. Texts of errors count: RabbitMQ cuts them at 255 bytes, if need be inside a
-/// character.
+/// The fields of a method, up to its last string. Only the methods that a broker sends with strings from
+/// outside are listed. Error texts are such strings too: RabbitMQ cuts them at 255 bytes, and the cut may be
+/// inside a character.
 fn method_fields(class: u16, method: u16) -> &'static [Field] {
     use Field::{Short, Skip, Table};
     match (class, method) {
@@ -59,21 +59,21 @@ fn method_fields(class: u16, method: u16) -> &'static [Field] {
     }
 }
 
-/// Class and method of a whole method frame, if it is long enough to have them.
+/// Class and method of a whole method frame, if the frame is long enough to have them.
 pub(super) fn method_id(frame: &[u8]) -> Option<(u16, u16)> {
     let id = frame.get(HEAD..HEAD + 4)?;
     Some((u16::from_be_bytes([id[0], id[1]]), u16::from_be_bytes([id[2], id[3]])))
 }
 
-/// Repairs the strings of a whole method frame; true if one had to be changed.
+/// Repairs the strings of a whole method frame. Returns true if one had to be changed.
 ///
-/// What follows a field that cannot be read is left as it is: no producer can cause that, and lapin
-/// refuses it.
+/// If a field cannot be read, everything after it stays as it is. No producer can cause that, and lapin
+/// refuses such a frame.
 pub(super) fn repair_method(frame: &mut [u8]) -> bool {
     let Some((class, method)) = method_id(frame) else {
         return false;
     };
-    // The end marker is no part of any string.
+    // The end marker is not part of any string.
     let end = frame.len() - 1;
     let Some(list) = frame.get_mut(HEAD + 4..end) else {
         return false;
@@ -92,11 +92,11 @@ pub(super) fn repair_method(frame: &mut [u8]) -> bool {
     fields.repaired()
 }
 
-/// Repairs the properties of a whole content header frame; true if it had to be changed.
+/// Repairs the properties of a whole content header frame. Returns true if it had to be changed.
 ///
-/// Headers that cannot be read, or that make the frame larger than `frame_max` (lapin closes the
-/// connection on such a frame, and a broker can make one by adding `x-death` to large headers), are
-/// left out. Properties that cannot be told apart are left out altogether.
+/// Headers are left out if they cannot be read, or if they make the frame larger than `frame_max`. A broker
+/// can make such a frame by adding `x-death` to large headers, and lapin closes the connection on it. If the
+/// properties cannot be told apart, all of them are left out.
 pub(super) fn repair_header(frame: &mut Vec<u8>, frame_max: usize) -> Result<bool, Malformed> {
     if frame.len() < BARE {
         return Err(Malformed);
@@ -110,14 +110,14 @@ pub(super) fn repair_header(frame: &mut Vec<u8>, frame_max: usize) -> Result<boo
     Ok(true)
 }
 
-/// Ends a content header after its body size, without properties.
+/// Cuts a content header after its body size, so that it has no properties.
 pub(super) fn strip(frame: &mut Vec<u8>) {
     frame.truncate(FLAGS);
     frame.extend_from_slice(&[0, 0, FRAME_END]);
     set_size(frame);
 }
 
-/// What a look at a property list has found. Offsets are from its flags.
+/// What was found in a property list. Offsets count from its flags.
 #[derive(Default)]
 struct Walk {
     headers: std::ops::Range<usize>,

@@ -1,18 +1,18 @@
-//! Turns what a broker sends into frames that lapin can parse, whatever producers wrote.
+//! Turns the bytes from a broker into frames that lapin can parse, no matter what producers wrote.
 //!
-//! lapin 4.12 gives up the connection on a short string that is not UTF-8, and overflows the stack of
-//! its I/O thread on deeply nested header tables. Either way one message would stop every worker of
-//! the queue, again and again, since it is delivered again. So frames that carry what producers wrote
-//! are held back whole and repaired; bodies, which lapin does not look into, pass as they come.
+//! lapin 4.12 gives up the connection on a short string that is not UTF-8. On deeply nested header tables it
+//! overflows the stack of its I/O thread. In both cases the broker delivers the message again, so one message
+//! would stop every worker of the queue, again and again. Frames that carry text from producers are therefore
+//! held back until they are whole, and repaired. Bodies pass at once, because lapin does not look into them.
 
 use super::repair::{self, FLAGS, HEAD};
 use std::io;
 
 /// The largest frame that is held back, in bytes.
 ///
-/// RabbitMQ's default `frame_max` is 128 KiB, and no client can write a larger header than the
-/// `frame_max` it negotiated; the rest is room for what the broker adds (`x-death`) and for brokers
-/// with a larger limit. A larger content header loses its properties instead of being held.
+/// RabbitMQ's default `frame_max` is 128 KiB. A client cannot write a larger header than the `frame_max` it
+/// negotiated. The rest is room for the broker's additions (`x-death`), and for brokers with a larger limit.
+/// A larger content header is not held: it loses its properties.
 pub(super) const HELD_MAX: u64 = 1024 * 1024;
 
 const METHOD: u8 = 1;
@@ -21,7 +21,7 @@ const BODY: u8 = 3;
 const HEARTBEAT: u8 = 8;
 /// Type, channel and size before the payload, and the end marker after it.
 const FRAMING: u64 = HEAD as u64 + 1;
-/// A broker that speaks another version answers with these and its version, eight bytes in all.
+/// A broker that speaks another version answers with these bytes and its version, eight bytes in all.
 const PROTOCOL: &[u8] = b"AMQP";
 
 /// How many bytes a [`Sieve`] has taken in and given out.
@@ -34,9 +34,9 @@ pub(super) struct Moved {
 /// An incremental filter over the inbound bytes of one connection.
 pub(super) struct Sieve {
     step: Step,
-    /// As much of the present frame as has been held back, or is on its way out.
+    /// The part of the current frame that is held back or on its way out.
     frame: Vec<u8>,
-    /// How much of `frame` is out.
+    /// How many bytes of `frame` are already out.
     sent: usize,
     frame_max: u64,
     open: bool,
@@ -47,16 +47,16 @@ pub(super) struct Sieve {
 enum Step {
     /// Collecting type, channel and size.
     Head,
-    /// Collecting a whole frame, of so many bytes, to repair it.
+    /// Collecting a whole frame of this many bytes, to repair it.
     Whole(usize),
-    /// Collecting a content header too large to hold, as far as its body size.
+    /// Collecting the start of a content header that is too large to hold, up to the end of its body size.
     Stub(Rest),
-    /// `frame` goes out, then the rest of it that was never held.
+    /// Giving out `frame`, and then the part of it that was never held.
     Out(Rest),
     Rest(Rest),
 }
 
-/// What follows the held part of a frame, in bytes, its end marker included.
+/// The bytes after the held part of a frame, its end marker included.
 #[derive(Clone, Copy)]
 enum Rest {
     None,
@@ -65,7 +65,7 @@ enum Rest {
 }
 
 impl Sieve {
-    /// `frame_max` is the frame size the client asks for, in bytes; the broker may tune it down.
+    /// `frame_max` is the frame size that the client asks for, in bytes. The broker may lower it.
     pub(super) fn new(frame_max: u32) -> Self {
         Self { step: Step::Head, frame: Vec::new(), sent: 0, frame_max: frame_max.into(), open: false, repaired: 0 }
     }
@@ -75,17 +75,17 @@ impl Sieve {
         self.open
     }
 
-    /// How many frames had to be changed.
+    /// How many frames were changed.
     pub(super) fn repaired(&self) -> u64 {
         self.repaired
     }
 
-    /// Moves as many bytes as possible from `input` to `output`. If none were given although there
-    /// was room, all of `input` has been taken.
+    /// Moves as many bytes as possible from `input` to `output`. If there was room but no byte was given out,
+    /// all of `input` has been taken.
     ///
     /// # Errors
-    /// `InvalidData` when the broker does not speak AMQP 0-9-1, once everything before it is out.
-    /// The connection is then of no more use.
+    /// `InvalidData` when the broker does not speak AMQP 0-9-1. All bytes before the wrong ones are given out
+    /// first. After this error the connection is useless.
     pub(super) fn pull(&mut self, input: &[u8], output: &mut [u8]) -> io::Result<Moved> {
         let mut total = Moved::default();
         loop {
@@ -114,7 +114,7 @@ impl Sieve {
         }
     }
 
-    /// Holds back input until there are `length` bytes, from which `then` decides what comes next.
+    /// Holds back input until there are `length` bytes. Then `then` decides the next step.
     fn collect(
         &mut self,
         input: &[u8],
@@ -156,7 +156,8 @@ impl Sieve {
         Ok(Step::Out(Rest::None))
     }
 
-    /// Learns from the methods of the handshake what lapin learns from them.
+    /// Learns the frame size, and whether the connection is open, from the methods of the handshake. lapin
+    /// reads the same methods.
     fn observe(&mut self) {
         match repair::method_id(&self.frame) {
             Some((10, 30)) => self.tune(),
@@ -165,8 +166,8 @@ impl Sieve {
         }
     }
 
-    /// connection.tune: class, method, channel-max, then frame-max, where 0 is no limit. The smaller
-    /// wish wins, but nobody may go below the 4 KiB of AMQP 0-9-1, 4.2.3.
+    /// connection.tune holds class, method, channel-max and then frame-max. A frame-max of 0 means no limit.
+    /// The smaller limit of the two sides wins, but it is never below the 4 KiB of AMQP 0-9-1, 4.2.3.
     fn tune(&mut self) {
         if let Some(&[a, b, c, d]) = self.frame.get(HEAD + 6..HEAD + 10) {
             let offered = u64::from(u32::from_be_bytes([a, b, c, d]));

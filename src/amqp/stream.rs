@@ -1,4 +1,5 @@
-//! The byte stream lapin reads and writes: a socket behind a [`Sieve`], with limits to its silence.
+//! The byte stream that lapin reads and writes: a socket behind a [`Sieve`], with limits on the broker's
+//! silence.
 
 use super::sieve::Sieve;
 use std::{
@@ -15,7 +16,7 @@ use tokio::{
 };
 use tracing::{info, warn};
 
-/// Half a RabbitMQ frame: few system calls, and little memory a connection.
+/// Half a RabbitMQ frame: few system calls, and little memory for each connection.
 const BUFFER: usize = 64 * 1024;
 
 /// A connected TCP socket, or TLS over one.
@@ -25,22 +26,22 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> Socket for S {}
 
 /// How long a broker may say nothing before reads fail with `TimedOut`.
 ///
-/// lapin runs a thread for each connection, which ends only when its stream does.
+/// lapin runs a thread for each connection. The thread ends only when the stream ends.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Patience {
     /// When the connection must be open at the latest.
     pub(super) open_by: Instant,
-    /// The longest silence afterwards, if there is a limit. lapin's own heartbeat check stops as soon
-    /// as it has asked the broker to close the connection, and then waits for ever.
+    /// The longest silence after that, if there is a limit. lapin's own heartbeat check stops once lapin has
+    /// asked the broker to close the connection. From then on lapin waits for ever.
     pub(super) silence: Option<Duration>,
 }
 
-/// What lapin takes for a TCP stream.
+/// The stream that lapin uses as its TCP stream.
 pub(super) struct SievedStream {
     socket: Box<dyn Socket>,
     sieve: Sieve,
     buffer: Box<[u8]>,
-    /// The part of `buffer` that has been read and not yet sieved.
+    /// The part of `buffer` that has been read but not yet sieved.
     unsieved: Range<usize>,
     alarm: Pin<Box<Sleep>>,
     silence: Option<Duration>,
@@ -126,8 +127,8 @@ impl futures_io::AsyncWrite for SievedStream {
         Pin::new(&mut self.socket).poll_flush(cx)
     }
 
-    /// Never waits: lapin closes a stream only when the broker no longer answers, and blocks its
-    /// thread on it, which a TLS farewell that nobody reads could hold for minutes.
+    /// Never waits. lapin closes a stream only when the broker no longer answers, and blocks its thread while
+    /// it does. The close message of TLS could block that thread for minutes if nobody reads it.
     fn poll_close(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match Pin::new(&mut self.socket).poll_shutdown(cx) {
             Poll::Ready(result) => Poll::Ready(result),

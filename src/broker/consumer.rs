@@ -1,4 +1,5 @@
-//! Consuming: one session after another, each from connecting to its loss.
+//! Consuming, in one session after another. A session begins with connecting and ends when the connection is
+//! lost.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,12 +22,12 @@ use crate::telemetry::http::Health;
 use crate::telemetry::logs;
 use crate::telemetry::metrics::Metrics;
 
-/// Dropped jobs are only answered, not sent: a few at a time are enough.
+/// Dropped jobs are only answered, not sent, so a few at a time are enough.
 const DROPPED_PREFETCH: u16 = 16;
 
-/// How long a channel stays open after the last acknowledgement. The broker says nothing when it has taken
-/// one, and keeps those of a quorum queue in the channel when more than about 30 are on their way to the
-/// queue: a channel that closes loses them, and their jobs are delivered, and perhaps sent, again.
+/// How long a channel stays open after the last ack. The broker does not confirm an ack. When more than about
+/// 30 acks are on their way to a quorum queue, the broker keeps acks in the channel. If the channel closes
+/// then, these acks are lost. Their jobs are delivered again, and perhaps sent again.
 const SETTLING: Duration = Duration::from_secs(1);
 
 /// Which queue a delivery came from.
@@ -34,32 +35,32 @@ const SETTLING: Duration = Duration::from_secs(1);
 pub enum Origin {
     /// The queue of jobs.
     Jobs,
-    /// The queue of jobs that the broker dropped: they expired, or were delivered too often.
+    /// The queue of jobs that the broker dropped, because they expired or were delivered too often.
     Dropped,
 }
 
-/// Who takes the deliveries.
+/// Receives the deliveries.
 pub trait Taker: Send + Sync + 'static {
     /// Takes one delivery, without waiting.
     fn take(self: &Arc<Self>, delivery: Delivery, origin: Origin);
 
-    /// Waits until every delivery taken has been dealt with.
+    /// Waits until every delivery that was taken is handled.
     fn finished(&self) -> impl Future<Output = ()> + Send;
 }
 
-/// Consumes both queues, for ever.
+/// Consumes both queues until it is told to stop.
 pub struct ConsumerLoop<T> {
     /// The broker and its objects.
     pub broker: BrokerSettings,
     /// The prefetch of the queue of jobs.
     pub prefetch: u16,
-    /// Who takes the deliveries.
+    /// Receives the deliveries.
     pub taker: Arc<T>,
-    /// Told whether jobs are being consumed.
+    /// Is told whether jobs are being consumed.
     pub health: Arc<Health>,
     /// Counts connections.
     pub metrics: Arc<Metrics>,
-    /// From the phase `draining` on nothing more is consumed.
+    /// From the phase `draining` on, nothing more is consumed.
     pub stop: Stop,
 }
 
@@ -113,22 +114,23 @@ impl<T: Taker> Sessions for Consuming<'_, T> {
 const CONNECTION: &str = "esms-otp-worker consumer";
 
 impl<T: Taker> ConsumerLoop<T> {
-    /// Consumes until told to stop and every delivery is dealt with; reconnects whenever the broker
-    /// goes away, at the start too.
+    /// Consumes until it is told to stop and every delivery is handled. Connects again whenever the broker
+    /// goes away. Also waits for a broker that is not there at the start.
     ///
     /// # Errors
-    /// When the broker's objects differ before anything was ever consumed: no waiting mends that.
-    /// Later the same difference is logged and tried again, since jobs may still be in flight.
+    /// When the broker's objects differ before the worker has ever consumed. Waiting does not help then. A
+    /// later difference is logged and tried again, because jobs may still be in flight.
     pub async fn run(self) -> Result<(), TopologyError> {
         let sessions = Consuming { consumer: &self, ever_consumed: false };
         let consuming = session::repeat("not consuming", self.stop.draining(), sessions);
         consuming.instrument(logs::connection_span(CONNECTION)).await?;
-        // Without a session there is nothing left to settle; results are still being published.
+        // Without a session nothing can be acknowledged any more. But results may still be on their way, so
+        // wait.
         self.taker.finished().await;
         Ok(())
     }
 
-    /// One session, from connecting to its end; `Ok` when told to stop.
+    /// Runs one session, from connecting to its end. Returns `Ok` when told to stop.
     async fn session(&self, ever_consumed: &mut bool) -> Result<(), Trouble> {
         let connecting = amqp::connect(&self.broker.uri, &self.broker.tls, CONNECTION);
         let Some(connected) = self.stop.draining().run_until_cancelled(connecting).await else { return Ok(()) };
@@ -152,7 +154,7 @@ impl<T: Taker> ConsumerLoop<T> {
         Ok(())
     }
 
-    /// Takes deliveries; whether there was any.
+    /// Takes deliveries until told to stop. Returns whether there was any.
     async fn take_until_told_to_stop(
         &self,
         Subscription { jobs, dropped, .. }: &mut Subscription,
@@ -160,7 +162,7 @@ impl<T: Taker> ConsumerLoop<T> {
         let mut has_taken = false;
         loop {
             tokio::select! {
-                // Told to stop is looked at first, so that a full queue cannot hide it.
+                // Check for the stop first, so that a full queue cannot hide it.
                 biased;
                 () = self.stop.draining().cancelled() => return Ok(has_taken),
                 next = jobs.next() => self.taker.take(delivery(next)?, Origin::Jobs),
@@ -170,7 +172,7 @@ impl<T: Taker> ConsumerLoop<T> {
         }
     }
 
-    /// Gives back what was not begun, waits for the rest, and closes the channel.
+    /// Gives back the deliveries that were not begun, waits for the rest, and closes the channel.
     async fn finish(&self, subscription: Subscription, has_taken: bool) {
         let Subscription { channel, mut jobs, mut dropped } = subscription;
         for (consumer, origin) in [(&mut jobs, Origin::Jobs), (&mut dropped, Origin::Dropped)] {
@@ -178,12 +180,12 @@ impl<T: Taker> ConsumerLoop<T> {
                 self.taker.take(delivery, origin);
             }
         }
-        // The channel stays open until every job is settled, or the acknowledgements would be lost.
+        // Keep the channel open until every job is settled. Otherwise the acks would be lost.
         self.taker.finished().await;
         if has_taken {
             sleep(SETTLING).await;
         }
-        // Closed here, because the connection cannot say goodbye while a channel is half closed.
+        // Close the channel first: the connection cannot close properly while a channel is half closed.
         let _ = timeout(REPLY_WITHIN, channel.close(200, "done".into())).await;
     }
 
@@ -209,13 +211,13 @@ fn delivery(next: Option<lapin::Result<Delivery>>) -> Result<Delivery, Trouble> 
     Ok(next.ok_or(Trouble::Cancelled)??)
 }
 
-/// Ends a consumer; the deliveries that had come but were not looked at. Their taker knows that it is
-/// told to stop, and how they are given back.
+/// Cancels a consumer. Returns the deliveries that had arrived but were not taken yet. The taker knows that
+/// the worker is stopping, and how to give them back.
 async fn stop_consuming(channel: &Channel, consumer: &mut Consumer) -> Vec<Delivery> {
     let mut left = Vec::new();
     let cancel = channel.basic_cancel(consumer.tag(), BasicCancelOptions::default());
     if !matches!(timeout(REPLY_WITHIN, cancel).await, Ok(Ok(()))) {
-        // The connection is gone, and the broker has put everything back itself.
+        // The connection is gone, and the broker has requeued everything itself.
         return left;
     }
     while let Ok(Some(Ok(delivery))) = timeout(REPLY_WITHIN, consumer.next()).await {

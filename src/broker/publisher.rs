@@ -22,14 +22,15 @@ use crate::stop::Stop;
 use crate::telemetry::logs;
 use crate::telemetry::metrics::Metrics;
 
-/// The limit on the broker's confirmation, while it has not said that it is blocking publishers. A
-/// quorum queue confirms in milliseconds, in a second or two while it elects a leader.
+/// How long the broker may take to confirm a message. The limit does not apply while the broker says that it
+/// blocks publishers. A quorum queue confirms in milliseconds, or in a second or two while it elects a
+/// leader.
 const CONFIRM_WITHIN: Duration = Duration::from_secs(15);
 
 /// One message to publish.
 #[derive(Clone, Debug)]
 pub struct Message<'a> {
-    /// The exchange; empty for the default one.
+    /// The exchange. Empty means the default exchange.
     pub exchange: &'a str,
     /// The routing key.
     pub routing_key: &'a str,
@@ -44,11 +45,11 @@ pub struct Message<'a> {
 pub enum Routed {
     /// To at least one queue.
     ToAQueue,
-    /// Nowhere: the broker confirmed that it returned it.
+    /// Nowhere: the broker returned the message, and confirmed that.
     Nowhere,
 }
 
-/// Why a publish is not confirmed. All are tried again.
+/// Why a publish is not confirmed. The publish is tried again after each of these.
 #[derive(Debug, thiserror::Error)]
 pub enum PublishError {
     /// A queue could not take it, for instance because it is full.
@@ -57,7 +58,7 @@ pub enum PublishError {
     /// The connection or the channel was lost before the confirmation.
     #[error("the connection was lost before the broker confirmed: {0}")]
     Lost(#[from] lapin::Error),
-    /// No confirmation came in time; the session is given up.
+    /// No confirmation came in time. The session is given up.
     #[error("the broker did not confirm within {} s", CONFIRM_WITHIN.as_secs())]
     Silent,
     /// Another publish found the session dead.
@@ -68,7 +69,7 @@ pub enum PublishError {
     Closed,
 }
 
-/// A channel with confirms, while it lasts.
+/// A channel with publisher confirms, until it is lost.
 #[derive(Clone, Debug)]
 struct Session {
     channel: Channel,
@@ -77,13 +78,13 @@ struct Session {
     turn: Arc<Mutex<()>>,
 }
 
-/// Publishes over a connection of its own, which is made again whenever it is lost.
+/// Publishes over its own connection. The [`Keeper`] opens the connection again whenever it is lost.
 #[derive(Clone, Debug)]
 pub struct Publisher {
     session: watch::Receiver<Option<Session>>,
 }
 
-/// What keeps a publisher's connection up; run it until `stop`.
+/// Keeps a publisher's connection open, while [`Keeper::run`] runs.
 pub struct Keeper {
     broker: BrokerSettings,
     name: &'static str,
@@ -92,17 +93,17 @@ pub struct Keeper {
 }
 
 impl Publisher {
-    /// A publisher, and the keeper of its connection. `name` is what the broker shows of it.
+    /// Makes a publisher and the keeper of its connection. The broker shows the connection as `name`.
     pub fn new(broker: BrokerSettings, name: &'static str, metrics: Arc<Metrics>) -> (Self, Keeper) {
         let (sender, session) = watch::channel(None);
         (Self { session }, Keeper { broker, name, metrics, session: sender })
     }
 
-    /// Publishes and waits until the broker has confirmed. Waits for a connection first, as long as
-    /// it takes: the caller decides when to give up.
+    /// Publishes and waits until the broker has confirmed. If there is no connection, waits for one first,
+    /// without a time limit: the caller decides when to give up.
     ///
     /// # Errors
-    /// When it is not known to be on the broker: publish it again.
+    /// When it is not certain that the broker has the message. Publish it again.
     pub async fn publish(&self, message: Message<'_>) -> Result<Routed, PublishError> {
         let session = self.session().await?;
         let confirmed = session.publish(message).await;
@@ -132,12 +133,13 @@ impl Session {
         }
     }
 
-    /// Gives a message to the client, in turn. The client numbers a message for its confirm and queues
-    /// its frames in two steps of one poll; two threads between these steps would each get the
-    /// confirm of the other's message.
+    /// Gives a message to lapin, one message at a time. lapin first numbers the message for its confirm, and
+    /// then queues its frames. Both steps happen in one poll. If two threads were between these steps, each
+    /// would get the confirm of the other's message.
     async fn hand_over(&self, message: Message<'_>) -> lapin::Result<PublisherConfirm> {
-        // Mandatory, or the broker would drop what no queue takes without a word. Direct reply-to is
-        // no queue to it: it would return the message although it delivers it.
+        // Mandatory, because the broker would otherwise silently drop a message that no queue takes. Not
+        // for direct reply-to: the broker does not count it as a queue, and would return the message although
+        // it delivers it.
         let mandatory = !is_direct_reply(message.routing_key);
         let options = BasicPublishOptions { mandatory, ..Default::default() };
         let exchange = ShortString::from(message.exchange);
@@ -151,14 +153,14 @@ impl Session {
         .await
     }
 
-    /// Ends when a confirmation is overdue. A broker short of memory or disk says so, and confirms
-    /// once it has room: publishing again would only add to what it must take then.
+    /// Returns when a confirmation is overdue. A broker that is short of memory or disk says so, and confirms
+    /// once it has room. Publishing again would only give it more messages to take then.
     async fn silence(&self) {
         let mut blocked = self.blocked.subscribe();
         loop {
             let is_blocked = *blocked.borrow_and_update();
             tokio::select! {
-                // The sender is this session's own.
+                // This session owns the sender, so this cannot fail.
                 _ = blocked.changed() => {}
                 () = sleep(CONFIRM_WITHIN), if !is_blocked => return,
             }
@@ -166,13 +168,14 @@ impl Session {
     }
 }
 
-/// Whether a message with this routing key goes straight to a waiting channel. The broker adds a token to
-/// the name that the channel asked with.
+/// Whether a message with this routing key goes directly to a waiting channel. The channel asks with the name
+/// [`DIRECT_REPLY`], and the broker adds a token to that name.
 fn is_direct_reply(routing_key: &str) -> bool {
     routing_key.strip_prefix(DIRECT_REPLY).is_some_and(|token| token.starts_with('.'))
 }
 
-/// An unroutable message is confirmed by an ack that carries it: the ack alone proves nothing.
+/// The broker confirms an unroutable message with an ack too, and the ack carries the message. So an ack
+/// alone does not prove that a queue took the message.
 fn routed(confirmation: Confirmation) -> Result<Routed, PublishError> {
     match confirmation {
         Confirmation::Ack(None) => Ok(Routed::ToAQueue),
@@ -182,16 +185,16 @@ fn routed(confirmation: Confirmation) -> Result<Routed, PublishError> {
 }
 
 impl Keeper {
-    /// Keeps the connection up until the phase `closing`, and says through `on_change` whether publishing
+    /// Keeps the connection open until the phase `closing`. Calls `on_change` to say whether publishing
     /// works.
     pub async fn run(self, stop: Stop, on_change: impl Fn(bool) + Send + Sync) {
         let keeping = Keeping { keeper: &self, on_change: &on_change, stop: &stop };
         let sessions = session::repeat("not able to publish", stop.closing(), keeping);
-        // No session ends for good: publishing waits for the next, and jobs with it.
+        // A session here never ends for good: publishers and their jobs wait for the next session.
         let Ok(()) = sessions.instrument(logs::connection_span(self.name)).await;
     }
 
-    /// One session from its start to its loss.
+    /// Runs one session, from connecting to its end.
     async fn keep_one(&self, on_change: &(impl Fn(bool) + Sync), stop: &Stop) -> Ended<Infallible> {
         let connecting = amqp::connect(&self.broker.uri, &self.broker.tls, self.name);
         let connection = match stop.closing().run_until_cancelled(connecting).await {
@@ -244,7 +247,7 @@ async fn open(connection: &Connection) -> Result<Session, PublishError> {
     Ok(Session { channel, lost: CancellationToken::new(), blocked: watch::Sender::new(false), turn: Arc::default() })
 }
 
-/// Waits until the session is lost; says why.
+/// Waits until the session is lost, and returns why.
 async fn watch_over(
     events: impl Stream<Item = Event>,
     session: &Session,

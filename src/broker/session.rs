@@ -1,4 +1,4 @@
-//! Connections that are made again whenever they are lost.
+//! Connections that are opened again whenever they are lost.
 
 use std::time::Duration;
 
@@ -8,31 +8,31 @@ use tracing::warn;
 
 use crate::backoff::Policy;
 
-/// A session that lived this long was a good one: after its loss the next is tried soon. One that was lost
-/// at once would be lost again, so the waits go on growing.
+/// A session that lasts this long is a good one: after its loss the next one is tried soon. If a session is
+/// lost at once, the next would be lost too, so the waits keep growing.
 const GOOD_SESSION: Duration = Duration::from_secs(10);
 
 /// How one session with the broker ended.
 pub(super) enum Ended<E> {
-    /// The program stops.
+    /// The program is stopping.
     Stopped,
-    /// It was lost, or never began, for this reason. Another may work.
+    /// The session was lost, or never began, for this reason. Another session may work.
     Lost(String),
-    /// No other session would do better.
+    /// Another session would fail in the same way.
     ForGood(E),
 }
 
-/// What has sessions with the broker, one after another.
+/// A part of the worker that has sessions with the broker, one after another.
 pub(super) trait Sessions: Send {
-    /// Why no other session would do better.
+    /// Why another session would fail too.
     type ForGood;
 
-    /// One session, from connecting to its end.
+    /// Runs one session, from connecting to its end.
     fn session(&mut self) -> impl Future<Output = Ended<Self::ForGood>> + Send;
 }
 
-/// Runs one session after another until `stop`, with growing waits in between. `consequence` is logged
-/// when one is lost: what the worker cannot do meanwhile.
+/// Runs one session after another until `stop`, with growing waits in between. When a session is lost,
+/// `consequence` is logged: it says what the worker cannot do in the meantime.
 ///
 /// # Errors
 /// When a session ends for good.
@@ -67,7 +67,7 @@ pub(super) async fn repeat<S: Sessions>(
 mod tests {
     use super::*;
 
-    /// Sessions that live for `life` each; the last ends as it says.
+    /// Sessions that last `life` each. The last one ends with `last`.
     struct Scripted {
         life: Duration,
         left: usize,

@@ -1,4 +1,4 @@
-//! The settings of the broker: its address, its trust and the names of its objects.
+//! The settings of the broker: its address, its TLS trust and the names of its objects.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -12,20 +12,20 @@ use crate::settings::reader::{Reader, Source, WrongSettings};
 use crate::settings::table::{self as settings, Setting};
 use crate::tls;
 
-/// The broker: its address and the names of the objects there.
+/// The broker: its address and the names of its objects.
 #[derive(Clone)]
 pub struct BrokerSettings {
-    /// The address, with its password: never printed.
+    /// The address. It holds the password, so it is never printed.
     pub uri: AMQPUri,
-    /// What to trust for `amqps://`.
+    /// The TLS configuration for `amqps://`.
     pub tls: Arc<rustls::ClientConfig>,
     /// The queue of jobs.
     pub queue: String,
     /// The exchange of results.
     pub reply_exchange: String,
-    /// The exchange, and queue, of jobs that the broker dropped.
+    /// The exchange and the queue of jobs that the broker dropped.
     pub dropped: String,
-    /// The exchange, and queue, of jobs for people.
+    /// The exchange and the queue of jobs that a person must look at.
     pub dead_letter: String,
     /// Whether the objects are declared.
     pub topology: TopologyMode,
@@ -42,29 +42,29 @@ impl fmt::Debug for BrokerSettings {
     }
 }
 
-/// What is done about the broker's objects at the start of each session.
+/// How each session treats the broker's objects at its start.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TopologyMode {
-    /// Declare them; a difference from what exists is an error.
+    /// Declare them. A difference from an existing object is an error.
     Declare,
     /// Only check that they exist.
     Check,
-    /// Trust that they do.
+    /// Assume that they exist.
     Skip,
 }
 
 impl BrokerSettings {
-    /// Reads what a command that only talks to the broker needs.
+    /// Reads the settings of a command that only talks to the broker.
     ///
     /// # Errors
-    /// Every mistake in these settings, together.
+    /// All mistakes in these settings, together.
     pub fn read(source: &Source<'_>) -> Result<Self, WrongSettings> {
         let mut reader = Reader::new(source);
         let config = Self::from_reader(&mut reader);
         reader.finish(config)
     }
 
-    /// The exchange, and queue, of results that nobody has bound a queue for.
+    /// The exchange and the queue of results that no queue is bound for.
     pub fn unrouted(&self) -> String {
         format!("{}.unrouted", self.reply_exchange)
     }
@@ -80,7 +80,7 @@ impl BrokerSettings {
             dead_letter: object_name(reader, &settings::OTP_DEAD_LETTER_EXCHANGE),
             topology: topology_mode(reader),
         };
-        // Results that nobody bound a queue for would come back as jobs, or be taken for dead letters.
+        // If two names were equal, unrouted results could come back as jobs, or be taken for dead letters.
         let unrouted = config.unrouted();
         let names = [&config.queue, &config.reply_exchange, &config.dropped, &config.dead_letter, &unrouted];
         if BTreeSet::from(names).len() < names.len() {
@@ -98,7 +98,7 @@ fn amqp_uri(reader: &mut Reader<'_>) -> AMQPUri {
         .secret(&settings::AMQP_URL, &settings::AMQP_URL_FILE)
         .unwrap_or_else(|| settings::AMQP_URL.default.unwrap_or_default().to_owned());
     amqp_address(text.trim()).unwrap_or_else(|| {
-        // Neither the text nor the parser's words: they may hold the password.
+        // Repeat neither the text nor the parser's message: both may hold the password.
         reader.mistake(
             &settings::AMQP_URL,
             "must be an address such as amqps://user:password@host:5671/vhost (special characters percent-encoded, a name or IPv4 as host)",
@@ -107,14 +107,16 @@ fn amqp_uri(reader: &mut Reader<'_>) -> AMQPUri {
     })
 }
 
-/// Stricter than the client's own parser, which takes `amqp:/host` and an IPv6 literal for `localhost`.
+/// Parses an address, more strictly than lapin's own parser. That parser takes `amqp:/host` and an IPv6
+/// literal for `localhost`.
 fn amqp_address(text: &str) -> Option<AMQPUri> {
     let url = Url::parse(text).ok()?;
     let host = url.host_str().filter(|host| !host.is_empty() && !host.starts_with('['));
     host.and_then(|_| AMQPUri::from_str(text).ok())
 }
 
-/// Builds the trust only for `amqps://`: a machine without any CA must still do plain AMQP.
+/// Loads certificates only for `amqps://`, or when a file is given. Plain AMQP must work on a machine without
+/// any CA.
 fn amqp_tls(reader: &mut Reader<'_>, uri: &AMQPUri) -> Arc<rustls::ClientConfig> {
     let setting = &settings::AMQP_CA_FILE;
     let pem =

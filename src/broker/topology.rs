@@ -1,4 +1,4 @@
-//! The objects on the broker: what they are and why, and how they are declared.
+//! The objects on the broker: which ones there are, why, and how they are declared.
 
 use lapin::options::{ExchangeDeclareOptions, QueueBindOptions, QueueDeclareOptions};
 use lapin::protocol::{AMQPErrorKind, AMQPSoftError};
@@ -9,7 +9,7 @@ use tokio::time::timeout;
 use super::REPLY_WITHIN;
 use super::settings::{BrokerSettings, TopologyMode};
 
-/// After this many deliveries the broker takes a job for one that kills its worker.
+/// After this many deliveries the broker assumes that a job kills its worker, and drops it.
 const DELIVERY_LIMIT: i32 = 20;
 
 /// One object on the broker.
@@ -48,13 +48,13 @@ impl Object {
     }
 }
 
-/// Why the objects are not as they must be.
+/// Why the objects could not be declared or checked.
 #[derive(Debug, thiserror::Error)]
 pub enum TopologyError {
-    /// The broker's objects differ, or are missing, or are forbidden. Trying again will not help.
+    /// The broker's objects differ, are missing or are forbidden. Trying again will not help.
     #[error("the broker's objects are not as this worker needs them:\n  {}", .0.join("\n  "))]
     Differs(Vec<String>),
-    /// The connection was lost meanwhile. Trying again may help.
+    /// The connection was lost while declaring. Trying again may help.
     #[error("connection lost while declaring: {0}")]
     Lost(#[from] lapin::Error),
     /// The broker did not answer in time. Trying again may help.
@@ -62,7 +62,7 @@ pub enum TopologyError {
     Silent,
 }
 
-/// Every object, in an order in which each finds those it needs.
+/// Every object. Each comes after the objects it needs.
 pub fn objects(broker: &BrokerSettings) -> Vec<Object> {
     let unrouted = broker.unrouted();
     let mut objects = Vec::new();
@@ -72,7 +72,7 @@ pub fn objects(broker: &BrokerSettings) -> Vec<Object> {
     objects.push(Object::Exchange {
         name: broker.reply_exchange.clone(),
         kind: ExchangeKind::Topic,
-        // A result nobody has bound a queue for is kept, not lost.
+        // A result that no queue is bound for is kept, not lost.
         arguments: table([("alternate-exchange", text(&unrouted))]),
     });
     objects.push(Object::Queue { name: broker.queue.clone(), arguments: work_queue(&broker.dropped) });
@@ -89,7 +89,8 @@ fn kept(name: &str, arguments: FieldTable) -> [Object; 3] {
 }
 
 fn quorum() -> FieldTable {
-    // Replicated, and the only kind that counts deliveries and dead-letters at least once.
+    // Quorum queues are replicated. They are the only kind that counts deliveries and dead-letters at least
+    // once.
     table([("x-queue-type", text("quorum"))])
 }
 
@@ -97,9 +98,9 @@ fn work_queue(dead_letters_to: &str) -> FieldTable {
     table([
         ("x-queue-type", text("quorum")),
         ("x-dead-letter-exchange", text(dead_letters_to)),
-        // The default strategy loses a dead letter whose target is away for a moment.
+        // The default strategy loses a dead letter when its target is away for a moment.
         ("x-dead-letter-strategy", text("at-least-once")),
-        // Required by at-least-once: the other overflow would drop the head without a word.
+        // at-least-once requires this. The other overflow mode silently drops the head of the queue.
         ("x-overflow", text("reject-publish")),
         ("x-delivery-limit", AMQPValue::LongInt(DELIVERY_LIMIT)),
     ])
@@ -117,7 +118,7 @@ fn table<const N: usize>(arguments: [(&str, AMQPValue); N]) -> FieldTable {
     table
 }
 
-/// Declares or checks every object, as `mode` says.
+/// Declares or checks every object, as `broker.topology` says.
 ///
 /// # Errors
 /// [`TopologyError::Differs`] with every difference, not only the first.
@@ -159,7 +160,7 @@ async fn declare(channel: &Channel, object: &Object, passive: bool) -> lapin::Re
             let options = QueueDeclareOptions { passive, durable: true, ..Default::default() };
             channel.queue_declare(name.into(), options, arguments).await.map(drop)
         }
-        // The protocol has no way to ask for a binding without making it.
+        // The protocol cannot ask for a binding without creating it.
         Object::Binding { .. } if passive => Ok(()),
         Object::Binding { name } => {
             let options = QueueBindOptions::default();
@@ -168,8 +169,8 @@ async fn declare(channel: &Channel, object: &Object, passive: bool) -> lapin::Re
     }
 }
 
-/// Whether the object is not as it must be, rather than away for a moment: a queue whose node is down
-/// is "not found" too, but only to one who would create it.
+/// Whether the error means that an object is wrong or missing, and not only away for a moment. If a queue's
+/// node is down, a declaration also gets "not found", but a passive check does not.
 fn is_difference(error: &lapin::Error, passive: bool) -> bool {
     let ErrorKind::ProtocolError(error) = error.kind() else { return false };
     match error.kind() {
@@ -179,7 +180,7 @@ fn is_difference(error: &lapin::Error, passive: bool) -> bool {
     }
 }
 
-/// The broker's own words name the object, the argument and both values.
+/// The broker's own text. It names the object, the argument and both values.
 fn words(error: &lapin::Error) -> String {
     match error.kind() {
         ErrorKind::ProtocolError(error) => error.get_message().to_string(),

@@ -1,4 +1,4 @@
-//! The gauge of the account's balance: asked for now and then, and never in the way of a job.
+//! The gauge of the account's balance. eSMS is asked for it now and then, and this never delays a job.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,8 +10,8 @@ use super::metrics::Metrics;
 use crate::esms::client::Esms;
 use crate::stop::Stop;
 
-/// Keeps the gauge up to date until the phase `closing`. While the balance is not known there is no
-/// gauge: an old number would look like a good one.
+/// Keeps the gauge up to date until the phase `closing`. While the balance is not known there is no gauge,
+/// because an old number would look like a good one.
 pub async fn watch(esms: Esms, interval: Duration, metrics: Arc<Metrics>, stop: Stop) {
     let mut known = true;
     loop {

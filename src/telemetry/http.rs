@@ -16,7 +16,7 @@ use tracing::info;
 use super::metrics::Metrics;
 use crate::stop::Stop;
 
-/// Whether the worker can do its work, part by part.
+/// Which parts of the worker can do their work.
 #[derive(Debug)]
 pub struct Health {
     consuming: AtomicBool,
@@ -26,7 +26,7 @@ pub struct Health {
 }
 
 impl Health {
-    /// Nothing works yet.
+    /// At first no part works.
     pub fn new(metrics: Arc<Metrics>) -> Self {
         Self {
             consuming: AtomicBool::new(false),
@@ -36,17 +36,17 @@ impl Health {
         }
     }
 
-    /// Whether jobs are being consumed.
+    /// Sets whether jobs are being consumed.
     pub fn set_consuming(&self, up: bool) {
         self.consuming.store(up, Ordering::Relaxed);
     }
 
-    /// Whether results can be published.
+    /// Sets whether results can be published.
     pub fn set_publishing(&self, up: bool) {
         self.publishing.store(up, Ordering::Relaxed);
     }
 
-    /// From now on the worker is not ready, whatever else works.
+    /// From now on the worker is not ready, even if every part works.
     pub fn set_stopping(&self) {
         self.stopping.store(true, Ordering::Relaxed);
     }
@@ -58,7 +58,7 @@ impl Health {
         (!self.publishing.load(Ordering::Relaxed)).then_some("not able to publish results")
     }
 
-    /// Why the worker is not ready, if it is not.
+    /// Why the worker is not ready, or nothing if it is ready.
     pub fn trouble(&self) -> Option<&'static str> {
         if self.stopping.load(Ordering::Relaxed) { Some("stopping") } else { self.trouble_with_broker() }
     }
@@ -67,7 +67,7 @@ impl Health {
 /// Listens on `addr`.
 ///
 /// # Errors
-/// When the address cannot be had.
+/// When the address cannot be bound.
 pub async fn listen(addr: SocketAddr) -> io::Result<TcpListener> {
     let listener = TcpListener::bind(addr).await?;
     info!(addr = %listener.local_addr()?, "http listening");
@@ -92,7 +92,7 @@ async fn readyz(State(health): State<Arc<Health>>) -> (StatusCode, String) {
 }
 
 async fn metrics(State(health): State<Arc<Health>>) -> impl IntoResponse {
-    // Made of parts that change on their own, so it is put together when it is asked for.
+    // This gauge is made of parts that change independently, so it is computed at each request.
     health.metrics.broker_connected(health.trouble_with_broker().is_none());
     ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], health.metrics.text())
 }

@@ -1,13 +1,13 @@
-//! The values of labels that belong to no other room.
+//! The label values that belong to no other module.
 
-/// What a worker knew of a delivery that was not the first of its job.
+/// What a worker already knew about a job when a further delivery of it came.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Found {
     /// Nothing.
     New,
-    /// It is being worked.
+    /// The job is being worked.
     InFlight,
-    /// Its result is recorded.
+    /// The job's result is recorded.
     Done,
 }
 
@@ -30,14 +30,14 @@ impl Found {
     }
 }
 
-/// What became of a publish.
+/// How a publish ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Published {
     /// Confirmed by the broker and routed.
     Confirmed,
     /// Confirmed, but no queue took it.
     Returned,
-    /// Not confirmed; it is tried again.
+    /// Not confirmed. It is tried again.
     Failed,
 }
 

@@ -21,7 +21,7 @@ use json::Json;
 pub struct LogSettings {
     /// JSON lines, or text for a person at a terminal.
     pub format: LogFormat,
-    /// The filter, in the syntax of `RUST_LOG`; known to parse.
+    /// The filter, in the syntax of `RUST_LOG`. It is known to parse.
     pub filter: String,
 }
 
@@ -30,7 +30,7 @@ pub struct LogSettings {
 pub enum LogFormat {
     /// One JSON object a line.
     Json,
-    /// For a person.
+    /// Text for a person.
     Pretty,
 }
 
@@ -53,8 +53,8 @@ impl LogSettings {
     }
 }
 
-/// Starts logging for the whole process. Lines are written by a thread of their own, so that a slow
-/// terminal or pipe does not slow a job; they are flushed when the guard is dropped.
+/// Starts logging for the whole process. A separate thread writes the lines, so that a slow terminal or pipe
+/// does not slow down a job. The lines are flushed when the guard is dropped.
 ///
 /// # Errors
 /// When logging was started before.
@@ -63,7 +63,7 @@ pub fn start(settings: &LogSettings) -> Result<WorkerGuard, TryInitError> {
     let lines = fmt::layer().with_writer(writer);
     let lines = match settings.format {
         LogFormat::Json => lines.fmt_fields(JsonFields::new()).event_format(Json).boxed(),
-        // Colours are for eyes: in a file or a pipe they are noise.
+        // Colours are for a terminal. In a file or a pipe they are noise.
         LogFormat::Pretty => lines.with_target(false).with_ansi(std::io::stderr().is_terminal()).boxed(),
     };
     tracing_subscriber::registry()
@@ -73,16 +73,16 @@ pub fn start(settings: &LogSettings) -> Result<WorkerGuard, TryInitError> {
     Ok(guard)
 }
 
-/// The target of the spans below. What `RUST_LOG` says of other targets must not take the id from a line.
+/// The target of the spans below. A `RUST_LOG` that filters other targets must not remove the id from a line.
 const SPANS: &str = "esms_otp_worker::span";
 
-/// The span that gives every line about the job `id` the field `job_id`. It costs nothing where nothing is
-/// logged at all.
+/// The span that adds the field `job_id` to every line about the job `id`. It costs nothing when logging is
+/// off.
 pub fn job_span(id: &str) -> Span {
     error_span!(target: SPANS, "job", job_id = id)
 }
 
-/// The span that gives every line about a connection to the broker its name.
+/// The span that adds the connection's name to every line about a connection to the broker.
 pub fn connection_span(name: &str) -> Span {
     error_span!(target: SPANS, "connection", connection = name)
 }
@@ -92,8 +92,8 @@ fn filter(given: &str) -> EnvFilter {
     EnvFilter::new(if is_off { given.to_owned() } else { format!("{given},{SPANS}=error") })
 }
 
-/// From now on a panic is a log line, with the id of its job. The panic's own words are not logged: they may
-/// repeat a phone number or a key.
+/// From now on a panic is logged, with the id of its job. The panic's own message is not logged, because it
+/// may repeat a phone number or a key.
 pub fn log_panics() {
     std::panic::set_hook(Box::new(|panic| {
         let location = panic.location().map(ToString::to_string);
@@ -101,9 +101,10 @@ pub fn log_panics() {
     }));
 }
 
-/// Our own code is written so that no line holds a secret or a whole phone number. Libraries below
-/// `info` log frames and headers, which hold both: they are never shown, whatever `RUST_LOG` says.
-/// The AMQP client also reports every lost connection on its own, where this program already does.
+/// Whether a line of this target and level may be logged. Our own code never logs a secret or a whole phone
+/// number. Libraries log frames and headers below `info`, and these hold both. Such lines are never shown, no
+/// matter what `RUST_LOG` says. lapin's lines are never shown either: lapin reports every lost connection,
+/// and this program already does that.
 fn may_be_logged(target: &str, level: Level) -> bool {
     match target.split("::").next() {
         Some("esms_otp_worker" | "esms_sandbox") => true,

@@ -1,6 +1,6 @@
-//! The metrics. Every handle is resolved once, here, so that the hot path only counts.
+//! The metrics. Every handle is looked up once, here, so that the hot path only counts.
 //!
-//! Labels have few values, all fixed in advance: never a phone, an id or a word from outside.
+//! A label has few values, all fixed in advance. It never holds a phone number, an id or text from outside.
 
 mod maker;
 
@@ -17,7 +17,7 @@ use crate::job::result::Outcome;
 pub use maker::Counted;
 use maker::Maker;
 
-/// The revision that was built, where the build says so.
+/// The revision that was built, if the build says it.
 const REVISION: &str = match option_env!("OTP_BUILD_REVISION") {
     Some(revision) => revision,
     None => "unknown",
@@ -26,7 +26,7 @@ const REVISION: &str = match option_env!("OTP_BUILD_REVISION") {
 /// eSMS answers in tens of milliseconds to seconds; the last bound is above the default timeout.
 const ATTEMPT_SECONDS: &[f64] = &[0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 15.0];
 
-/// From a job done in one quick call to one that was retried for its whole lifetime of minutes.
+/// From a job that one quick call finished to a job that was retried for its whole lifetime of minutes.
 const JOB_SECONDS: &[f64] = &[0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0];
 
 /// Every metric of the worker.
@@ -38,7 +38,7 @@ pub struct Metrics {
     messages: Messages,
 }
 
-/// What becomes of jobs.
+/// The metrics of jobs.
 #[derive(Debug)]
 struct Jobs {
     ended: [IntCounter; Outcome::ALL.len()],
@@ -50,7 +50,7 @@ struct Jobs {
     may_be_duplicate: IntCounter,
 }
 
-/// Calls of eSMS, and what holds them back.
+/// The metrics of calls of eSMS, and of the limits that hold them back.
 #[derive(Debug)]
 struct Calls {
     attempts: [IntCounter; ClassName::ALL.len()],
@@ -59,11 +59,11 @@ struct Calls {
     other_code: IntCounter,
     circuit_open: IntGauge,
     rate_limited_seconds: Counter,
-    /// Without a sample while the balance is not known.
+    /// Has no sample while the balance is not known.
     balance: GaugeVec,
 }
 
-/// What goes to the broker and to the ledger's store.
+/// The metrics of the broker and of the ledger's store.
 #[derive(Debug)]
 struct Messages {
     published: [IntCounter; Published::ALL.len()],
@@ -73,7 +73,7 @@ struct Messages {
     ledger_errors: IntCounter,
 }
 
-// A label's index must be its place, or counts would go under another label.
+// A label's index must be its place in `ALL`. Otherwise counts would go to another label.
 const _: () = {
     let mut place = 0;
     while place < Outcome::ALL.len() {
@@ -161,10 +161,10 @@ impl Messages {
 }
 
 impl Metrics {
-    /// Every metric, at nought, in a registry of its own.
+    /// Makes every metric, at zero, in its own registry.
     ///
     /// # Errors
-    /// When two metrics clash, which a test rules out.
+    /// When two metrics clash. A test rules this out.
     pub fn new() -> Result<Self, prometheus::Error> {
         let registry = Registry::new();
         #[cfg(target_os = "linux")]
@@ -192,7 +192,7 @@ impl Metrics {
         }
     }
 
-    /// A delivery was acknowledged this long after it came.
+    /// A delivery was acknowledged this long after it arrived.
     pub fn acknowledged(&self, outcome: Outcome, after: Duration) {
         self.jobs.duration[outcome.index()].observe(after.as_secs_f64());
     }
@@ -209,7 +209,7 @@ impl Metrics {
         known.and_then(|place| self.calls.codes.get(place)).unwrap_or(&self.calls.other_code).inc();
     }
 
-    /// A job was delivered this long after its producer made it.
+    /// A job was delivered this long after its producer created it.
     pub fn delivered_after(&self, age: Duration) {
         self.jobs.queue_seconds.observe(age.as_secs_f64());
     }
@@ -224,17 +224,17 @@ impl Metrics {
         Counted::new(&self.jobs.waiting_retry)
     }
 
-    /// A job was delivered again.
+    /// A further delivery of a job came. `found` is what the worker already knew about the job.
     pub fn redelivered(&self, found: Found) {
         self.jobs.redeliveries[found.index()].inc();
     }
 
-    /// A result was published, or not.
+    /// A publish of a result ended like this.
     pub fn published(&self, status: Published) {
         self.messages.published[status.index()].inc();
     }
 
-    /// The account's balance in VND, or that it is not known.
+    /// Sets the account's balance in VND. `None` means that it is not known.
     pub fn balance(&self, vnd: Option<f64>) {
         match vnd {
             Some(vnd) => self.calls.balance.with_label_values::<&str>(&[]).set(vnd),
@@ -242,7 +242,7 @@ impl Metrics {
         }
     }
 
-    /// A step of the ledger was not taken by its store.
+    /// The ledger's store did not take a step of the ledger.
     pub fn ledger_error(&self) {
         self.messages.ledger_errors.inc();
     }
@@ -252,12 +252,12 @@ impl Metrics {
         self.messages.dead_lettered.inc();
     }
 
-    /// Whether the worker is consuming and able to publish.
+    /// Sets whether the worker is consuming and able to publish.
     pub fn broker_connected(&self, connected: bool) {
         self.messages.connected.set(i64::from(connected));
     }
 
-    /// Whether the circuit holds calls back.
+    /// Sets whether the circuit breaker holds calls back.
     pub fn circuit_open(&self, open: bool) {
         self.calls.circuit_open.set(i64::from(open));
     }
@@ -267,7 +267,7 @@ impl Metrics {
         self.calls.rate_limited_seconds.inc_by(waited.as_secs_f64());
     }
 
-    /// A connection to the broker was made.
+    /// A connection to the broker was opened.
     pub fn connection_made(&self) {
         self.messages.connections.inc();
     }

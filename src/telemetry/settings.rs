@@ -1,4 +1,4 @@
-//! The settings of what an operator sees.
+//! The settings of metrics, health, logs and traces.
 
 use std::net::SocketAddr;
 
@@ -7,7 +7,7 @@ use super::traces::settings::TracesSettings;
 use crate::settings::reader::Reader;
 use crate::settings::table as settings;
 
-/// What an operator sees, and where.
+/// The settings of metrics, health, logs and traces.
 #[derive(Clone, Debug)]
 pub struct TelemetrySettings {
     /// Where metrics and health are served.

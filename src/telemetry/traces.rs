@@ -1,8 +1,8 @@
 //! Traces over OTLP: a span for each delivery, for each call of eSMS, and for each result published.
 //!
-//! While tracing is off a [`Span`] is nothing: none is made, kept or exported. While it is on, spans wait
-//! for a thread of the exporter's own in a queue with an end; what does not fit is dropped, so that a
-//! slow or dead collector costs traces and nothing else.
+//! While tracing is off, a [`Span`] is empty: no span is made, kept or exported. While it is on, spans wait
+//! in a bounded queue for the exporter's own thread. Spans that do not fit are dropped. So a slow or dead
+//! collector costs traces and nothing else.
 
 mod export;
 pub mod settings;
@@ -22,13 +22,14 @@ pub use export::StartError;
 use settings::TracesSettings;
 pub use span::Span;
 
-/// What the last spans may take when the worker stops, which is well within what its other parts may take.
+/// How long exporting the last spans may take when the worker stops. The worker's other parts may take much
+/// longer.
 const FLUSH: Duration = Duration::from_secs(2);
 
-/// The name of the service where nobody gives it another.
+/// The name of the service, unless the environment gives another.
 const SERVICE: &str = "esms-otp-worker";
 
-/// Makes the spans of deliveries, if tracing is on. The others are made from them.
+/// Makes the spans of deliveries, if tracing is on. The other spans are made from these.
 #[derive(Clone, Debug, Default)]
 pub struct Traces(Option<On>);
 
@@ -39,13 +40,14 @@ struct On {
 }
 
 impl Traces {
-    /// Traces to the collector of `settings`, or none. Exporting needs the runtime that this is called in.
+    /// Starts exporting traces to the collector of `settings`, if there is one. Exporting needs the runtime
+    /// in which this is called.
     ///
     /// # Errors
     /// [`StartError`]: the exporter refuses its settings.
     pub fn start(settings: &TracesSettings) -> Result<Self, StartError> {
         let Some(endpoint) = &settings.endpoint else { return Ok(Self(None)) };
-        // The sampler, the size of the queue and the rest have the specification's variables and defaults.
+        // The sampler, the size of the queue and the rest follow the specification's variables and defaults.
         let provider = SdkTracerProvider::builder()
             .with_resource(resource())
             .with_span_processor(BatchSpanProcessor::builder(export::to(endpoint)?).build())
@@ -54,7 +56,8 @@ impl Traces {
         Ok(Self(Some(On { provider, tracer })))
     }
 
-    /// The span of a delivery from `queue`: a child of the producer's, where its context is well-formed.
+    /// Opens the span of a delivery from `queue`. It is a child of the producer's span, if the producer's
+    /// trace context is well-formed.
     pub fn delivery(&self, queue: &str, id: &str, trace: &Trace) -> Span {
         let Some(on) = &self.0 else { return Span::default() };
         let parent = w3c::parent(trace);
@@ -69,7 +72,7 @@ impl Traces {
         Span::open(&on.tracer, &parent, SpanKind::Consumer, format!("process {queue}"), attributes)
     }
 
-    /// Exports what is still there, within two seconds.
+    /// Exports the remaining spans, within two seconds.
     pub async fn end(self) {
         let Some(On { provider, .. }) = self.0 else { return };
         let flushed = tokio::task::spawn_blocking(move || provider.shutdown_with_timeout(FLUSH)).await;
@@ -79,10 +82,11 @@ impl Traces {
     }
 }
 
-/// Who exports: what `OTEL_SERVICE_NAME` and `OTEL_RESOURCE_ATTRIBUTES` say, and else our name.
+/// The name of the exporting service: from `OTEL_SERVICE_NAME` and `OTEL_RESOURCE_ATTRIBUTES`, or else our
+/// own.
 fn resource() -> Resource {
     let given = Resource::builder().build();
-    // What the SDK says where nobody has named the service.
+    // The SDK uses such a name when nobody has named the service.
     let unnamed = given.get(&Key::new("service.name")).is_none_or(|name| name.as_str().starts_with("unknown_service"));
     let attributes = given.iter().map(|(key, value)| KeyValue::new(key.clone(), value.clone()));
     let resource = Resource::builder_empty()

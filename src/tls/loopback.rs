@@ -1,4 +1,4 @@
-//! TLS servers on loopback with a certificate authority of their own, for tests.
+//! TLS servers on loopback with their own certificate authority, for tests.
 
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 use rustls::{ServerConfig, crypto::ring, pki_types::PrivateKeyDer};
@@ -6,16 +6,17 @@ use std::{net::SocketAddr, sync::Arc};
 use tokio::{io::AsyncWriteExt, net::TcpListener};
 use tokio_rustls::TlsAcceptor;
 
-/// What a [`greeter`] says to whoever trusts it.
+/// The text that a [`greeter`] sends to every client that trusts it.
 pub(crate) const GREETING: &str = "hello";
 
-/// A server that goes on until the test's runtime ends.
+/// A server that runs until the test's runtime ends.
 pub(crate) struct Server {
     pub(crate) address: SocketAddr,
     pub(crate) ca_pem: String,
 }
 
-/// A new authority, as PEM, and the configuration of a server it vouches for as `localhost`.
+/// Makes a new certificate authority. Returns its certificate as PEM, and the configuration of a server. The
+/// authority has signed that server's certificate for `localhost`.
 pub(crate) fn authority() -> (String, Arc<ServerConfig>) {
     let mut ca = CertificateParams::default();
     ca.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);

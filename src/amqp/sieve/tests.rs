@@ -34,7 +34,7 @@ fn sized(content: &[u8]) -> Vec<u8> {
     [&u32::try_from(content.len()).expect("a size").to_be_bytes(), content].concat()
 }
 
-/// A header table of so many tables inside each other, the outermost included.
+/// A header table with `depth` nested tables, the outermost included.
 fn nest(depth: usize) -> Vec<u8> {
     let mut reversed = Vec::new();
     for _ in 1..depth {

@@ -1,4 +1,4 @@
-//! As much of a broker as it takes to open a connection and to deliver hostile messages.
+//! A minimal broker: it can open a connection and deliver hostile messages.
 
 use amq_protocol::{
     frame::{AMQPFrame, WriteContext, gen_frame, parse_frame},
@@ -15,7 +15,7 @@ use tokio_rustls::TlsAcceptor;
 
 use crate::amqp::stream::Socket;
 
-/// The bodies delivered to a consumer, all but the last behind properties lapin cannot parse.
+/// The bodies delivered to a consumer. All but the last come after properties that lapin cannot parse.
 pub(super) const BODIES: [&[u8]; 4] = [b"bad id", b"bad key", b"deep", b"good"];
 
 /// Serves one connection.
@@ -72,7 +72,7 @@ struct Peer {
 }
 
 impl Peer {
-    /// As far as connection.start-ok, whose client properties are returned.
+    /// Runs the handshake up to connection.start-ok, and returns the client properties in it.
     async fn greet(&mut self) -> String {
         let mut protocol = [0; 8];
         self.socket.read_exact(&mut protocol).await.expect("a protocol header");
@@ -166,7 +166,7 @@ impl Peer {
         self.socket.flush().await.expect("a client that reads");
     }
 
-    /// The next method, or nothing once the client has hung up.
+    /// The next method, or nothing after the client has hung up.
     async fn hear(&mut self) -> Option<AMQPClass> {
         loop {
             if let Ok((rest, frame)) = parse_frame(&self.unparsed[..]) {

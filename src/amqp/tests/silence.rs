@@ -1,4 +1,4 @@
-//! A broker that falls silent holds neither the caller nor lapin's thread.
+//! A silent broker blocks neither the caller nor lapin's thread.
 
 use super::*;
 use std::{future::poll_fn, pin::Pin, time::Instant as Clock};
@@ -12,7 +12,7 @@ const SOON: Limits = Limits {
     handshake: Duration::from_millis(200),
 };
 
-/// Accepts connections, and never says a word on them.
+/// Accepts connections, and never sends anything on them.
 async fn silent_broker() -> (tokio::sync::mpsc::UnboundedReceiver<TcpStream>, u16) {
     let (listener, port) = listener().await;
     let (accepted, connections) = tokio::sync::mpsc::unbounded_channel();
@@ -24,7 +24,7 @@ async fn silent_broker() -> (tokio::sync::mpsc::UnboundedReceiver<TcpStream>, u1
     (connections, port)
 }
 
-/// Reads until the client hangs up, which is when lapin's thread has let go of its stream.
+/// Reads until the client hangs up. By then lapin's thread has dropped its stream.
 async fn hung_up(mut tcp: TcpStream) {
     let mut said = Vec::new();
     let end = tcp.read_to_end(&mut said);
@@ -46,7 +46,7 @@ async fn a_silent_broker_costs_no_thread() {
         assert!(matches!(&error, ConnectError::Timeout { step: "the AMQP handshake", .. }), "{error:?}");
         hung_up(connections.recv().await.expect("the connection")).await;
     }
-    // Other tests have threads of lapin's too, but not for long.
+    // Other tests have lapin threads too, but not for long.
     let deadline = Clock::now() + Duration::from_secs(20);
     while lapin_threads() >= ATTEMPTS / 2 {
         assert!(Clock::now() < deadline, "{} threads are left", lapin_threads());

@@ -8,7 +8,7 @@ use tracing_subscriber::fmt::time::{FormatTime as _, SystemTime};
 use tracing_subscriber::fmt::{FmtContext, FormattedFields};
 use tracing_subscriber::registry::LookupSpan;
 
-/// See the module. Fields must be formatted as JSON objects.
+/// The formatter of this module. Fields must already be formatted as JSON objects.
 pub(super) struct Json;
 
 impl<S, N> FormatEvent<S, N> for Json

@@ -3,7 +3,7 @@
 use prometheus::core::Collector;
 use prometheus::{Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, Opts, Registry};
 
-/// A gauge that is one higher while this lives.
+/// Keeps a gauge higher by one until it is dropped.
 #[derive(Debug)]
 pub struct Counted(IntGauge);
 

@@ -1,4 +1,4 @@
-//! From finished spans to the collector: OTLP over HTTP with this program's own HTTP client.
+//! Sends finished spans to the collector: OTLP over HTTP, with this program's own HTTP client.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -15,13 +15,13 @@ use tracing::{info, warn};
 
 use crate::tls;
 
-/// The limit on one request, which is OTLP's own default.
+/// The time limit of one request. It is OTLP's own default.
 const TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Why spans cannot be exported.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
-    /// Nothing to trust `https://` by.
+    /// There is no TLS configuration for `https://`.
     #[error("cannot export traces over TLS: {0}")]
     Tls(#[from] tls::TlsError),
     /// The HTTP client refused its settings.
@@ -37,7 +37,7 @@ pub(super) fn to(endpoint: &Url) -> Result<impl SpanExporter + use<>, StartError
     let client = Client::builder()
         .user_agent(concat!("esms-otp-worker/", env!("CARGO_PKG_VERSION")))
         .timeout(TIMEOUT)
-        // A redirect would carry the headers, with what is secret in them, to wherever it points.
+        // A redirect would send the headers, and the secrets in them, to another address.
         .redirect(redirect::Policy::none())
         .http1_only()
         .tls_backend_preconfigured(tls::for_url(endpoint)?)
@@ -52,7 +52,7 @@ pub(super) fn to(endpoint: &Url) -> Result<impl SpanExporter + use<>, StartError
     Ok(Announced { exporter, failing: AtomicBool::new(false) })
 }
 
-/// The endpoint is of all signals: the path of traces is added to its own.
+/// The endpoint is shared by all signals, so the path of traces is added to the endpoint's own path.
 fn of_traces(endpoint: &Url) -> Url {
     let mut url = endpoint.clone();
     if let Ok(mut path) = url.path_segments_mut() {
@@ -61,7 +61,7 @@ fn of_traces(endpoint: &Url) -> Url {
     url
 }
 
-/// Requests are made where the runtime drives their sockets, which the exporter's thread does not.
+/// Makes requests on the runtime, which drives their sockets. The exporter's own thread does not.
 #[derive(Debug)]
 struct Http {
     client: Client,
@@ -77,7 +77,7 @@ impl HttpClient for Http {
 
 async fn send(client: Client, request: Request<Bytes>) -> Result<Response<Bytes>, HttpError> {
     let mut response = client.execute(request.try_into()?).await?;
-    // Read so that the connection can be used again, and not kept: the status says enough.
+    // Read the body so that the connection can be used again. Do not keep it: the status says enough.
     while let Ok(Some(_)) = response.chunk().await {}
     let mut answer = Response::new(Bytes::new());
     *answer.status_mut() = response.status();
@@ -85,7 +85,7 @@ async fn send(client: Client, request: Request<Bytes>) -> Result<Response<Bytes>
     Ok(answer)
 }
 
-/// An exporter that tells the log when exporting begins to fail, and when it works again.
+/// An exporter that logs when exporting begins to fail, and when it works again.
 #[derive(Debug)]
 struct Announced<E> {
     exporter: E,

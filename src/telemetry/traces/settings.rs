@@ -8,7 +8,7 @@ use crate::settings::table as settings;
 /// Where traces go.
 #[derive(Clone, Debug)]
 pub struct TracesSettings {
-    /// The collector, as OTLP's endpoint of all signals; without it there are no traces.
+    /// The collector: OTLP's endpoint for all signals. Without it there are no traces.
     pub endpoint: Option<Url>,
 }
 
@@ -18,7 +18,7 @@ impl TracesSettings {
         let given = reader.given(setting);
         let endpoint = given.as_deref().and_then(http_url);
         if given.is_some() && endpoint.is_none() {
-            // The value is not repeated: it may hold the credentials that must not be in it.
+            // Do not repeat the value: it may hold credentials, which must not be in it.
             reader.mistake(
                 setting,
                 "must be an http:// or https:// address without credentials in it, such as http://collector:4318",

@@ -1,5 +1,4 @@
-//! The spans, and what stands on them: nothing that a person, a key, a template or eSMS's words could be
-//! told from.
+//! The spans and their attributes. No attribute reveals a person, a key, a template or eSMS's own text.
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -15,8 +14,9 @@ use crate::esms::codes;
 use crate::job::envelope::Trace;
 use crate::job::result::{Outcome, ResultEvent};
 
-/// A span under way, or nothing while tracing is off. It ends when it is told to, else with its last copy.
-// One pointer, since every delivery carries it, traced or not.
+/// An open span, or nothing while tracing is off. It ends when it is told to end, or else when its last copy
+/// is dropped.
+// One pointer in size, because every delivery carries it, traced or not.
 #[derive(Clone, Debug, Default)]
 pub struct Span(Option<Arc<Open>>);
 
@@ -39,7 +39,7 @@ impl Span {
         Self(Some(Arc::new(Open { tracer: tracer.clone(), context })))
     }
 
-    /// Of a call of eSMS for this delivery, its `number`-th.
+    /// Opens the span of a call of eSMS for this delivery. `number` is the number of the attempt.
     pub fn call(&self, url: &Url, number: u32) -> Self {
         let Some(open) = &self.0 else { return Self::default() };
         let mut attributes = vec![
@@ -53,7 +53,7 @@ impl Span {
         Self::open(&open.tracer, &open.context, SpanKind::Client, "POST".to_owned(), attributes)
     }
 
-    /// The call has ended, with this status if any came, and means this.
+    /// Ends the span of a call. `status` is the HTTP status, if one came, and `class` is how the call ended.
     pub fn called(&self, status: Option<u16>, class: &Class) {
         let Some(open) = &self.0 else { return };
         open.set("otp.class", class.name().as_str());
@@ -73,7 +73,7 @@ impl Span {
         open.context.span().end();
     }
 
-    /// Of publishing the result of this delivery.
+    /// Opens the span of publishing the result of this delivery.
     pub fn publish(&self, exchange: &str, id: &str, event: &ResultEvent) -> Self {
         let Some(open) = &self.0 else { return Self::default() };
         let attributes = vec![
@@ -87,7 +87,7 @@ impl Span {
         Self::open(&open.tracer, &open.context, SpanKind::Producer, format!("publish {exchange}"), attributes)
     }
 
-    /// The result was confirmed; `routed` says whether a queue has taken it.
+    /// Ends the span of a publish that was confirmed. `routed` says whether a queue has taken the result.
     pub fn published(&self, routed: bool) {
         let Some(open) = &self.0 else { return };
         if !routed {
@@ -96,7 +96,7 @@ impl Span {
         open.context.span().end();
     }
 
-    /// The job of this delivery has ended with this result.
+    /// Records that the job of this delivery has ended with this result.
     pub fn ended_with(&self, event: &ResultEvent) {
         let Some(open) = &self.0 else { return };
         open.set("otp.outcome", event.outcome.as_str());
@@ -107,27 +107,27 @@ impl Span {
         }
     }
 
-    /// The job of this delivery is worked under another's span.
+    /// Links this span to `other`: the job of this delivery is worked under that span.
     pub fn joins(&self, other: &Self) {
         if let (Some(this), Some(other)) = (&self.0, &other.0) {
             this.context.span().add_link(other.context.span().span_context().clone(), Vec::new());
         }
     }
 
-    /// It has ended, whoever still holds it.
+    /// Ends the span, even if other copies of it are still in use.
     pub fn end(&self) {
         if let Some(open) = &self.0 {
             open.context.span().end();
         }
     }
 
-    /// The header `traceparent` that makes what follows a child of this span.
+    /// The header `traceparent` that makes the next span a child of this span.
     pub fn traceparent(&self) -> Option<String> {
         let span = self.0.as_ref()?.context.span();
         span.span_context().is_valid().then(|| w3c::traceparent(span.span_context()))
     }
 
-    /// What is put on a message that follows: this span's context, else the one the job came with.
+    /// The trace context for a message that follows: this span's context, or else the one the job came with.
     pub fn context_or<'a>(&self, job: &'a Trace) -> Cow<'a, Trace> {
         let (Some(open), Some(parent)) = (&self.0, self.traceparent()) else { return Cow::Borrowed(job) };
         let state = open.context.span().span_context().trace_state().header();

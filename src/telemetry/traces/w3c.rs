@@ -1,4 +1,4 @@
-//! W3C trace context, as it stands in the headers of jobs and results.
+//! W3C trace context, as the headers of jobs and results carry it.
 //!
 //! <https://www.w3.org/TR/trace-context/>
 
@@ -6,13 +6,13 @@ use opentelemetry::trace::{SpanContext, SpanId, TraceFlags, TraceId, TraceState}
 
 use crate::job::envelope::Trace;
 
-/// The producer's span, if its `traceparent` is well-formed. Without that `tracestate` says nothing.
+/// The producer's span, if its `traceparent` is well-formed. Otherwise `tracestate` is ignored too.
 pub(super) fn parent(trace: &Trace) -> Option<SpanContext> {
     let mut parts = trace.parent.as_deref()?.split('-');
     let (version, trace_id, span_id, flags) = (parts.next()?, parts.next()?, parts.next()?, parts.next()?);
     let well_formed =
         [(version, 2), (trace_id, 32), (span_id, 16), (flags, 2)].iter().all(|(text, length)| is_hex(text, *length));
-    // Later versions may have more parts; this one may not, and ff is none.
+    // Later versions may have more parts. Version 00 may not, and ff is not a version.
     if !well_formed || version == "ff" || (version == "00" && parts.next().is_some()) {
         return None;
     }
@@ -22,12 +22,12 @@ pub(super) fn parent(trace: &Trace) -> Option<SpanContext> {
     Some(SpanContext::new(trace_id, span_id, flags, true, state)).filter(SpanContext::is_valid)
 }
 
-/// In lower case, as the specification has it.
+/// Whether the text is hexadecimal, of this length, and in lower case as the specification requires.
 fn is_hex(text: &str, length: usize) -> bool {
     text.len() == length && text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
 }
 
-/// The header `traceparent` of what follows a span.
+/// The header `traceparent` for a message that follows this span.
 pub(super) fn traceparent(span: &SpanContext) -> String {
     let sampled = u8::from(span.is_sampled());
     format!("00-{}-{}-{sampled:02x}", span.trace_id(), span.span_id())

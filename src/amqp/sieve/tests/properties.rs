@@ -1,4 +1,4 @@
-//! What holds for all frames, and for all bytes.
+//! Properties that hold for all frames, and for all bytes.
 
 use super::*;
 use amq_protocol::types::{FieldTable, LongString};
@@ -89,7 +89,7 @@ fn hostile_frame() -> impl Strategy<Value = Vec<u8>> {
     prop_oneof![3 => likely, 2 => unlikely, 1 => deliver]
 }
 
-/// Any bytes, with a fair chance to be taken for frames.
+/// Any bytes. Many of them look like frames.
 fn any_bytes() -> impl Strategy<Value = Vec<u8>> {
     let framed = (0u8..10, vec(any::<u8>(), 0..60)).prop_map(|(kind, payload)| raw_frame(kind, &payload));
     let piece = prop_oneof![framed, vec(any::<u8>(), 0..60), hostile_frame()];
