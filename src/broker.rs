@@ -21,7 +21,7 @@ pub const DIRECT_REPLY: &str = "amq.rabbitmq.reply-to";
 
 /// Closes a connection. Waits at most two seconds for the broker's answer.
 pub(crate) async fn close(connection: &Connection) {
-    let goodbye = connection.close(200, "done".into());
+    let closing = connection.close(200, "done".into());
     // If the connection is already lost, closing it fails, and that does not matter.
-    let _ = timeout(Duration::from_secs(2), goodbye).await;
+    let _ = timeout(Duration::from_secs(2), closing).await;
 }

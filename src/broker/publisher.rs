@@ -257,7 +257,7 @@ async fn watch_over(
     loop {
         let event = tokio::select! {
             event = events.next() => event,
-            () = session.lost.cancelled() => return "a publish failed; the connection is made anew".into(),
+            () = session.lost.cancelled() => return "a publish failed; the connection is opened again".into(),
         };
         match event {
             Some(Event::ConnectionBlocked(reason)) => {
