@@ -115,7 +115,7 @@ impl Case {
         self.results.iter().any(|result| result.may_be_duplicate)
     }
 
-    /// Its results, as far as they differ.
+    /// Its distinct results.
     pub(crate) fn essences(&self) -> BTreeSet<String> {
         self.results.iter().map(Ended::essence).collect()
     }

@@ -46,7 +46,7 @@ pub(crate) async fn break_broker(stage: Arc<Stage>, peace: CancellationToken) {
     }
 }
 
-/// A connection may end while this runs. `catch` makes it go on to the other connections then.
+/// A connection may end while this runs. Then `catch` goes on to the other connections.
 const CLOSE_ALL: &str = "[catch rabbit_networking:close_connection(Pid, \"chaos\") \
                          || Pid <- rabbit_networking:connections()], ok.";
 

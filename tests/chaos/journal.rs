@@ -1,4 +1,4 @@
-//! What was done, to whom and when. The table uses it, and the story of one job.
+//! What was done, to whom and when. The table and the story of one job use it.
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard};

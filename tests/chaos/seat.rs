@@ -95,7 +95,7 @@ impl Seat {
     }
 
     /// Waits for the time of the wound, or for peace. That time counts from when the worker reached the
-    /// broker. A worker without a wound stays for longer.
+    /// broker. A worker without a wound stays until peace.
     async fn survive(&self, wound: Option<Wound>, until: Duration, peace: &CancellationToken, end: &CancellationToken) {
         let its_time = async {
             self.stage.networks[self.number].until_used().await;

@@ -90,7 +90,7 @@ impl Settings {
         }
     }
 
-    /// Whether a repeat of a `message_id` is always recognised. For that, everyone who could repeat an
+    /// Whether a repeat of a `message_id` is always recognised. For that, every worker that could repeat an
     /// attempt must see every attempt.
     pub(crate) fn repeats_are_known(&self) -> bool {
         match self.ledger {
@@ -99,7 +99,7 @@ impl Settings {
         }
     }
 
-    /// Whether there is only one worker memory, and it is never lost.
+    /// Whether one worker has the only memory, which is never lost.
     pub(crate) fn is_one_process(&self) -> bool {
         self.ledger == Ledger::Memory && self.workers == 1
     }
