@@ -1,4 +1,4 @@
-//! Whether every job was treated as promised. Pure.
+//! Checks whether every job was treated as promised. Pure functions.
 
 use std::collections::BTreeSet;
 
@@ -8,7 +8,7 @@ use serde_json::Value;
 use crate::job::{API_KEY, Job, SECRET_KEY};
 use crate::settings::{Ledger, OnAmbiguous, OnError, Settings};
 
-/// What is asked of every job, in the order of the table.
+/// The claims that are checked for every job, in the order of the table.
 pub(crate) const CLAIMS: [&str; 9] =
     [ONE_RESULT, ALIKE, NO_SILENT_SECOND, AT_MOST_ONE, SENT_AS_SAID, UNCLEAR_IS_UNKNOWN, INVALID, RECORDED, SECRECY];
 
@@ -22,22 +22,23 @@ pub(crate) const INVALID: &str = "what cannot be understood is invalid and kept 
 pub(crate) const RECORDED: &str = "the ledger holds the result that was published, and no job half done";
 pub(crate) const SECRECY: &str = "no result holds a phone number or a key";
 
-/// The worker's reason for a job that the broker gave up.
+/// The worker's reason when the broker gave a job up because the job expired in the queue.
 const EXPIRED_IN_QUEUE: &str = "its expiration passed in the queue";
 
-/// What must hold depends on this.
+/// The facts that decide what must hold.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Rules {
     pub(crate) give_up: bool,
-    /// A job may have been sent by a worker that the others could not know of: then a second result may
+    /// A job may have been sent by a worker that the others could not know of. Then a second result may
     /// differ, if it says what may have happened.
     pub(crate) unseen: bool,
-    /// Every ending is in Redis.
+    /// Every final result is in Redis.
     pub(crate) recorded: bool,
 }
 
 impl Rules {
-    /// For these settings; `ledger_errors` tells whether a worker ever could not reach its ledger.
+    /// The rules for these settings. `ledger_errors` tells whether any worker ever failed to reach its
+    /// ledger.
     pub(crate) fn new(settings: &Settings, ledger_errors: bool) -> Self {
         let redis = settings.ledger == Ledger::Redis;
         let apart = settings.on_error == OnError::Send && ledger_errors;
@@ -49,7 +50,7 @@ impl Rules {
     }
 }
 
-/// A result, as far as the audit reads it.
+/// The parts of a result that the audit reads.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Ended {
     pub(crate) outcome: String,
@@ -58,15 +59,15 @@ pub(crate) struct Ended {
 }
 
 impl Ended {
-    /// What a body says; of one that cannot be read, nothing but itself.
+    /// Reads a body. If it cannot be read, only the body itself is kept.
     pub(crate) fn read(body: &str) -> Self {
         let json: Value = serde_json::from_str(body).unwrap_or_default();
         let outcome = json["Outcome"].as_str().unwrap_or("unreadable").to_owned();
         Self { outcome, may_be_duplicate: json["MayBeDuplicate"] == Value::Bool(true), body: body.to_owned() }
     }
 
-    /// What all results of the job share. A job that cannot be understood is known to no ledger, and
-    /// each of its results has a time of its own.
+    /// The part that all results of the job share. No ledger knows a job that cannot be understood, so each
+    /// result of such a job has its own time.
     fn essence(&self) -> String {
         let Ok(mut json) = serde_json::from_str::<Value>(&self.body) else { return self.body.clone() };
         match json.as_object_mut() {
@@ -89,22 +90,22 @@ pub(crate) struct Record {
 /// All that is known of a job.
 pub(crate) struct Case {
     pub(crate) job: Job,
-    /// The broker had confirmed it.
+    /// Whether the broker confirmed it. Then a result is owed.
     pub(crate) owed: bool,
     pub(crate) results: Vec<Ended>,
-    /// What eSMS took.
+    /// How many requests eSMS took.
     pub(crate) sends: u32,
     pub(crate) calls: Vec<Recorded>,
     pub(crate) record: Option<Record>,
-    /// Why there is a copy on `otp.dead`, for each copy.
+    /// For each copy on `otp.dead`, why it is there.
     pub(crate) dead: Vec<String>,
 }
 
-/// What was not as promised.
+/// A broken promise.
 #[derive(Clone, Debug)]
 pub(crate) struct Violation {
     pub(crate) claim: &'static str,
-    /// The job, where it is one's.
+    /// The job, if the violation is about one job.
     pub(crate) id: Option<String>,
     pub(crate) what: String,
 }
@@ -114,7 +115,7 @@ impl Case {
         self.results.iter().any(|result| result.may_be_duplicate)
     }
 
-    /// Its different results.
+    /// Its distinct results.
     pub(crate) fn essences(&self) -> BTreeSet<String> {
         self.results.iter().map(Ended::essence).collect()
     }
@@ -147,13 +148,13 @@ impl Case {
         (different > 1 && !excused).then(|| format!("{different} different results"))
     }
 
-    /// The broker gave it up and a worker said so: one that cannot know of what another sent unseen,
-    /// since RabbitMQ does not tell whether a job that expired had been delivered before.
+    /// The broker gave the job up, and a worker reported that. This worker cannot know what another worker
+    /// sent unseen, because RabbitMQ does not tell whether an expired job was delivered before.
     fn is_dropped(&self) -> bool {
         self.results.iter().any(|result| result.outcome == "expired" && result.body.contains(EXPIRED_IN_QUEUE))
     }
 
-    /// Sent by a worker that the one who said `expired` could not know of.
+    /// One worker sent it, and the worker that reported `expired` could not know of that.
     pub(crate) fn is_sent_and_dropped(&self) -> bool {
         self.sends > 0 && self.is_dropped() && !self.is_flagged()
     }
@@ -219,7 +220,7 @@ impl Case {
     }
 }
 
-/// Whether a careful client cannot know from what it saw whether the request was taken.
+/// Whether this fault leaves a careful client in doubt: eSMS may have taken the request, or not.
 fn is_unclear(fault: &str) -> bool {
     let name = fault.split(':').next().unwrap_or_default();
     match name {

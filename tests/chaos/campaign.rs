@@ -1,4 +1,4 @@
-//! A campaign from beginning to end.
+//! A campaign from its beginning to its end.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -25,16 +25,17 @@ pub(crate) const SETTLED: &str = "after the faults every job is settled";
 pub(crate) const LEFT: &str = "no queue holds anything unexplained";
 pub(crate) const ORDER: &str = "no worker ended of itself, panicked or logged a phone number or a key";
 
-/// Until everything is settled after the last fault: leases, retries and restarts, on a slow machine.
+/// The limit until everything is settled after the last fault. It covers leases, retries and restarts on a
+/// slow machine.
 const SETTLE_LIMIT: Duration = Duration::from_secs(300);
 
-/// Longer than any result is on its way.
+/// Longer than any result takes to arrive.
 const LONG_EMPTY: Duration = Duration::from_secs(20);
 
-/// Until the first worker has declared the objects.
+/// The limit until the first worker has declared the objects.
 const START_LIMIT: Duration = Duration::from_secs(120);
 
-/// What came of it.
+/// What a campaign found.
 pub(crate) struct Finding {
     pub(crate) cases: Vec<Case>,
     pub(crate) tries: HashMap<String, Vec<Try>>,
@@ -45,22 +46,22 @@ pub(crate) struct Finding {
     pub(crate) settling: Duration,
 }
 
-/// Those who act while it lasts.
+/// Everything that acts during a campaign.
 struct Cast {
     stage: Arc<Stage>,
     published: Arc<Published>,
     heard: Arc<Heard>,
-    /// From its cancelling on nothing more is broken.
+    /// After this is cancelled, nothing more is broken.
     peace: CancellationToken,
-    /// From its cancelling on nobody acts any more.
+    /// After this is cancelled, nobody acts any more.
     end: CancellationToken,
-    /// From its cancelling on no result is listened to any more.
+    /// After this is cancelled, nobody listens for results any more.
     heard_out: CancellationToken,
     seats: JoinSet<Result<Vec<String>, Failed>>,
     breakers: JoinSet<()>,
 }
 
-/// Performs it, on a `LocalSet`.
+/// Runs a campaign. It must run on a `LocalSet`.
 pub(crate) async fn run(settings: Settings, broker: Arc<Broker>) -> Result<(Arc<Stage>, Finding), Failed> {
     say(format!("\nchaos: {settings}"));
     let stage = Stage::new(settings, broker).await?;
@@ -99,7 +100,7 @@ impl Cast {
         }
     }
 
-    /// Workers start, and whoever is first declares the objects; then the results have a queue.
+    /// Starts the workers. The first of them declares the objects. Then the results get a queue.
     async fn enter(&mut self) -> Result<(), Failed> {
         for number in 0..self.stage.networks.len() {
             let seat = Seat::new(&self.stage, number);
@@ -111,7 +112,7 @@ impl Cast {
         Ok(())
     }
 
-    /// Until every job is published.
+    /// Breaks everything until every job is published.
     async fn perform(&mut self) -> Result<(), Failed> {
         let stage = || Arc::clone(&self.stage);
         self.breakers.spawn_local(faults::break_broker(stage(), self.peace.clone()));
@@ -128,8 +129,9 @@ impl Cast {
         Ok(())
     }
 
-    /// Until every job has a result and no queue holds anything; or, for longer than anything takes, no
-    /// queue holds anything that a result could still come from. False if neither comes.
+    /// Waits until every job has a result and the queues are empty. It is also enough that the queues have
+    /// been empty for longer than anything takes, because then no further result can come. Returns false if
+    /// neither happens in time.
     async fn settle(&self) -> bool {
         let owed: Vec<String> = self.jobs().filter(|(_, tries)| is_owed(tries)).map(|(job, _)| job.id).collect();
         let mut empty_since = None;
@@ -149,7 +151,7 @@ impl Cast {
         found(SETTLE_LIMIT, settled).await.is_some()
     }
 
-    /// What the workers did of themselves that they should not.
+    /// Stops the workers. Returns what they did by themselves that they should not do.
     async fn leave(&mut self) -> Result<Vec<String>, Failed> {
         self.end.cancel();
         let mut amiss = Vec::new();
@@ -159,7 +161,7 @@ impl Cast {
         Ok(amiss)
     }
 
-    /// A worker that stops publishes what it still has.
+    /// Waits for the last results: a worker that stops still publishes the results that it has.
     async fn hear_out(&self) -> Result<(), Failed> {
         found(SETTLE_LIMIT, async || (self.stage.broker.messages(listener::QUEUE).await == 0).then_some(())).await;
         self.heard_out.cancel();

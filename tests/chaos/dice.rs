@@ -1,17 +1,17 @@
-//! Chance that a seed repeats: splitmix64, a stream for each who asks.
+//! Random numbers that a seed repeats: splitmix64, with a separate stream for each user.
 
 use std::ops::Range;
 use std::time::Duration;
 
-/// A stream of chance.
+/// A stream of random numbers.
 #[derive(Clone, Debug)]
 pub(crate) struct Dice(u64);
 
 impl Dice {
-    /// The stream of this seed for this purpose; no other purpose's use changes it.
+    /// The stream of this seed for this purpose. Other streams do not change it.
     pub(crate) fn new(seed: u64, purpose: &str, number: u64) -> Self {
         let words = [seed, number].into_iter().flat_map(u64::to_le_bytes);
-        // FNV-1a: the standard hashers promise nothing from one release to the next.
+        // FNV-1a, because the standard hashers may change from one release to the next.
         let hash = words.chain(purpose.bytes()).fold(0xcbf2_9ce4_8422_2325, |hash: u64, byte| {
             (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)
         });
@@ -26,22 +26,22 @@ impl Dice {
         word ^ (word >> 31)
     }
 
-    /// A number of the range, which must not be empty.
+    /// A number in the range, which must not be empty.
     pub(crate) fn of(&mut self, range: Range<u64>) -> u64 {
         range.start + self.next() % (range.end - range.start)
     }
 
-    /// So many times of a hundred.
+    /// True in `chance` of 100 cases.
     pub(crate) fn percent(&mut self, chance: u64) -> bool {
         self.of(0..100) < chance
     }
 
-    /// Between two numbers of milliseconds.
+    /// A duration in this range of milliseconds.
     pub(crate) fn millis(&mut self, range: Range<u64>) -> Duration {
         Duration::from_millis(self.of(range))
     }
 
-    /// All of these in any order, so that even a short campaign has some of each.
+    /// All of these in random order. So even a short campaign has some of each.
     pub(crate) fn shuffled<T: Clone>(&mut self, from: &[T]) -> Vec<T> {
         let mut cards = from.to_vec();
         for last in (1..cards.len()).rev() {
@@ -51,7 +51,7 @@ impl Dice {
     }
 }
 
-/// Cards that are drawn one after the other, and shuffled when all are drawn.
+/// Cards that are drawn one after the other. When all are drawn, they are shuffled again.
 #[derive(Debug)]
 pub(crate) struct Deck<T> {
     cards: Vec<T>,
@@ -63,7 +63,7 @@ impl<T: Clone> Deck<T> {
         Self { cards: cards.to_vec(), left: Vec::new() }
     }
 
-    /// The next card; none of no cards.
+    /// The next card. `None` if the deck has no cards.
     pub(crate) fn draw(&mut self, dice: &mut Dice) -> Option<T> {
         if self.left.is_empty() {
             self.left = dice.shuffled(&self.cards);

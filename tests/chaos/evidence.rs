@@ -1,4 +1,4 @@
-//! What is left behind: in the queues, in Redis, in the workers' logs.
+//! What is left behind in the queues, in Redis and in the workers' logs.
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -15,32 +15,32 @@ use crate::job::{API_KEY, PHONES, SECRET_KEY};
 use crate::stage::Stage;
 use esms_otp_worker::ledger::redis::KEY_PREFIX;
 
-/// The queues that must be empty in the end, with why.
+/// The queues that must be empty in the end.
 pub(crate) const EMPTY: [&str; 4] = ["otp.jobs", "otp.dropped", "otp.results.unrouted", crate::listener::QUEUE];
 const DEAD: &str = "otp.dead";
 
-/// What was found.
+/// Everything that was found.
 #[derive(Debug, Default)]
 pub(crate) struct Evidence {
-    /// Messages of the queues that should have none, delivered or not.
+    /// How many messages, delivered or not, are in each queue that should be empty.
     pub(crate) left: Vec<(&'static str, u32)>,
-    /// Copies on `otp.dead`: why, by job.
+    /// Why each copy is on `otp.dead`, by job.
     pub(crate) dead: HashMap<String, Vec<String>>,
     pub(crate) records: HashMap<String, Record>,
     pub(crate) logs: Logs,
 }
 
-/// What the workers' logs tell.
+/// What the workers' logs say.
 #[derive(Debug, Default)]
 pub(crate) struct Logs {
-    /// How often each of [`TOLD`] was said.
+    /// How often each message of [`TOLD`] was logged.
     pub(crate) counts: Vec<(&'static str, u64)>,
-    /// Lines that must not be.
+    /// Lines that must not be in a log.
     pub(crate) bad: Vec<String>,
     pub(crate) ledger_errors: bool,
 }
 
-/// What is worth counting, and the words it is said in.
+/// The events that are counted, and the words by which they are found in the logs.
 const TOLD: [(&str, &str); 7] = [
     ("workers that began to consume", "\"message\":\"consuming\""),
     ("deliveries that joined a job in flight", "delivered again while in flight"),
@@ -84,11 +84,11 @@ impl Logs {
     }
 }
 
-/// The lines about a job, each with its time.
+/// The log lines about a job, each with its time.
 pub(crate) fn lines_about(stage: &Stage, id: &str) -> Vec<(SystemTime, String)> {
     let mut lines = Vec::new();
     for seat in 0..stage.networks.len() {
-        // A story with a page missing is better than none.
+        // A story with one log missing is better than no story.
         let _ = for_each_line(&stage.log(seat), |line| {
             if line.contains(id) {
                 lines.extend(readable(line).map(|(at, line)| (at, format!("worker {}: {line}", seat + 1))));
@@ -98,7 +98,7 @@ pub(crate) fn lines_about(stage: &Stage, id: &str) -> Vec<(SystemTime, String)> 
     lines
 }
 
-/// A line of the log without what its place in a story says.
+/// A log line, without the fields that are clear from its place in the story.
 fn readable(line: &str) -> Option<(SystemTime, String)> {
     let mut json: Value = serde_json::from_str(line).ok()?;
     let fields = json.as_object_mut()?;
@@ -115,7 +115,7 @@ fn for_each_line(path: &Path, mut look: impl FnMut(&str)) -> Result<(), Failed> 
     Ok(())
 }
 
-/// Whether there is a number that only a phone of ours can be.
+/// Whether the line contains a number that can only be a phone of this campaign.
 fn holds_a_phone(line: &str) -> bool {
     let is_phone = |(at, _): (usize, &str)| {
         let digits = line[at + PHONES.len()..].bytes().take_while(u8::is_ascii_digit).count();
@@ -147,7 +147,7 @@ fn why(properties: &BasicProperties) -> String {
     }
 }
 
-/// Every record of Redis, in one look.
+/// Every record of Redis, read in one step.
 async fn records(stage: &Stage) -> HashMap<String, Record> {
     let Some(redis) = &stage.redis else { return HashMap::new() };
     let told = redis.cli(&["--raw", "EVAL", RECORDS, "0", KEY_PREFIX]).await;
@@ -160,7 +160,7 @@ async fn records(stage: &Stage) -> HashMap<String, Record> {
     records.collect()
 }
 
-/// A line for each: key, state and result, which is JSON without a line's end.
+/// Returns one line for each key: the key, the state, and the result as JSON without a line break.
 const RECORDS: &str = "local told = {} \
     for _, key in ipairs(redis.call('KEYS', ARGV[1] .. '*')) do \
       local job = redis.call('HMGET', key, 'state', 'result') \

@@ -1,4 +1,4 @@
-//! What is done to the broker, to Redis and to the networks between them and the workers, until peace.
+//! Breaks the broker, Redis and the networks between them and the workers, until peace.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,7 +10,7 @@ use crate::dice::{Deck, Dice};
 use crate::stage::Stage;
 use crate::support::proxy::{Direction, Proxy};
 
-/// What is done to the broker.
+/// A fault of the broker.
 #[derive(Clone, Copy, Debug)]
 enum BrokerFault {
     Close,
@@ -18,7 +18,7 @@ enum BrokerFault {
     Kill,
 }
 
-/// Breaks the broker. A restart takes many seconds, in which the others go on breaking things.
+/// Breaks the broker. A restart takes many seconds. Meanwhile the other tasks go on breaking things.
 pub(crate) async fn break_broker(stage: Arc<Stage>, peace: CancellationToken) {
     use BrokerFault::{Close, Kill, Stop};
     let mut dice = Dice::new(stage.settings.seed, "broker", 0);
@@ -46,11 +46,11 @@ pub(crate) async fn break_broker(stage: Arc<Stage>, peace: CancellationToken) {
     }
 }
 
-/// One that ends meanwhile is no reason to stop halfway.
+/// A connection may end while this runs. Then `catch` goes on to the other connections.
 const CLOSE_ALL: &str = "[catch rabbit_networking:close_connection(Pid, \"chaos\") \
                          || Pid <- rabbit_networking:connections()], ok.";
 
-/// Breaks Redis, where there is one.
+/// Breaks Redis, if there is one.
 pub(crate) async fn break_redis(stage: Arc<Stage>, peace: CancellationToken) {
     let Some(redis) = &stage.redis else { return };
     let mut dice = Dice::new(stage.settings.seed, "redis", 0);
@@ -62,7 +62,7 @@ pub(crate) async fn break_redis(stage: Arc<Stage>, peace: CancellationToken) {
     }
 }
 
-/// What is done to one connection's way.
+/// A fault on the way to one server.
 #[derive(Clone, Copy, Debug)]
 enum NetworkFault {
     Reset,
@@ -70,7 +70,7 @@ enum NetworkFault {
     Stall(Direction),
 }
 
-/// Whose way.
+/// The server at the other end.
 #[derive(Clone, Copy, Debug)]
 enum Party {
     Broker,
@@ -103,9 +103,9 @@ fn faults(redis: bool) -> Vec<(Party, NetworkFault)> {
     parties.flat_map(each).collect()
 }
 
-/// Does it, and undoes it.
+/// Injects the fault, and removes it again.
 async fn injure(proxy: &Proxy, fault: NetworkFault, dice: &mut Dice) {
-    // Mostly short; now and then longer than any limit of the worker's.
+    // Mostly short. Now and then longer than any limit of the worker.
     let long = if dice.percent(15) { dice.millis(2_000..9_000) } else { dice.millis(50..1_500) };
     match fault {
         NetworkFault::Reset => proxy.cut().await,
@@ -119,7 +119,7 @@ async fn injure(proxy: &Proxy, fault: NetworkFault, dice: &mut Dice) {
             proxy.stall(direction);
             sleep(long).await;
             if dice.percent(50) {
-                // What was held back is lost.
+                // The bytes held back are lost.
                 proxy.cut().await;
             }
             proxy.resume();
@@ -137,7 +137,7 @@ impl NetworkFault {
     }
 }
 
-/// Waits; false if peace comes first.
+/// Waits. Returns false if peace comes first.
 async fn pause(stage: &Stage, peace: &CancellationToken, time: Duration) -> bool {
     peace.run_until_cancelled(sleep(time * stage.settings.calm)).await.is_some()
 }

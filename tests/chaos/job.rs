@@ -1,4 +1,4 @@
-//! The jobs of a campaign: each decided by the seed and its number alone.
+//! The jobs of a campaign. Only the seed and the job's number decide what a job is.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -11,18 +11,18 @@ use crate::settings::Settings;
 pub(crate) const API_KEY: &str = "canary-api-key";
 pub(crate) const SECRET_KEY: &str = "canary-secret-key";
 
-/// What every phone number here begins with; six digits of its own follow.
+/// Every phone number here begins with this. Six digits of its own follow.
 pub(crate) const PHONES: &str = "0977";
 
 /// One job.
 #[derive(Clone, Debug)]
 pub(crate) struct Job {
     pub(crate) id: String,
-    /// No other job has it: what eSMS accepted for it is what was sent of this job.
+    /// No other job has this phone. So everything that eSMS accepted for it was sent for this job.
     pub(crate) phone: String,
-    /// Whether it can be understood.
+    /// Whether a worker can understand it.
     pub(crate) valid: bool,
-    /// How often its producer publishes it at once.
+    /// How many copies of it its producer publishes in a row.
     pub(crate) copies: u64,
     pub(crate) body: String,
     expiration: Option<Duration>,
@@ -41,7 +41,7 @@ impl Job {
         Self { id, phone, valid, copies, body, expiration }
     }
 
-    /// What is published beside the body.
+    /// The AMQP properties, which are published with the body.
     pub(crate) fn properties(&self) -> BasicProperties {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
         let persistent = 2;

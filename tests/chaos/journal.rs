@@ -1,4 +1,4 @@
-//! What was done to whom and when: for the table, and for the story of one job.
+//! What was done, to whom and when. The table and the story of one job use it.
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard};
@@ -8,13 +8,13 @@ use std::time::SystemTime;
 #[derive(Debug, Default)]
 pub(crate) struct Journal(Mutex<Vec<Entry>>);
 
-/// One thing done.
+/// One injected fault.
 #[derive(Clone, Debug)]
 pub(crate) struct Entry {
     pub(crate) at: SystemTime,
-    /// What is counted.
+    /// The kind, by which faults are counted.
     pub(crate) kind: String,
-    /// To whom.
+    /// To whom it was done.
     pub(crate) whom: String,
 }
 
@@ -24,7 +24,7 @@ impl Journal {
         self.entries().push(entry);
     }
 
-    /// How often each kind was.
+    /// How often each kind happened.
     pub(crate) fn counts(&self) -> BTreeMap<String, u64> {
         let mut counts = BTreeMap::new();
         for entry in self.entries().iter() {

@@ -1,4 +1,4 @@
-//! Who hears the results: a durable queue on the results exchange, and its reader.
+//! Listens for the results: a durable queue on the results exchange, and its reader.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::Failed;
 
-/// The queue of the results. A quorum queue, so that what the workers had confirmed outlives a kill.
+/// The queue of the results. It is a quorum queue, so that a result confirmed to a worker outlives a kill.
 pub(crate) const QUEUE: &str = "chaos.results";
 const EXCHANGE: &str = "otp.results";
 
@@ -36,7 +36,7 @@ impl Heard {
         self.0.lock().expect("an unpoisoned lock")
     }
 
-    /// Jobs with a result.
+    /// How many jobs have a result.
     pub(crate) fn jobs(&self) -> usize {
         self.results().len()
     }
@@ -53,16 +53,17 @@ impl Heard {
         let body = String::from_utf8_lossy(body).into_owned();
         let id = serde_json::from_str(&body).ok().and_then(|json: Value| Some(json["JobId"].as_str()?.to_owned()));
         let mut results = self.results();
-        // One without an id is nobody's, which the audit does not let pass.
+        // A result without an id belongs to no job. The audit reports it.
         let told = results.entry(id.unwrap_or_default()).or_default();
-        // What this reader could not acknowledge comes again, and was published once.
+        // When this reader could not acknowledge a message, it is delivered again, but it was published
+        // only once.
         if !(redelivered && told.iter().any(|earlier| earlier.body == body)) {
             told.push(Told { at: SystemTime::now(), body });
         }
     }
 }
 
-/// Makes the queue. The exchange must be there: a worker has declared it.
+/// Declares and binds the queue. The exchange must exist: a worker declares it.
 pub(crate) async fn bind(url: &str) -> Result<(), Failed> {
     let connection = Connection::connect(url, ConnectionProperties::default()).await?;
     let channel = connection.create_channel().await?;
@@ -75,14 +76,14 @@ pub(crate) async fn bind(url: &str) -> Result<(), Failed> {
     Ok(())
 }
 
-/// Listens until told to stop, whatever becomes of the broker.
+/// Listens until told to stop. It reconnects when the broker fails.
 pub(crate) async fn listen(url: String, heard: Arc<Heard>, end: CancellationToken) {
     while end.run_until_cancelled(session(&url, &heard)).await.is_some() {
         sleep(Duration::from_millis(200)).await;
     }
 }
 
-/// Until the connection is lost.
+/// Listens until the connection is lost.
 async fn session(url: &str, heard: &Heard) {
     let Ok(Ok(connection)) = timeout(SILENCE, Connection::connect(url, ConnectionProperties::default())).await else {
         return;

@@ -1,10 +1,10 @@
-//! The fault campaign: workers, a real broker, a real Redis and an eSMS that misbehaves, all of them
-//! killed, stopped, stalled and cut apart while jobs flow; then an audit of every job.
+//! The fault campaign. While jobs flow, it kills, stops, stalls and disconnects the workers, a real broker,
+//! a real Redis and an eSMS that misbehaves. Then it audits every job.
 //!
-//! `cargo test` runs two short ones. `make chaos` runs the long one, with the settings in the environment:
-//! see [`settings`].
+//! `cargo test` runs two short campaigns. `make chaos` runs the long one, with settings from the
+//! environment: see [`settings`].
 
-// Clippy takes only the functions marked `#[test]` for tests.
+// Clippy takes only functions marked `#[test]` for tests.
 #![allow(clippy::expect_used, clippy::unwrap_used, reason = "a broken expectation here is a failed test")]
 
 #[path = "../support/mod.rs"]
@@ -35,16 +35,16 @@ use support::terminal::{green, red, say, step};
 use tokio::runtime::Runtime;
 use tokio::task::LocalSet;
 
-/// What this program is to do, by the arguments that `cargo test` passes on.
+/// What this program must do, according to the arguments that `cargo test` passes on.
 #[derive(Debug, PartialEq, Eq)]
 enum Wanted {
-    /// The campaigns of the tests.
+    /// Run the short campaigns.
     Short,
-    /// The one that the environment describes.
+    /// Run the campaign that the environment describes.
     Long,
-    /// The names of the tests.
+    /// Print the names of the tests.
     List,
-    /// Other tests.
+    /// Do nothing, because other tests are wanted.
     Nothing,
 }
 
@@ -96,7 +96,7 @@ fn main() -> ExitCode {
     }
 }
 
-/// One campaign after the other, on one broker. Whether nothing was found.
+/// Runs one campaign after the other on one broker. Returns whether all were clean.
 fn perform(campaigns: Vec<Settings>) -> Result<bool, Failed> {
     let runtime = Runtime::new()?;
     let ended = LocalSet::new().block_on(&runtime, async {

@@ -1,4 +1,4 @@
-//! Who publishes the jobs, straight to the broker, each until it is confirmed.
+//! Publishes the jobs directly to the broker, each until it is confirmed.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -16,10 +16,10 @@ use crate::stage::Stage;
 /// The workers' queue.
 pub(crate) const QUEUE: &str = "otp.jobs";
 
-/// Who publish at once.
+/// How many lanes publish at the same time.
 const LANES: usize = 4;
 
-/// A broker that says nothing for so long is asked anew.
+/// When a broker says nothing for this long, the producer tries again with a new connection.
 const SILENCE: Duration = Duration::from_secs(10);
 
 /// One try to publish.
@@ -29,7 +29,7 @@ pub(crate) struct Try {
     pub(crate) confirmed: bool,
 }
 
-/// What was published.
+/// Everything that was published.
 #[derive(Debug, Default)]
 pub(crate) struct Published {
     next: AtomicU64,
@@ -41,12 +41,12 @@ impl Published {
         self.tries.lock().expect("an unpoisoned lock")
     }
 
-    /// Jobs that the broker has confirmed, and so is to answer for.
+    /// How many jobs the broker has confirmed. It is responsible for these.
     pub(crate) fn owed(&self) -> usize {
         self.tries().values().filter(|tries| is_owed(tries)).count()
     }
 
-    /// Every job that was tried to be published, by its number.
+    /// Every job that was published or tried, by its number.
     pub(crate) fn all(&self) -> HashMap<u64, Vec<Try>> {
         self.tries().clone()
     }
@@ -56,12 +56,12 @@ impl Published {
     }
 }
 
-/// Whether the broker has said that it has the job.
+/// Whether the broker has confirmed the job.
 pub(crate) fn is_owed(tries: &[Try]) -> bool {
     tries.iter().any(|one| one.confirmed)
 }
 
-/// Publishes until there are as many jobs as there are to be, or time is up.
+/// Publishes until there are enough jobs or the time is up.
 pub(crate) async fn publish_all(stage: &Arc<Stage>, published: &Arc<Published>, heard: &Arc<Heard>) {
     let until = Instant::now() + stage.settings.at_most;
     let lanes = (0..LANES).map(|_| Lane::new(stage, published, heard).run(until));
@@ -82,7 +82,7 @@ impl Lane {
 
     async fn run(mut self, until: Instant) {
         while Instant::now() < until {
-            // Looked at now and then: what it waits for has no bell.
+            // Look now and then, because nothing signals that the backlog has shrunk.
             if self.published.owed() >= self.heard.jobs() + self.stage.settings.backlog {
                 sleep(Duration::from_millis(20)).await;
                 continue;
@@ -101,8 +101,9 @@ impl Lane {
         }
     }
 
-    /// One copy. One that may have reached the broker is repeated only where a repeat does no harm; the
-    /// broker then owes nothing for it, and all that is heard of it must be right all the same.
+    /// Publishes one copy. A copy that may have reached the broker is repeated only if a repeat does no
+    /// harm. Without a repeat, the broker owes nothing for it, but every result that comes for it must
+    /// still be right.
     async fn publish(&mut self, number: u64, job: &Job) {
         loop {
             let Some(channel) = self.channel().await else {

@@ -1,4 +1,5 @@
-//! One worker's seat: a process, killed, stopped and paused, and another in its place at once.
+//! One worker's seat. Its worker is killed, stopped or paused, and then another worker takes the place at
+//! once.
 
 use std::fs::File;
 use std::path::Path;
@@ -18,11 +19,11 @@ use crate::support::leash::Program;
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_esms-otp-worker");
 
-/// Longer than a worker's grace, on a slow machine.
+/// Longer than a worker's shutdown grace, on a slow machine.
 const STOP_LIMIT: Duration = Duration::from_secs(60);
 
 const KILLED: i32 = 128 + 9;
-/// Terminated before it had begun.
+/// Terminated before it could handle the signal.
 const TERMINATED: i32 = 128 + 15;
 const GRACE_OVER: i32 = 4;
 
@@ -31,9 +32,9 @@ const GRACE_OVER: i32 = 4;
 pub(crate) enum Wound {
     Kill,
     Terminate,
-    /// It stands still, longer than a lease lasts or shorter.
+    /// The worker stands still, for longer or shorter than a lease.
     Pause,
-    /// It dies where the n-th job comes by.
+    /// The worker dies when the n-th job reaches this point.
     Crash(Point),
 }
 
@@ -54,8 +55,8 @@ impl Seat {
         format!("worker {}", self.number + 1)
     }
 
-    /// Keeps a worker here: wounded until `peace`, whole from there, stopped in order after `end`.
-    /// What a worker did of itself that it should not is returned.
+    /// Keeps a worker here. It is wounded until `peace`, unharmed after that, and stopped in order after
+    /// `end`. Returns what a worker did by itself that it should not do.
     pub(crate) async fn keep(
         mut self,
         peace: CancellationToken,
@@ -93,8 +94,8 @@ impl Seat {
         })
     }
 
-    /// Until its time has come, counted from when it reached the broker, or peace has. One that nothing
-    /// is planned for sits for longer.
+    /// Waits for the time of the wound, or for peace. That time counts from when the worker reached the
+    /// broker. A worker without a wound stays until peace.
     async fn survive(&self, wound: Option<Wound>, until: Duration, peace: &CancellationToken, end: &CancellationToken) {
         let its_time = async {
             self.stage.networks[self.number].until_used().await;
@@ -107,7 +108,7 @@ impl Seat {
         }
     }
 
-    /// Its exit code once it has what it was given.
+    /// Wounds the worker and returns its exit code.
     async fn strike(&mut self, worker: &mut Program, wound: Wound) -> Result<i32, Failed> {
         match wound {
             Wound::Kill | Wound::Crash(_) => {
@@ -123,7 +124,7 @@ impl Seat {
                 signal(worker, "STOP");
                 sleep(self.dice.millis(500..9_000)).await;
                 signal(worker, "CONT");
-                // It goes on, and is stopped only to make room for the next.
+                // The worker goes on. It is stopped only to make room for the next one.
                 sleep(self.dice.millis(500..2_000)).await;
                 worker.terminate();
             }
@@ -131,7 +132,7 @@ impl Seat {
         worker.wait(STOP_LIMIT).await.ok_or_else(|| format!("{} did not end after {wound:?}", self.name()).into())
     }
 
-    /// Until all is over, unless it crashes before.
+    /// Waits until the campaign ends or the worker crashes.
     async fn sit_out(
         &self,
         worker: &mut Program,
@@ -152,7 +153,7 @@ impl Seat {
         code
     }
 
-    /// What is wrong with its having ended so, if anything.
+    /// What is wrong with this exit code, if anything.
     fn judge(&self, wound: Option<Wound>, code: i32) -> Option<String> {
         match (wound, code) {
             (_, 0 | TERMINATED) | (Some(Wound::Kill | Wound::Crash(_)), KILLED) => None,
@@ -162,14 +163,15 @@ impl Seat {
     }
 }
 
-/// What may be done to workers without breaking what is promised of this ledger.
+/// The wounds that workers may get without breaking the promises of this ledger.
 pub(crate) fn wounds(settings: &Settings) -> Vec<Wound> {
     match settings.ledger {
         Ledger::Redis => {
             let others = [Wound::Kill, Wound::Kill, Wound::Terminate, Wound::Terminate, Wound::Pause];
             Point::ALL.map(Wound::Crash).into_iter().chain(others).collect()
         }
-        // Killed, it would forget what it sent; stopped in order, it gives back only what it did not send.
+        // A killed worker would forget what it sent. A worker that stops in order gives back only what it
+        // did not send.
         Ledger::Memory if !settings.is_one_process() => vec![Wound::Terminate, Wound::Pause],
         Ledger::Memory => Vec::new(),
     }
@@ -181,6 +183,6 @@ async fn ended(worker: &mut Program) -> i32 {
 }
 
 fn signal(worker: &Program, name: &str) {
-    // One that has ended this moment needs none.
+    // A worker that has just ended needs no signal.
     let _ = Command::new("kill").args(["-s", name, &worker.pid().to_string()]).stderr(Stdio::null()).status();
 }

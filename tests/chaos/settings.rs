@@ -1,4 +1,4 @@
-//! What a campaign is to be: from the environment for `make chaos`, and fixed for `cargo test`.
+//! The settings of a campaign: from the environment for `make chaos`, fixed for `cargo test`.
 
 use std::fmt;
 use std::str::FromStr;
@@ -36,19 +36,20 @@ pub(crate) struct Settings {
     pub(crate) ledger: Ledger,
     pub(crate) on_ambiguous: OnAmbiguous,
     pub(crate) on_error: OnError,
-    /// From here on no further job is published.
+    /// After this time no further job is published.
     pub(crate) at_most: Duration,
-    /// Published jobs without a result; more wait.
+    /// The most published jobs without a result. Further jobs wait.
     pub(crate) backlog: usize,
     /// `OTP_CONCURRENCY`.
     pub(crate) concurrency: u64,
-    /// How many times longer it takes until something is broken: a short campaign has little time.
+    /// A factor for the time until something is broken. A short campaign has little time, so its factor is
+    /// small.
     pub(crate) calm: u32,
 }
 
 impl Settings {
-    /// What `cargo test` runs: everything breaks, and no worker sends unseen by the others; then one
-    /// worker that has nothing but its own memory.
+    /// What `cargo test` runs. In the first campaign everything breaks, and no worker sends unseen by the
+    /// others. In the second campaign one worker has only its own memory.
     pub(crate) fn short() -> Vec<Self> {
         let shared = Self {
             seed: 20_261_123,
@@ -67,7 +68,7 @@ impl Settings {
         vec![shared, alone]
     }
 
-    /// What the environment says.
+    /// The settings in the environment.
     pub(crate) fn from_env() -> Result<Self, Failed> {
         let on_ambiguous = setting("ON_AMBIGUOUS")?.unwrap_or(OnAmbiguous::Resend);
         let settings = Self {
@@ -89,8 +90,8 @@ impl Settings {
         }
     }
 
-    /// Whether a repeat of a `message_id` is recognised whatever happens: every attempt is seen by all
-    /// who could repeat it.
+    /// Whether a repeat of a `message_id` is always recognised. For that, every worker that could repeat an
+    /// attempt must see every attempt.
     pub(crate) fn repeats_are_known(&self) -> bool {
         match self.ledger {
             Ledger::Redis => self.on_error == OnError::Hold,
@@ -98,14 +99,14 @@ impl Settings {
         }
     }
 
-    /// Whether no worker's memory is ever lost or apart from another's.
+    /// Whether one worker has the only memory, which is never lost.
     pub(crate) fn is_one_process(&self) -> bool {
         self.ledger == Ledger::Memory && self.workers == 1
     }
 }
 
 impl fmt::Display for Settings {
-    /// As `make chaos` takes them.
+    /// In the form that `make chaos` takes.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let ledger = if self.ledger == Ledger::Redis { "redis" } else { "memory" };
         let on_ambiguous = if self.on_ambiguous == OnAmbiguous::Resend { "resend" } else { "give-up" };

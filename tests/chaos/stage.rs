@@ -1,4 +1,4 @@
-//! Who takes part: a broker, a Redis, eSMS, and for each worker a network of its own to them.
+//! The participants: a broker, a Redis, eSMS, and for each worker its own network to them.
 
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
@@ -20,7 +20,8 @@ use crate::support::leash::Scratch;
 use crate::support::proxy::Proxy;
 use crate::support::redis::Redis;
 
-/// What goes wrong at eSMS, and how often: above all, a request that is taken and not answered.
+/// The faults of eSMS, and how often each happens. The most important is a request that is taken and not
+/// answered.
 const MIX: [(&str, f64); 20] = [
     ("reset_after", 0.05),
     ("hang_after", 0.02),
@@ -44,7 +45,7 @@ const MIX: [(&str, f64); 20] = [
     ("echo_secrets", 0.005),
 ];
 
-/// Everything but the workers.
+/// Everything except the workers.
 pub(crate) struct Stage {
     pub(crate) settings: Settings,
     pub(crate) broker: Arc<Broker>,
@@ -56,7 +57,7 @@ pub(crate) struct Stage {
     wounds: Mutex<(Deck<Wound>, Dice)>,
 }
 
-/// One worker's ways to the others.
+/// One worker's network to the broker, to Redis and to eSMS.
 pub(crate) struct Network {
     pub(crate) broker: Proxy,
     pub(crate) redis: Option<Proxy>,
@@ -81,15 +82,15 @@ impl Stage {
         Ok(Arc::new(Self { settings, broker, redis, sandbox, networks, journal, scratch, wounds }))
     }
 
-    /// What is done to the next worker. All seats draw from one deck, so that even a short campaign has
-    /// some of each.
+    /// The wound for the next worker. All seats draw from one deck, so even a short campaign has some of
+    /// each.
     pub(crate) fn next_wound(&self) -> Option<Wound> {
         let mut wounds = self.wounds.lock().expect("an unpoisoned lock");
         let (deck, dice) = &mut *wounds;
         deck.draw(dice)
     }
 
-    /// A worker's settings, beside where it crashes.
+    /// A worker's settings, without its crash point.
     pub(crate) fn env(&self, seat: usize) -> Vec<(&'static str, String)> {
         let network = &self.networks[seat];
         let ledger = match (&self.redis, &network.redis) {
@@ -107,8 +108,8 @@ impl Stage {
             ("OTP_ON_AMBIGUOUS", if give_up { "give-up" } else { "resend" }.to_owned()),
             ("OTP_LEDGER_ON_ERROR", if hold { "hold" } else { "send" }.to_owned()),
         ];
-        // What is known in a worker's memory alone must be published before it ends: a grace that runs out
-        // would be a kill.
+        // A result that is only in a worker's memory must be published before the worker ends. If the grace
+        // ran out, that would be like a kill.
         let grace = if self.settings.ledger == Ledger::Memory { "50s" } else { "4s" };
         let fixed = [
             ("ESMS_API_KEY", API_KEY),
@@ -117,7 +118,7 @@ impl Stage {
             ("LOG_FORMAT", "json"),
             ("RUST_LOG", "info,esms_otp_worker=debug"),
             ("OTP_JOB_TTL", "10m"),
-            // Impatient, so that much goes wrong in little time.
+            // Short limits, so that much goes wrong in little time.
             ("ESMS_TIMEOUT", "1s"),
             ("ESMS_CONNECT_TIMEOUT", "1s"),
             ("OTP_RETRY_INITIAL", "50ms"),
@@ -129,17 +130,17 @@ impl Stage {
         told.into_iter().chain(fixed.map(|(name, value)| (name, value.to_owned()))).collect()
     }
 
-    /// Until any worker is connected to the broker: before that there is nothing to break.
+    /// Waits until any worker is connected to the broker. Before that there is nothing to break.
     pub(crate) async fn until_used(&self) {
         select_all(self.networks.iter().map(|network| Box::pin(network.until_used()))).await;
     }
 
-    /// Where a worker logs to; all that sit in one seat after each other to one file.
+    /// The log file of a seat. All workers of the seat, one after the other, write to it.
     pub(crate) fn log(&self, seat: usize) -> PathBuf {
         self.scratch.file(&format!("worker-{}.log", seat + 1))
     }
 
-    /// Everything works again.
+    /// Makes everything work again.
     pub(crate) async fn heal(&self) {
         for proxy in self.networks.iter().flat_map(Network::proxies) {
             proxy.resume();
@@ -159,7 +160,7 @@ impl Network {
         Self { broker: Proxy::start(broker.port()).await, redis, esms: Proxy::start(sandbox.addr().port()).await }
     }
 
-    /// Until its worker is connected to the broker.
+    /// Waits until its worker is connected to the broker.
     pub(crate) async fn until_used(&self) {
         while self.broker.open() == 0 {
             sleep(Duration::from_millis(20)).await;
@@ -178,7 +179,7 @@ fn sandbox_settings(seed: u64) -> Result<sandbox::Settings, Failed> {
         mix: Mix::new(shares?)?,
         api_key: API_KEY.to_owned(),
         secret_key: SECRET_KEY.to_owned(),
-        // Long enough that whoever dies, dies while calls are under way.
+        // Long enough that a dying worker has calls in progress.
         latency: Duration::from_millis(20),
         jitter: Duration::from_millis(200),
         ..sandbox::Settings::default()

@@ -1,4 +1,4 @@
-//! All that is known of one job, for whoever must find out what went wrong with it.
+//! Tells all that is known of one job, to help find out what went wrong with it.
 
 use std::time::{Duration, SystemTime};
 
@@ -8,7 +8,7 @@ use crate::evidence::lines_about;
 use crate::stage::Stage;
 use crate::support::terminal::{bold, say};
 
-/// Tells of the first job that breaks a claim, for each claim that is broken.
+/// For each broken claim, tells the story of the first job that breaks it.
 pub(crate) fn tell(stage: &Stage, finding: &Finding) {
     for claim in CLAIMS {
         let against = finding.violations.iter().filter(|violation| violation.claim == claim);
@@ -32,7 +32,7 @@ fn tell_of(stage: &Stage, finding: &Finding, id: &str) {
     let faults = faults.into_iter().map(|entry| (entry.at, format!("{} ({})", entry.kind, entry.whom)));
     let mut all: Vec<_> = moments.into_iter().chain(faults).collect();
     all.sort();
-    // A worker that waits says so again and again.
+    // A worker that waits logs the same line again and again.
     all.dedup_by(|one, other| one.1 == other.1);
     for (at, what) in all {
         say(format!("  {} {what}", humantime::format_rfc3339_millis(at)));

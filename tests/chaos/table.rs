@@ -1,4 +1,4 @@
-//! What is printed about a campaign.
+//! Prints what is known about a campaign.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -8,7 +8,7 @@ use crate::campaign::{Finding, LEFT, ORDER, SETTLED};
 use crate::stage::Stage;
 use crate::support::terminal::{bold, dim, green, red, say, seconds, thousands};
 
-/// Violations shown of one claim.
+/// How many violations of one claim are shown.
 const SHOWN: usize = 5;
 
 pub(crate) fn print(stage: &Stage, finding: &Finding) {
@@ -57,7 +57,7 @@ fn jobs(finding: &Finding) {
     line("over the broker's delivery limit", count(cases, |case| case.job.valid && !case.dead.is_empty()));
 }
 
-/// By a job's first result.
+/// Counts each job by its first result.
 fn outcomes(cases: &[Case]) {
     let mut counts: BTreeMap<&str, u64> = BTreeMap::new();
     for result in cases.iter().filter_map(|case| case.results.first()) {

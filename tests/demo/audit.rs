@@ -1,4 +1,4 @@
-//! Whether what the worker says agrees with what eSMS saw. Pure.
+//! Checks whether what the worker says agrees with what eSMS saw. Pure functions.
 
 use std::collections::{BTreeSet, HashMap};
 use std::ops::RangeInclusive;
@@ -7,7 +7,7 @@ use crate::programs::PhoneStory;
 use crate::run::{Event, Seen};
 use crate::support::terminal::thousands;
 
-/// One claim, and what speaks against it.
+/// One claim, and the findings against it.
 #[derive(Debug)]
 pub(crate) struct Check {
     pub(crate) claim: String,
@@ -19,7 +19,7 @@ impl Check {
         Self { claim: claim.into(), against }
     }
 
-    /// A claim that holds if these are equal.
+    /// A claim that holds if the two numbers of every pair are equal.
     pub(crate) fn equal(claim: impl Into<String>, pairs: &[(&str, u64, u64)]) -> Self {
         let wrong = pairs.iter().filter(|(_, one, other)| one != other);
         let against = wrong.map(|(what, one, other)| format!("{what}: {} and {}", thousands(*one), thousands(*other)));
@@ -31,15 +31,15 @@ impl Check {
     }
 }
 
-/// A job's result beside what eSMS knows of its phone.
+/// A job's result, and what eSMS knows of its phone.
 pub(crate) struct Case<'a> {
     pub(crate) phone: &'a str,
     pub(crate) result: &'a Event,
     pub(crate) story: &'a PhoneStory,
 }
 
-/// The results with their phones. A result names its job only, by an id that `send` made up; the
-/// worker's log has the last three digits of that job's phone, which every phone here has its own of.
+/// The results with their phones. A result names only its job, by an id that `send` made up. The worker's
+/// log has the last three digits of that job's phone, and here every phone has its own last three digits.
 pub(crate) fn cases(seen: &Seen) -> Vec<Case<'_>> {
     let endings: HashMap<&str, &str> =
         seen.logged.iter().map(|line| (line.job_id.as_str(), end(&line.phone))).collect();
@@ -123,7 +123,7 @@ fn otps(cases: &[Case<'_>]) -> Check {
     Check::new("accepted means that an OTP went out; nothing went out unsaid", told.collect())
 }
 
-/// How many OTPs may have gone out, by what the result says.
+/// How many OTPs may have been sent, according to the result.
 fn otps_allowed(result: &Event) -> RangeInclusive<u64> {
     let least = u64::from(result.outcome == "accepted");
     let one_at_most = matches!(result.outcome.as_str(), "accepted" | "unknown");
@@ -154,18 +154,18 @@ fn metrics(seen: &Seen) -> Check {
     Check::equal("the worker's metrics say the same as its results", &pairs)
 }
 
-/// 0 is for the run in which every job was accepted.
+/// The exit code must be 0 when every job was accepted, and 1 otherwise.
 fn send_code(seen: &Seen) -> Check {
     let all = seen.printed.iter().all(|event| event.outcome == "accepted");
     let pairs = [("exit code and expected", seen.send_code.unsigned_abs().into(), u64::from(!all))];
     Check::equal(format!("`send` said so with exit code {}", seen.send_code), &pairs)
 }
 
-/// By how much a counter grew.
+/// How much a counter grew during the run.
 pub(crate) fn moved(seen: &Seen, name: &str, labels: &[(&str, &str)]) -> u64 {
     let before = seen.before.value(name, labels).unwrap_or_default();
     let after = seen.after.value(name, labels).unwrap_or_default();
-    // Counters of whole things.
+    // These counters hold whole numbers.
     (after - before) as u64
 }
 

@@ -20,23 +20,23 @@ use crate::support::broker::Broker;
 
 const LIMIT: Duration = Duration::from_secs(20);
 
-/// A broker, and the names of the objects there.
+/// A broker, and the names of the objects on it.
 pub(crate) struct Home {
     config: BrokerSettings,
-    /// The settings of the worker and of `send` that say all this.
+    /// The same as settings for the worker and for `send`.
     settings: HashMap<&'static str, String>,
     private: Option<Broker>,
 }
 
 impl Home {
-    /// A node of our own, and the objects' usual names.
+    /// A private node, with the usual names of the objects.
     pub(crate) async fn private() -> Result<Self, Failed> {
         let broker = Broker::start().await;
         let settings = HashMap::from([("AMQP_URL", broker.url())]);
         Ok(Self { config: configured(&settings)?, settings, private: Some(broker) })
     }
 
-    /// Somebody's broker, with names of our own, so that nothing there is touched.
+    /// Somebody else's broker. The objects get unique names, so nothing that is already there is touched.
     pub(crate) async fn given(url: String) -> Result<Self, Failed> {
         let unique = &Uuid::new_v4().simple().to_string()[..8];
         let mut settings = HashMap::from([
@@ -54,7 +54,7 @@ impl Home {
         Ok(home)
     }
 
-    /// Gives a program these settings, and none of the worker's that the caller's environment has.
+    /// Gives a program these settings. All other settings of the worker are removed from its environment.
     pub(crate) fn settle(&self, program: &mut Command) {
         for setting in ALL {
             program.env_remove(setting.env);
@@ -62,7 +62,7 @@ impl Home {
         program.envs(&self.settings);
     }
 
-    /// `host:port`; never the password.
+    /// `host:port`, without the password.
     pub(crate) fn address(&self) -> String {
         let authority = &self.config.uri.authority;
         format!("{}:{}", authority.host, authority.port)
@@ -76,8 +76,8 @@ impl Home {
         &self.config.queue
     }
 
-    /// The flags with which `esms-otp-worker send` finds it. The address of somebody's broker may hold
-    /// a password: they have it in their environment.
+    /// The flags with which `esms-otp-worker send` finds the queue. The URL of somebody else's broker may
+    /// hold a password, so it is not shown: the user has it in the environment.
     pub(crate) fn flags(&self) -> String {
         match &self.private {
             Some(broker) => format!("--amqp-url {}", broker.url()),
@@ -90,7 +90,7 @@ impl Home {
         Ok(timeout(LIMIT, connecting).await??)
     }
 
-    /// Every result from now on, through a queue that goes with the connection.
+    /// Every result from now on, through a queue that is deleted with the connection.
     pub(crate) async fn results(&self) -> Result<(Connection, Consumer), Failed> {
         let connection = self.connect().await?;
         let subscribing = async {
@@ -130,7 +130,8 @@ impl Home {
         Ok(left)
     }
 
-    /// Deletes what the worker declared on somebody's broker; a private node goes as a whole.
+    /// Deletes everything that the worker declared on somebody else's broker. A private node is removed as
+    /// a whole.
     pub(crate) async fn leave(&self) -> Result<(), Failed> {
         if self.is_private() {
             return Ok(());
@@ -151,7 +152,8 @@ impl Home {
     }
 }
 
-/// A courtesy: what matters is done, and a channel that is closing on its own already is no failure.
+/// Closes a connection at the end. Errors are ignored: the work is done, and the channel may already be
+/// closing.
 pub(crate) async fn close(connection: &Connection) {
     let _ = timeout(LIMIT, connection.close(200, "done".into())).await;
 }

@@ -1,12 +1,13 @@
-//! `make demo`: 1,000 jobs through a real RabbitMQ, the real worker, and an eSMS that misbehaves; then
-//! a summary, and an audit of what the worker says against what eSMS counted.
+//! `make demo`: sends 1,000 jobs through a real RabbitMQ and the real worker to an eSMS that misbehaves.
+//! Then it prints a summary, and an audit that compares what the worker says with what eSMS counted.
 //!
-//! `AMQP_URL` has it use that broker instead of a private one; `KEEP=1` leaves everything running until
-//! Ctrl-C. Exit code 0: every number adds up. 1: one does not, or something failed. 130: interrupted.
+//! With `AMQP_URL` it uses that broker instead of a private one. With `KEEP=1` it leaves everything running
+//! until Ctrl-C. Exit code 0: every number adds up. 1: one number does not, or something failed. 130:
+//! interrupted.
 
 #[path = "../support"]
 mod support {
-    //! The parts of the tests' support that the demonstration stands on.
+    //! The parts of the tests' support that the demonstration uses.
     #![allow(dead_code, reason = "each program that includes these modules uses a part of them")]
     #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a broken expectation here is a failed run")]
 
@@ -19,7 +20,7 @@ mod support {
     pub(crate) mod wait;
     pub(crate) mod worker;
 
-    /// Whatever it is, there is one thing to do about it: say it, and end.
+    /// Any error. The only reaction to it is to print it and end the program.
     pub(crate) type Failed = Box<dyn std::error::Error + Send + Sync>;
 }
 
@@ -46,7 +47,7 @@ use tokio::runtime::Runtime;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
-/// Longer than the worker's own grace.
+/// Longer than the worker's own shutdown grace.
 const STOP_LIMIT: Duration = Duration::from_secs(40);
 
 const INTERRUPTED: u8 = 130;
@@ -76,7 +77,7 @@ async fn demonstrate() -> Result<ExitCode, Failed> {
     say(bold("esms-otp-worker: 1,000 OTP jobs, and an eSMS that misbehaves") + "\n");
     let scratch = Scratch::new()?;
     let Some(home) = stop.run_until_cancelled(home()).await.transpose()? else { return Ok(interrupted()) };
-    // The support code panics where it cannot go on; the broker must be left in order all the same.
+    // The support code panics when it cannot go on. The broker must be left in order even then.
     let performed = AssertUnwindSafe(perform(&home, &scratch, &stop)).catch_unwind().await;
     let left = home.leave().await;
     let ended = performed.unwrap_or_else(|_| Err("the reason is above".into()));
@@ -88,7 +89,7 @@ async fn demonstrate() -> Result<ExitCode, Failed> {
     Ok(ended)
 }
 
-/// Ctrl-C, or `kill`: the first ends it in order, the second at once.
+/// The first Ctrl-C or `kill` ends the demonstration in order. The second ends it at once.
 async fn signals(stop: CancellationToken) {
     let (Ok(mut interrupt), Ok(mut terminate)) = (signal(SignalKind::interrupt()), signal(SignalKind::terminate()))
     else {
@@ -143,7 +144,7 @@ async fn perform(home: &Home, scratch: &Scratch, stop: &CancellationToken) -> Re
     Ok(verdict(&seen, &checks, &parting))
 }
 
-/// Everything up to the summary.
+/// Does everything up to the summary.
 async fn show(home: &Home, scratch: &Scratch) -> Result<(Esms, Worker, Seen), Failed> {
     let esms = step("eSMS, played by esms-sandbox", Esms::start(scratch)).await?;
     let faults = programs::FAULTS.map(|(fault, _)| fault.split(':').take(2).collect::<Vec<_>>().join(":"));
@@ -159,7 +160,7 @@ async fn show(home: &Home, scratch: &Scratch) -> Result<(Esms, Worker, Seen), Fa
     Ok((esms, worker, seen))
 }
 
-/// Until somebody ends it; says so if the worker is ended before.
+/// Waits until somebody ends the demonstration. Reports it if the worker ends before that.
 async fn until_left(worker: &mut Worker, stop: &CancellationToken) {
     let forever = Duration::from_secs(u32::MAX.into());
     tokio::select! {
@@ -171,7 +172,8 @@ async fn until_left(worker: &mut Worker, stop: &CancellationToken) {
     stop.cancelled().await;
 }
 
-/// Has the worker stop. Whoever has played with it may have left something behind.
+/// Stops the worker. The queues are not checked when somebody has played with it, because that may leave
+/// messages behind.
 async fn part(home: &Home, worker: &mut Worker, played: bool) -> Result<Check, Failed> {
     worker.program.terminate();
     let code = worker.program.wait(STOP_LIMIT).await.ok_or("the worker did not stop")?;
@@ -201,7 +203,7 @@ fn verdict(seen: &Seen, checks: &[Check], parting: &Check) -> ExitCode {
     ExitCode::FAILURE
 }
 
-/// The ends of the logs, for whoever must find out why.
+/// Prints the ends of the logs, which help to find out why it failed.
 fn last_words(scratch: &Scratch) {
     for name in ["sandbox.log", "worker.log"] {
         let log = std::fs::read_to_string(scratch.file(name)).unwrap_or_default();

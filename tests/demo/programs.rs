@@ -1,4 +1,4 @@
-//! The real programs, as they were built beside this one: the pretended eSMS, the worker, `send`.
+//! The real programs, which are built beside this one: the sandbox that plays eSMS, the worker, and `send`.
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -19,10 +19,10 @@ use crate::support::metrics::get;
 use crate::support::wait::found;
 use crate::support::worker::listening;
 
-/// What takes a moment is given this long, on a slow machine.
+/// The limit for steps that normally take a moment. It is long enough for a slow machine.
 const LIMIT: Duration = Duration::from_secs(60);
 
-/// What goes wrong at eSMS, and how often. The dice are loaded: every run meets the same faults.
+/// The faults of eSMS, and how often each happens. The seed is fixed, so every run meets the same faults.
 pub(crate) const FAULTS: [(&str, &str); 12] = [
     ("latency:600ms", "0.02"),
     ("reset_after", "0.02"),
@@ -38,18 +38,19 @@ pub(crate) const FAULTS: [(&str, &str); 12] = [
     ("status:403", "0.004"),
 ];
 
-/// The worker's patience, shorter than its defaults so that nobody waits for the stragglers.
+/// The worker's time limits. They are shorter than its defaults, so that nobody waits long for the last
+/// jobs.
 const PATIENCE: [(&str, &str); 3] =
     [("ESMS_CONNECT_TIMEOUT", "1s"), ("ESMS_TIMEOUT", "2s"), ("OTP_RETRY_MAX_ELAPSED", "5s")];
 
-/// Where a program of this package is.
+/// The path of a program of this package.
 pub(crate) fn path(name: &str) -> Result<PathBuf, Failed> {
     let here = std::env::current_exe()?;
     let built = here.parent().ok_or("this program is nowhere")?.join(name);
     if built.is_file() { Ok(built) } else { Err(format!("{} is missing: run make demo", built.display()).into()) }
 }
 
-/// eSMS, as the sandbox plays it.
+/// eSMS, played by the sandbox.
 pub(crate) struct Esms {
     program: Program,
     client: Client,
@@ -64,7 +65,7 @@ pub(crate) struct PhoneStory {
     pub(crate) story: Vec<Call>,
 }
 
-/// One call for it.
+/// One call for this phone.
 #[derive(Clone, Debug, Default, Deserialize)]
 pub(crate) struct Call {
     pub(crate) sms_id: Option<String>,
@@ -114,7 +115,7 @@ impl Esms {
         self.get(&format!("phones/{phone}")).await
     }
 
-    /// Every request for this phone, more than there can be, meets the same fault.
+    /// Makes every request for this phone meet the same fault. 40 are more requests than there can be.
     pub(crate) async fn doom(&self, phone: &str, fault: Value) -> Result<(), Failed> {
         let script = json!({"phone": phone, "faults": vec![fault; 40]}).to_string();
         let post = self.client.post(format!("{}/_sandbox/script", self.url)).body(script);
@@ -151,7 +152,7 @@ impl Worker {
         Ok(Self { program, http, log })
     }
 
-    /// What it logged about the ends of jobs.
+    /// The worker's log lines about the ends of jobs.
     pub(crate) fn ended_jobs(&self) -> Result<Vec<Logged>, Failed> {
         let log = std::fs::read_to_string(&self.log)?;
         let lines = log.lines().filter_map(|line| serde_json::from_str::<Logged>(line).ok());
@@ -164,13 +165,13 @@ impl Worker {
 pub(crate) struct Logged {
     message: String,
     pub(crate) job_id: String,
-    /// All but the last three digits are masked.
+    /// The phone number. All but the last three digits are masked.
     pub(crate) phone: String,
-    /// From its delivery to its end, in milliseconds.
+    /// The time from the delivery to the end, in milliseconds.
     pub(crate) took_ms: u64,
 }
 
-/// Looks until there is something, as long as the program runs.
+/// Looks until there is a value. Fails if the program ends first.
 async fn until<T>(worker: &mut Program, mut look: impl AsyncFnMut() -> Option<T>) -> Result<T, Failed> {
     let looked = found(LIMIT, async || match worker.exit_code() {
         Some(code) => Some(Err(format!("the worker has ended with code {code}"))),
@@ -179,7 +180,7 @@ async fn until<T>(worker: &mut Program, mut look: impl AsyncFnMut() -> Option<T>
     Ok(looked.await.ok_or("the worker did not become ready")??)
 }
 
-/// Sends the jobs of a file and waits for their results. Its progress bar is for the terminal.
+/// Sends the jobs of a file and waits for their results. Its progress bar goes to the terminal.
 pub(crate) fn send(home: &Home, jobs: &Path) -> Result<Program, Failed> {
     let jobs = jobs.to_str().ok_or("a temporary directory that is no text")?;
     let args = ["send", jobs, "--wait", "--timeout", "30s"];

@@ -1,4 +1,4 @@
-//! The run: 1,000 jobs from the producer to their results, and everything that anybody saw of it.
+//! The run: 1,000 jobs from the producer to their results, and everything that was observed.
 
 use std::io::Write;
 use std::time::{Duration, Instant};
@@ -17,16 +17,17 @@ use crate::support::leash::Scratch;
 use crate::support::metrics::Scrape;
 use crate::support::wait::found;
 
-/// One for each ending of three digits, which is what the worker's log shows of a phone.
+/// One job for each ending of three digits. The worker's log shows only these digits of a phone.
 pub(crate) const JOBS: usize = 1_000;
 
-/// Phones for which eSMS never works: their jobs end when the worker's patience does.
+/// The size of each of the two groups of phones for which eSMS never works. Their jobs end when the worker
+/// stops retrying.
 const DOOMED: usize = 3;
 
-/// What comes within milliseconds is given this long, on a slow machine.
+/// The limit for things that normally take milliseconds. It is long enough for a slow machine.
 const LIMIT: Duration = Duration::from_secs(20);
 
-/// The part of a result event that is looked at.
+/// The fields of a result event that the demonstration reads.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(rename_all = "PascalCase")]
 pub(crate) struct Event {
@@ -44,11 +45,11 @@ pub(crate) struct Event {
 pub(crate) struct Heard {
     pub(crate) event: Event,
     pub(crate) text: String,
-    /// Since `send` was started.
+    /// The time since `send` was started.
     pub(crate) after: Duration,
 }
 
-/// What everybody saw.
+/// Everything that was observed.
 pub(crate) struct Seen {
     /// What `send --wait` printed.
     pub(crate) printed: Vec<Event>,
@@ -68,7 +69,7 @@ pub(crate) fn phone(number: usize) -> String {
     format!("0900000{number:03}")
 }
 
-/// Writes the jobs into a file, as JSON lines, and tells eSMS whom to fail for good.
+/// Writes the jobs to a file as JSON lines, and tells eSMS which phones it must always fail.
 pub(crate) async fn prepare(scratch: &Scratch, esms: &Esms) -> Result<(), Failed> {
     let mut file = std::fs::File::create(scratch.file("jobs.jsonl"))?;
     for number in 0..JOBS {
@@ -81,7 +82,7 @@ pub(crate) async fn prepare(scratch: &Scratch, esms: &Esms) -> Result<(), Failed
     Ok(())
 }
 
-/// Sends the jobs and watches until there is nothing more to see.
+/// Sends the jobs and watches until nothing more happens.
 pub(crate) async fn watch(home: &Home, esms: &Esms, worker: &Worker, scratch: &Scratch) -> Result<Seen, Failed> {
     let before = Scrape::of(worker.http).await;
     let (connection, consumer) = home.results().await?;
@@ -101,7 +102,8 @@ pub(crate) async fn watch(home: &Home, esms: &Esms, worker: &Worker, scratch: &S
     Ok(Seen { printed, send_code, heard, logged, phones, stats: esms.stats().await?, before, after })
 }
 
-/// Every result, until there is one for each job or none has come for longer than the worker can take.
+/// Collects results until there is one for each job, or until none has come for longer than the worker can
+/// take.
 async fn hear(mut consumer: Consumer, began: Instant) -> Result<Vec<Heard>, Failed> {
     let mut heard = Vec::new();
     while heard.len() < JOBS
@@ -115,7 +117,7 @@ async fn hear(mut consumer: Consumer, began: Instant) -> Result<Vec<Heard>, Fail
     Ok(heard)
 }
 
-/// The log is written by a thread of its own, and so may be a little late.
+/// A separate thread writes the log, so the last lines may be a little late.
 async fn logged(worker: &Worker) -> Result<Vec<Logged>, Failed> {
     let whole = found(LIMIT, async || worker.ended_jobs().ok().filter(|ended| ended.len() >= JOBS)).await;
     whole.map_or_else(|| worker.ended_jobs(), Ok)
@@ -130,7 +132,7 @@ async fn phones(esms: &Esms) -> Result<Vec<(String, PhoneStory)>, Failed> {
     Ok(phones)
 }
 
-/// The metrics once every job is acknowledged, which is a little after its result.
+/// The metrics after every job is acknowledged, which happens a little after its result.
 async fn settled(worker: &Worker) -> Scrape {
     let idle = |scrape: &Scrape| scrape.value("otp_jobs_in_flight", &[]) == Some(0.0);
     let settled = found(LIMIT, async || Some(Scrape::of(worker.http).await).filter(idle)).await;

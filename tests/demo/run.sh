@@ -1,13 +1,12 @@
 #!/usr/bin/env bash
 #
-# make demo: builds the programs and finds a broker, then runs the demonstration
-# (main.rs, beside this). The broker is the one in AMQP_URL; else a private node
-# of RabbitMQ, which is installed with apt-get where it is missing; else, where
-# there is no apt-get either, one in Docker.
+# make demo: builds the programs, finds a broker and runs the demonstration (main.rs, beside this file). The
+# broker is the one in AMQP_URL. Without AMQP_URL it is a private RabbitMQ node, and a missing RabbitMQ is
+# installed with apt-get. Where apt-get is missing too, it is a broker in Docker.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 
-# A project of its own: what else is run from this file, broker included, is left alone.
+# A separate project: everything else that runs from this file, its broker included, is left alone.
 compose() { docker compose --project-name esms-otp-demo -f deploy/compose.yaml "$@"; }
 say() { echo "demo: $*"; }
 
@@ -31,5 +30,5 @@ say 'building the programs; the first time takes minutes'
 cargo build --profile demo --features demo --locked --bins
 built=${CARGO_TARGET_DIR:-target}/demo
 tests/support/no-crash-points.sh "$built/esms-otp-worker"
-# Not exec: Docker's broker is to be taken down afterwards.
+# Not exec, because Docker's broker must be taken down afterwards.
 "$built/demo"

@@ -1,4 +1,4 @@
-//! What is printed about the run.
+//! Prints the results of the run.
 
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
@@ -14,7 +14,7 @@ use crate::support::terminal::{bar, bold, dim, green, red, say, seconds, thousan
 
 const WIDTH: usize = 80;
 
-/// What each class of an attempt means, in the words of the README.
+/// The meaning of each class of an attempt, in the words of the README.
 const CLASSES: [(&str, &str); 4] = [
     ("answered", "eSMS answered with a CodeResult"),
     ("not_sent", "429 or 503: nothing was sent, tried again"),
@@ -22,7 +22,7 @@ const CLASSES: [(&str, &str); 4] = [
     ("refused", "another 4xx: given up"),
 ];
 
-/// The whole summary, but for the audit.
+/// Prints the whole summary, except the audit.
 pub(crate) fn print(seen: &Seen) {
     outcomes(seen);
     code_results(seen);
@@ -104,7 +104,7 @@ fn latency(seen: &Seen) {
     say(format!("  {rate:.0} results a second up to p99; the last of all, retried, after {}", seconds(last)));
 }
 
-/// Sorts, and prints a line.
+/// Sorts the durations and prints a line with their percentiles.
 fn percentiles(what: &str, durations: &mut [Duration]) {
     durations.sort_unstable();
     let columns = [50, 90, 99, 100].map(|nth| format!("{:>10}", seconds(percentile(durations, nth))));
@@ -117,7 +117,7 @@ fn percentile(sorted: &[Duration], nth: usize) -> Duration {
     sorted.get(rank.saturating_sub(1)).copied().unwrap_or_default()
 }
 
-/// One result of each kind, word for word but for the line breaks.
+/// Prints one result of each kind, word for word. Only line breaks are added.
 fn samples(seen: &Seen) {
     heading("Some results", ", as they are on the exchange");
     let kinds: [fn(&Heard) -> bool; 4] = [
@@ -133,7 +133,7 @@ fn samples(seen: &Seen) {
     }
 }
 
-/// Breaks JSON between fields, and within one only where that is longer than `width`.
+/// Breaks JSON between fields. Breaks inside a field only when that field is longer than `width`.
 fn wrapped(json: &str, width: usize) -> Vec<String> {
     let fields = json.replace(",\"", ",\n\"");
     let pieces = fields.lines().flat_map(|field| match field.chars().count() <= width {
@@ -160,14 +160,14 @@ fn metrics(seen: &Seen) {
     }
 }
 
-/// The counters and gauges; of the histograms nothing, since the counters say how many.
+/// The counters and gauges. The histograms are left out, because the counters already say how many.
 fn series(scrape: &Scrape) -> impl Iterator<Item = (&str, f64)> {
     let lines = scrape.text().lines().filter_map(|line| line.rsplit_once(' '));
     let told = |name: &str| name.starts_with("otp_") && !name.contains("_seconds");
     lines.filter(move |(name, _)| told(name)).filter_map(|(name, value)| Some((name, value.parse().ok()?)))
 }
 
-/// The claims, and of those that do not hold what speaks against them.
+/// Prints the claims. Below a claim that does not hold, prints the findings against it.
 pub(crate) fn audit(checks: &[Check]) {
     heading("Audit", ": what the worker says against what eSMS counted");
     for check in checks {

@@ -1,4 +1,4 @@
-//! What a visitor can do next.
+//! Tells a visitor what to do next.
 
 use std::path::Path;
 
@@ -7,7 +7,7 @@ use crate::broker::Home;
 use crate::programs::{Esms, Worker, path};
 use crate::support::terminal::{bold, dim, say};
 
-/// After the demonstration.
+/// For the time after the demonstration.
 pub(crate) fn next() -> Result<(), Failed> {
     let sandbox = shown(&path("esms-sandbox")?);
     let worker = shown(&path("esms-otp-worker")?);
@@ -19,7 +19,7 @@ pub(crate) fn next() -> Result<(), Failed> {
     Ok(())
 }
 
-/// While everything is left running.
+/// For the time while everything is left running.
 pub(crate) fn invite(home: &Home, esms: &Esms, worker: &Worker) -> Result<(), Failed> {
     let (program, flags, sandbox) = (shown(&path("esms-otp-worker")?), home.flags(), esms.url());
     say(format!("\n{}", bold("All of it is running")));
@@ -56,7 +56,7 @@ fn command(line: &str, what: &str) -> String {
     format!("  {line:<36} {}", dim(&format!("# {what}")))
 }
 
-/// As short as it can be typed here.
+/// The path in its shortest form from the current directory.
 fn shown(path: &Path) -> String {
     let here = std::env::current_dir().unwrap_or_default();
     path.strip_prefix(here).unwrap_or(path).display().to_string()

@@ -1,14 +1,13 @@
 #!/usr/bin/env bash
 #
-# make fuzz: each target (targets/, which call properties/) for so many seconds,
-# 60 unless told, from the committed corpus and from what earlier runs found.
-# A finding is kept and its path is printed; once understood it becomes a seed in
-# corpus/, which `cargo test` reads too.
+# make fuzz: runs each target (targets/, which call properties/) for this many seconds, 60 by default. It
+# starts from the committed corpus and from the inputs that earlier runs found. A finding is kept and its
+# path is printed. A finding that is understood becomes a seed in corpus/, which `cargo test` reads too.
 #
 #   run.sh [seconds [target ...]]
 #
-# Wants a C++ compiler. cargo-fuzz is installed where it is missing, under the
-# build directory, like everything else that this leaves behind.
+# Needs a C++ compiler. A missing cargo-fuzz is installed under the build directory. Everything else that
+# this script leaves behind is there too.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 
@@ -28,8 +27,7 @@ build=$(cd "${CARGO_TARGET_DIR:-target}" && pwd)/fuzz
 host=$(rustc --version --verbose | sed -n 's/^host: //p')
 export PATH=$build/tools/bin:$PATH
 
-# Coverage and the address sanitizer are unstable; RUSTC_BOOTSTRAP takes them on
-# any toolchain.
+# Coverage and the address sanitizer are unstable. RUSTC_BOOTSTRAP allows them on any toolchain.
 build() {
     if ! cargo fuzz --version >/dev/null 2>&1; then
         say "installing cargo-fuzz $version, which takes a minute or two"
@@ -40,7 +38,7 @@ build() {
     RUSTC_BOOTSTRAP=1 cargo fuzz build --fuzz-dir tests/fuzz --target-dir "$build/target" --target "$host"
 }
 
-# In the end the log has the runs and the coverage, or what was found.
+# At the end the log has the runs and the coverage, or the finding.
 run() {
     local target=$1 found=$build/found/$1
     mkdir -p "$found/corpus" "$found/failures"

@@ -1,5 +1,5 @@
-//! Every row of the attempt table, with the provider really behaving so: what was seen, its class,
-//! the outcome, the attempts, and how many OTPs went out.
+//! Every row of the attempt table, with a provider that really behaves so. Each test checks the class, the
+//! outcome, the attempts, and how many OTPs went out.
 
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::time::{Duration, Instant};
@@ -19,7 +19,7 @@ fn is(outcome: &str, attempts: u64, may_be_duplicate: bool) -> (String, u64, boo
     (outcome.to_owned(), attempts, may_be_duplicate)
 }
 
-/// The attempts of each class: answered, not sent, ambiguous, refused.
+/// How many attempts each class has: answered, not sent, ambiguous, refused.
 async fn classes(running: &Running) -> [f64; 4] {
     let mut counts = [0.0; 4];
     for (count, class) in counts.iter_mut().zip(["answered", "not_sent", "ambiguous", "refused"]) {
@@ -129,7 +129,7 @@ async fn not_sent_when_the_connection_is_refused_and_sent_once_it_is_not() {
     assert_eq!(stage.sandbox.accepted(PHONE), 1);
 }
 
-/// A port that takes no more connections: its queue of those not accepted is full.
+/// A port that accepts no more connections, because its queue of waiting connections is full.
 struct Deaf {
     addr: SocketAddr,
     _listener: TcpListener,

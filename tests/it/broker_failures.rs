@@ -1,5 +1,5 @@
-//! What the worker does when the broker, or the network to it, misbehaves: it waits, it says what is
-//! wrong, nothing is lost, and nothing is sent twice.
+//! What the worker does when the broker, or the network to it, misbehaves. It waits and says what is wrong.
+//! Nothing is lost, and nothing is sent twice.
 
 mod restarts;
 mod unroutable;
@@ -18,7 +18,7 @@ use crate::support::wait::until;
 const PUBLISHER: &[u8] = b"esms-otp-worker publisher";
 const CONSUMER: &[u8] = b"esms-otp-worker consumer";
 
-/// A stage whose workers reach the shared broker through a proxy, and whose clients do not.
+/// A stage with workers that reach the shared broker through a proxy. Its clients connect directly.
 async fn behind_a_proxy() -> (Stage, Proxy, &'static Broker) {
     let broker = Broker::shared().await;
     let proxy = Proxy::start(broker.port()).await;
@@ -27,7 +27,7 @@ async fn behind_a_proxy() -> (Stage, Proxy, &'static Broker) {
     (stage, proxy, broker)
 }
 
-/// Waits until the broker waits for nothing and holds nothing on the queue of jobs.
+/// Waits until the queue of jobs is empty and every job is acknowledged.
 async fn until_settled(broker: &Broker, stage: &Stage) {
     until("every job is acknowledged", LIMIT, async || broker.messages(&stage.names.jobs).await == 0).await;
 }
@@ -36,7 +36,7 @@ async fn until_held(stage: &Stage, requests: u64) {
     timeout(LIMIT, stage.sandbox.wait_until_held(requests)).await.expect("the requests arrive");
 }
 
-/// Results the broker has confirmed to this worker.
+/// How many results the broker has confirmed to this worker.
 async fn confirmed(running: &Running) -> f64 {
     running.metric("otp_results_published_total", &[("status", "confirmed")]).await
 }
@@ -47,7 +47,7 @@ async fn a_job_is_acknowledged_only_after_the_broker_has_confirmed_its_result() 
     let running = stage.worker().await;
     let (client, mut results) = stage.audience().await;
     proxy.stall_matching(PUBLISHER, Direction::ToClient);
-    // When the second result has come, the first job would have been acknowledged, did it not wait.
+    // If the first job did not wait for its confirm, it would be acknowledged when the second result comes.
     for (phone, id) in [("0901888481", "first"), ("0901888482", "second")] {
         client.publish(&stage.names.jobs, Job::for_phone(phone, id)).await;
         assert_eq!(field(&results.next(LIMIT).await, "JobId"), id);
@@ -118,18 +118,18 @@ async fn a_job_whose_acknowledgement_was_lost_gets_the_recorded_result_again_and
     assert_eq!(stage.sandbox.stats().requests, 1);
 }
 
-/// A worker that has started but cannot work yet: alive, not ready, and still trying.
+/// A worker that has started but cannot work yet. It is alive, not ready, and still trying.
 async fn waiting(stage: &Stage, trouble: &str) -> Running {
     let process = stage.spawn();
     let http = process.http_addr(LIMIT).await;
-    // Three connections are tried; so often, and each has been tried again.
+    // The worker tries three connections. More than six log lines show that each was tried again.
     until(trouble, LIMIT, async || process.log_containing(trouble).len() > 6).await;
     assert_eq!(get(http, "/livez").await.0, 200);
     assert_eq!(get(http, "/readyz").await.0, 503);
     Running { process, http }
 }
 
-/// Waits until it is ready, and has it work a job.
+/// Waits until it is ready, and then has it process a job.
 async fn works(running: &Running, stage: &Stage) {
     running.until_ready().await;
     let (client, mut results) = stage.audience().await;

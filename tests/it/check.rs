@@ -1,4 +1,4 @@
-//! `check`: a line for each part, and for each fault its name and its remedy.
+//! `check` prints a line for each part. It names each fault and its remedy.
 
 use std::net::{Ipv4Addr, TcpListener};
 
@@ -9,7 +9,7 @@ use crate::program::{Ended, run};
 use crate::stage::Stage;
 use crate::support::redis::Redis;
 
-/// A stage with a Redis that keeps what it is told.
+/// A stage with a Redis that keeps its data.
 async fn stage() -> (Stage, Redis) {
     let (mut stage, redis) = (Stage::new().await, Redis::start().await);
     stage.set("OTP_LEDGER_URL", &redis.url());
@@ -28,7 +28,7 @@ fn line(ended: &Ended, part: &str) -> String {
     std::iter::once(first).chain(more).collect::<Vec<_>>().join("\n")
 }
 
-/// Exactly this part failed, and its line says all this.
+/// Checks that exactly this part failed, and that its line contains all of `said`.
 fn assert_failed(ended: &Ended, part: &str, said: &[&str]) {
     assert_eq!(ended.code, 1, "{ended:?}");
     let failed: Vec<&str> = ended.stdout.lines().filter(|line| line.contains(" FAILED ")).collect();
@@ -52,7 +52,7 @@ async fn where_all_is_well_every_part_says_so() {
     }
     assert!(line(&ended, "credentials").contains("VND"));
     assert_eq!(stage.sandbox.stats().requests, 0, "nothing was sent");
-    // What it declared is what run needs.
+    // The objects that `check` declared are those that `run` needs.
     let _running = stage.worker().await;
 }
 

@@ -1,4 +1,4 @@
-//! The program as a person meets it: what it prints, and the code it ends with.
+//! The program as a person meets it: what it prints, and its exit code.
 
 use std::net::{Ipv4Addr, TcpListener};
 
@@ -22,7 +22,7 @@ async fn without_credentials_it_names_both_variables() {
     }
 }
 
-/// A broker and an eSMS that notice whoever connects.
+/// A port that notices every connection. It takes the place of a broker or of eSMS.
 fn unvisited() -> (TcpListener, String) {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
     listener.set_nonblocking(true).unwrap();

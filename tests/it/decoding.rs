@@ -1,4 +1,4 @@
-//! Every rule of the job table, from the producer's bytes to what eSMS received or the producer is told.
+//! Every rule of the job table: from the producer's bytes to what eSMS receives or the producer is told.
 
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
@@ -15,7 +15,7 @@ use crate::support::broker::Broker;
 use crate::support::client::{Client, Job, Received, Results};
 use crate::support::metrics::get;
 
-/// Accepts everything, and keeps what it was sent word for word.
+/// Accepts every request, and keeps it word for word.
 struct Recorder {
     url: String,
     seen: Arc<Mutex<Vec<Value>>>,
@@ -43,7 +43,7 @@ impl Recorder {
     }
 }
 
-/// Results of jobs published one after the other.
+/// Publishes jobs one after the other, and gets the result of each.
 struct Desk<'a> {
     stage: &'a Stage,
     running: Running,
@@ -122,13 +122,13 @@ async fn what_producers_write_in_many_ways_reaches_esms_in_one() {
         assert_eq!(ending(&result), ("accepted".to_owned(), 1, false), "{body}: {result:?}");
         assert_eq!(recorder.last(), expected, "{body}");
     }
-    // A number keeps its digits, however many they are; white space around JSON is nothing.
+    // A number keeps its digits, however many there are. White space around the JSON does not matter.
     let long = format!(" \n{{\"Phone\":\"{PHONE}\",\"MultiChannelTempId\":12345678901234567890123}}\r\n");
     desk.result_of(Job::bytes(long).id(&id())).await;
     assert_eq!(recorder.last(), request(PHONE, "12345678901234567890123"));
 }
 
-/// Bodies that are refused, and the words that the reason must have: the field, and its rule.
+/// Bodies that are refused, and the words that the reason must contain: the field and its rule.
 fn refused_bodies() -> Vec<(String, [&'static str; 2])> {
     let job = json!({"Phone": PHONE, "MultiChannelTempId": "1234"});
     let mut rows = Vec::new();
@@ -271,13 +271,14 @@ async fn a_repeat_gets_the_same_result_again_and_is_sent_once() {
     let stage = Stage::new().await;
     let mut desk = Desk::open(&stage).await;
     let first = desk.result_of(Job::for_phone(PHONE, "a-job").correlation_id("first")).await;
-    // Written otherwise, and yet the same job.
+    // Written differently, but the same job.
     let written = json!({"TypeId": 2, "MultiChannelTempId": 1234, "Phone": "0901.888.484", "Campaign": 7});
     for (job, asked_as) in [
         (Job::for_phone(PHONE, "a-job").correlation_id("second"), "second"),
         (Job::new(written).id("a-job").correlation_id("third"), "third"),
     ] {
-        // Published before it is acknowledged: a repeat could otherwise join the job still in flight.
+        // A result is published before its job is acknowledged. Without this wait, a repeat could join the
+        // job that is still in flight.
         desk.running.until_metric("otp_jobs_in_flight", &[], 0.0).await;
         let again = desk.result_of(job).await;
         assert_eq!((&again.routing_key, &again.body), (&first.routing_key, &first.body));

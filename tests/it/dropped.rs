@@ -1,5 +1,5 @@
-//! Jobs that the broker itself gave up: their expiration passed in the queue, or they were delivered
-//! too often. None ends in silence, and none is sent.
+//! Jobs that the broker itself gave up: their expiration passed in the queue, or they were delivered too
+//! often. Each of them gets a result, and none is sent.
 
 use std::time::Duration;
 
@@ -13,10 +13,10 @@ use crate::support::broker::Broker;
 use crate::support::client::{Client, Job, Received, Results};
 use crate::support::wait::until;
 
-/// Short, but long enough for the broker to have the message on its queue first.
+/// Short, but long enough for the broker to put the message on its queue first.
 const SOON: Duration = Duration::from_millis(50);
 
-/// A stage with its objects declared, on which no worker runs.
+/// A stage on which the objects are declared and no worker runs.
 async fn declared() -> Stage {
     let stage = Stage::new().await;
     assert_eq!(stage.worker().await.stop().await, Some(0));
@@ -51,7 +51,7 @@ async fn works(stage: &Stage) -> (Running, Results) {
     (stage.worker().await, results)
 }
 
-/// The header `x-error` of what is kept for people.
+/// The header `x-error` of a copy that is kept for people.
 fn error_of(kept: &Received) -> String {
     let headers = kept.properties.headers().as_ref().expect("headers");
     let error = headers.inner()["x-error"].as_long_string().expect("a text");
@@ -83,7 +83,7 @@ async fn a_job_that_expired_in_the_queue_gets_an_expired_result_and_a_reply() {
     assert_eq!(Broker::shared().await.queue_depth(&stage.names.dead).await, Some(0));
 }
 
-/// Takes the job and puts it back until the broker does not deliver it any more; says how often.
+/// Takes the job and puts it back until the broker no longer delivers it. Returns how often that was.
 async fn take_and_put_back(client: &Client, stage: &Stage) -> u32 {
     let mut times = 0;
     let broker = Broker::shared().await;
@@ -122,7 +122,8 @@ async fn a_job_delivered_over_the_limit_is_unknown_and_kept_for_people_with_the_
     assert_eq!(stage.sandbox.stats().requests, 0);
 }
 
-/// A worker with one place, and a job in that place: what is published now stays on the queue.
+/// A worker with one place. The job that `occupy` publishes takes that place, and jobs published after it
+/// stay on the queue.
 async fn occupied(stage: &mut Stage) -> (Running, Client, Results) {
     stage.set("OTP_CONCURRENCY", "1");
     let running = stage.worker().await;

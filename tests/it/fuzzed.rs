@@ -1,11 +1,11 @@
-//! The fuzz targets' properties without a fuzzer: for every seed of the corpus, and for what little
-//! changes make of the seeds.
+//! The fuzz targets' properties without a fuzzer: for every seed of the corpus, and for slightly changed
+//! seeds.
 
 use std::{fs, path::Path};
 
 use proptest::{collection::vec, prelude::*, sample::Index};
 
-// Written for a library of their own, tests/fuzz.
+// These files are written for a separate library, tests/fuzz.
 #[allow(unreachable_pub)]
 #[path = "../fuzz/properties/mod.rs"]
 mod properties;
@@ -23,14 +23,14 @@ fn corpus(target: &str) -> Vec<(String, Vec<u8>)> {
     seeds
 }
 
-/// What is done to a seed; places are relative to its length at that moment.
+/// One change of a seed. Places are relative to its length at that moment.
 #[derive(Clone, Debug)]
 enum Edit {
     Replace(Index, u8),
     Insert(Index, Vec<u8>),
     Remove(Index, Index),
     Repeat(Index, Index),
-    /// Goes on as another seed does.
+    /// Continues with a part of another seed.
     Cross(Index, Index, Index),
 }
 
@@ -79,7 +79,7 @@ fn holds_for_edited_seeds(target: &str, holds: fn(&[u8])) {
         edits.iter().for_each(|edit| edit.apply(&mut input, &seeds));
         input
     });
-    // What fails is to become a seed, so nothing is remembered elsewhere.
+    // A failing input must become a seed, so nothing is stored elsewhere.
     let config = ProptestConfig { cases: 1000, failure_persistence: None, ..ProptestConfig::default() };
     proptest!(config, |(input in edited)| holds(&input));
 }

@@ -1,4 +1,5 @@
-//! What no producer should publish and somebody does: it harms nobody else, and each has its result.
+//! Messages that no producer should publish, but somebody does. They harm nobody else, and each gets its
+//! result.
 
 use esms_otp_worker::sandbox::Fault;
 use serde_json::json;
@@ -8,7 +9,7 @@ use crate::support::broker::Broker;
 use crate::support::client::{Client, Job, Received, Results};
 use crate::support::raw::{RawMessage, long_string, nested_table, property, short_string, table};
 
-/// A worker that must stay as it is: on the connections it began with.
+/// A worker that must keep the connections with which it began.
 struct Siege {
     stage: Stage,
     running: Running,
@@ -29,8 +30,9 @@ impl Siege {
         Self { stage, running, client, results, copies, connections, good: 0 }
     }
 
-    /// The result of a hostile job; then that of a good one, on the same connections. None where the
-    /// broker itself takes no such message, which differs from one RabbitMQ to the next.
+    /// Publishes a hostile job and returns its result. Then checks that a good job gets its result on the
+    /// same connections. Returns `None` when the broker itself refuses such a message, which differs
+    /// between versions of RabbitMQ.
     async fn throw(&mut self, what: &str, message: RawMessage) -> Option<Received> {
         let port = Broker::shared().await.port();
         let result = match message.publish(port, &self.stage.names.jobs).await {
@@ -48,14 +50,15 @@ impl Siege {
         result
     }
 
-    /// The same for a job that is as good as any other.
+    /// The same for a job that must be sent like any other.
     async fn sent(&mut self, what: &str, message: RawMessage) {
         if let Some(result) = self.throw(what, message).await {
             assert_eq!(ending(&result), ("accepted".to_owned(), 1, false), "{what}");
         }
     }
 
-    /// The result of a body that cannot be understood, whose copy is for people.
+    /// The same for a body that cannot be understood. Returns the result, and the copy that is kept for
+    /// people.
     async fn refused(&mut self, what: &str, message: RawMessage) -> Option<(Received, Received)> {
         let result = self.throw(what, message).await?;
         assert_eq!(ending(&result), ("invalid".to_owned(), 0, false), "{what}");
@@ -111,7 +114,7 @@ async fn bodies_that_are_no_job_are_refused_however_large_deep_or_garbled() {
     siege.end().await;
 }
 
-/// Headers as one producer or another has written them, and worse.
+/// Headers that some producer has written, and worse ones.
 fn hostile_headers() -> Vec<(String, Vec<u8>)> {
     let mut rows = vec![
         ("1,000 tables within each other".to_owned(), nested_table(1_000)),
@@ -130,7 +133,7 @@ fn hostile_headers() -> Vec<(String, Vec<u8>)> {
     let many: Vec<_> = (0..8_000).map(|n| format!("name-{n:05}")).collect();
     let entries: Vec<(&[u8], u8, Vec<u8>)> = many.iter().map(|name| (name.as_bytes(), b't', vec![1])).collect();
     rows.push(("8,000 names".to_owned(), table(&entries)));
-    // Every type of a field that a client writes, and some that none does.
+    // Every field type that a client writes, and some that no client writes.
     for (kind, size) in [
         (b't', 1),
         (b'b', 1),
@@ -162,7 +165,7 @@ fn hostile_headers() -> Vec<(String, Vec<u8>)> {
 async fn hostile_headers_on_a_good_job_do_not_keep_it_from_being_sent() {
     let mut siege = Siege::lay().await;
     let mut rows = hostile_headers();
-    // As deep as fits a frame. The broker itself takes seconds for it, so there is only one.
+    // As deep as fits into a frame. The broker itself needs seconds for it, so there is only one.
     rows.push(("15,000 tables within each other".to_owned(), nested_table(15_000)));
     for (what, headers) in rows {
         let message = RawMessage::new(good_body()).with(property::HEADERS, headers);
@@ -175,7 +178,7 @@ async fn hostile_headers_on_a_good_job_do_not_keep_it_from_being_sent() {
 async fn hostile_headers_on_a_job_that_is_refused_do_not_keep_its_copy_from_people() {
     let mut siege = Siege::lay().await;
     let mut rows = hostile_headers();
-    // With the reason added to them, the copy's headers would not fit the one frame they must be in.
+    // With the reason added, the copy's headers would not fit into the one frame that they must be in.
     let full = 128 * 1024 - 8 - 14 - 4;
     let value = long_string(vec![b'x'; full - 4 - 4 - 1]);
     rows.push(("headers that fill their frame".to_owned(), table(&[(b"big", b'S', value)])));
@@ -231,7 +234,7 @@ async fn a_garbled_reply_to_does_not_keep_the_result_from_the_exchange() {
     running.until_settled(&stage.names).await;
 }
 
-/// A death as the broker notes it, written by somebody else.
+/// An `x-death` header in the form that the broker writes, but written by somebody else.
 fn forged_death(reason: &str) -> Vec<u8> {
     let death = table(&[
         (b"count", b'l', 1_i64.to_be_bytes().to_vec()),

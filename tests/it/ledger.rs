@@ -1,4 +1,5 @@
-//! The ledger that workers share: what a worker meets that another has left, whatever killed it.
+//! The ledger that workers share: what a worker finds there after another worker was killed, at any point
+//! and in any way.
 
 mod access;
 mod crash_points;
@@ -20,8 +21,8 @@ use crate::stage::{LIMIT, PHONE, Stage};
 use crate::support::redis::Redis;
 use crate::support::wait::until;
 
-/// A stage whose workers share a Redis. One attempt takes at most two seconds, so that the lease of a
-/// worker that died is over seven seconds after its attempt began.
+/// A stage with workers that share a Redis. One attempt takes at most two seconds. So the lease of a dead
+/// worker ends seven seconds after its attempt began.
 async fn shared() -> (Stage, Redis) {
     let (mut stage, redis) = (Stage::new().await, Redis::start().await);
     stage.set("OTP_LEDGER_URL", &redis.url());
@@ -29,17 +30,17 @@ async fn shared() -> (Stage, Redis) {
     (stage, redis)
 }
 
-/// The same with calls, and so leases, that outlast any test.
+/// The same with calls, and therefore leases, that last longer than any test.
 async fn patient() -> (Stage, Redis) {
     let (mut stage, redis) = shared().await;
     stage.set("ESMS_TIMEOUT", "2m").set("OTP_SHUTDOWN_GRACE", "3m");
     (stage, redis)
 }
 
-/// More than any lease here lasts.
+/// Longer than any lease here.
 const LEASE: Duration = Duration::from_secs(60);
 
-/// What shows that nothing more comes.
+/// How long to wait to show that nothing more comes.
 const MOMENT: Duration = Duration::from_millis(200);
 
 const GIVE_UP: &[(&str, &str)] = &[("OTP_ON_AMBIGUOUS", "give-up")];
@@ -49,7 +50,7 @@ fn told(outcome: &str, attempts: u64, may_be_duplicate: bool) -> (String, u64, b
     (outcome.to_owned(), attempts, may_be_duplicate)
 }
 
-/// Under which key the record of a job is.
+/// The key of a job's record.
 fn key(id: &str) -> String {
     format!("{KEY_PREFIX}{id}")
 }
@@ -62,7 +63,7 @@ async fn until_state(redis: &Redis, id: &str, wanted: &str) {
     until(&format!("the record of {id} is {wanted}"), LIMIT, async || state(redis, id).await == wanted).await;
 }
 
-/// Scripts that were run: one for each step of the ledger.
+/// How many scripts were run. Each step of the ledger runs one.
 async fn steps(redis: &Redis) -> u64 {
     let stats = redis.cli(&["INFO", "commandstats"]).await;
     stats
@@ -72,13 +73,13 @@ async fn steps(redis: &Redis) -> u64 {
         .sum()
 }
 
-/// As a worker would ask this Redis, with attempts as short as in [`shared`].
+/// A store that asks this Redis as a worker would.
 fn store_at(redis: &Redis, lease: Duration) -> RedisStore {
     let address = Address { host: "127.0.0.1".into(), port: redis.port(), tls: None, login: Default::default() };
     RedisStore::new(address, lease, Duration::from_secs(3600))
 }
 
-/// Of a job for this number, as the workers of a stage make it.
+/// The fingerprint of a job for this number, as the workers of a stage make it.
 fn fingerprint_of(phone: &str) -> Fingerprint {
     let body = format!(r#"{{"Phone":"{phone}","MultiChannelTempId":"1234"}}"#);
     let request = esms_otp_worker::job::request::decode(body.as_bytes(), None).expect("a job");

@@ -1,5 +1,5 @@
-//! What a great deal of something costs the worker: jobs that wait, results that nobody reads, a broker
-//! that takes nothing. `make limits` runs these with a million jobs.
+//! What large numbers cost the worker: jobs that wait, results that nobody reads, a broker that takes
+//! nothing. `make limits` runs these tests with a million jobs.
 
 use std::collections::HashSet;
 use std::time::{Duration, Instant};
@@ -15,7 +15,7 @@ use crate::support::proxy::{Direction, Proxy};
 use crate::support::redis::Redis;
 use crate::support::wait::until;
 
-/// How many jobs wait in the queue, unless `LIMITS_JOBS` says.
+/// How many jobs wait in the queue, unless `LIMITS_JOBS` sets another number.
 const QUEUED: usize = 20_000;
 
 fn queued() -> usize {
@@ -26,7 +26,7 @@ fn job(n: usize) -> Job {
     Job::for_phone(&format!("0{n:09}"), &n.to_string())
 }
 
-/// In batches: a publisher that keeps every confirm of a million jobs needs memory of its own.
+/// Publishes in batches, because keeping every confirm of a million jobs would itself need much memory.
 async fn publish(client: &Client, queue: &str, jobs: std::ops::Range<usize>) {
     let jobs: Vec<usize> = jobs.collect();
     for batch in jobs.chunks(2_000) {
@@ -34,14 +34,14 @@ async fn publish(client: &Client, queue: &str, jobs: std::ops::Range<usize>) {
     }
 }
 
-/// Memory of the process that is in RAM, in KiB.
+/// The process's memory that is in RAM, in KiB.
 fn memory(running: &Running) -> f64 {
     let status = std::fs::read_to_string(format!("/proc/{}/status", running.process.pid())).expect("Linux's /proc");
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("VmRSS");
     line.trim().trim_end_matches(" kB").parse().expect("a number of KiB")
 }
 
-/// Processor time the process has used.
+/// The processor time that the process has used.
 fn processor_time(running: &Running) -> Duration {
     let stat = std::fs::read_to_string(format!("/proc/{}/stat", running.process.pid())).expect("Linux's /proc");
     // The second field is the name, in parentheses; user and system time are the 14th and 15th.
@@ -74,7 +74,7 @@ async fn jobs_that_wait_in_the_queue_cost_the_worker_no_memory() {
     assert_eq!(running.stop().await, Some(0));
     let broker = Broker::shared().await;
     until("every job is back", LIMIT, async || broker.messages(&stage.names.jobs).await as usize == queued()).await;
-    // Other tests share the broker.
+    // Other tests share the broker, so the queue is deleted.
     client.channel().queue_delete(stage.names.jobs.as_str().into(), Default::default()).await.expect("the queue");
 }
 
@@ -100,7 +100,7 @@ async fn results_that_nobody_reads_pile_up_at_the_broker_and_not_in_the_worker()
     running.until_settled(&stage.names).await;
     assert_eq!(Broker::shared().await.queue_depth(&stage.names.unrouted).await, u32::try_from(all).ok());
     assert_eq!((get(running.http, "/readyz").await.0, stage.sandbox.accepted_total() as usize), (200, all));
-    // Other tests share the broker.
+    // Other tests share the broker, so the queue is deleted.
     client.channel().queue_delete(stage.names.unrouted.as_str().into(), Default::default()).await.expect("the queue");
 }
 
@@ -114,7 +114,7 @@ async fn every_result(results: &mut Results, mut found: HashSet<String>, all: us
     }
 }
 
-/// A worker with as many calls under way as it may have, and jobs waiting behind them.
+/// A worker with as many calls in progress as it may have, and with jobs that wait behind them.
 async fn busy(stage: &mut Stage, at_once: usize, all: usize) -> (Running, Client, Results) {
     stage.set("OTP_CONCURRENCY", &at_once.to_string()).set("ESMS_TIMEOUT", "2m").set("OTP_SHUTDOWN_GRACE", "3m");
     stage.sandbox.script(None, vec![Fault::Hold; at_once]);
@@ -137,7 +137,7 @@ async fn a_reply_exchange_that_does_not_confirm_stops_the_taking_of_jobs_until_i
     let (_running, _listener, mut results) = busy(&mut stage, AT_ONCE, ALL).await;
     proxy.stall_named("esms-otp-worker publisher", Direction::ToClient);
     stage.sandbox.release_held();
-    // Published, and not confirmed.
+    // These results are published, and not confirmed.
     let first = results.collect(AT_ONCE, LIMIT).await;
     let first: HashSet<String> = first.iter().map(|result| field(result, "JobId")).collect();
     assert_eq!(first.len(), AT_ONCE);
@@ -169,7 +169,7 @@ async fn a_broker_out_of_memory_is_waited_for_without_spinning_and_nothing_is_lo
     running.process.wait_for_log("the broker blocks publishers", LIMIT).await;
 
     let (used, began) = (processor_time(&running), Instant::now());
-    // It is what happens in this time that is looked at.
+    // The test measures what happens in this time.
     sleep(Duration::from_secs(5)).await;
     let (used, took) = (processor_time(&running) - used, began.elapsed());
     println!("an alarm of {took:?} took {used:?} of processor time");

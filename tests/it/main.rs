@@ -1,6 +1,6 @@
-//! Tests from the outside: one program, one file a behaviour.
+//! Tests from the outside: one program, with one file for each behaviour.
 
-// Clippy takes only the functions marked `#[test]` for tests, and not what they call.
+// Clippy takes only functions marked `#[test]` for tests, and not the functions that they call.
 #![allow(clippy::expect_used, clippy::unwrap_used)]
 
 #[path = "../support/mod.rs"]

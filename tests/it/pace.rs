@@ -48,7 +48,7 @@ async fn a_backlog_drains_as_expired_while_the_circuit_is_open_and_uses_up_no_at
     let results = results.collect(100, LIMIT).await;
     assert_eq!(results.len(), 100);
     assert!(results.iter().all(|result| ending(result).0 == "expired"));
-    // Five opened it; the other seven in flight may have been under way already.
+    // Five attempts opened it. The other seven jobs in flight may have been attempted already.
     let attempts = running.metric("otp_attempts_total", &[]).await;
     assert!((5.0..=12.0).contains(&attempts), "{attempts} attempts");
     assert_eq!(results.iter().map(|result| ending(result).1 as f64).sum::<f64>(), attempts);
@@ -86,7 +86,7 @@ async fn a_worker_told_to_stop_while_the_circuit_is_open_gives_its_jobs_back() {
     stage.sandbox.listen_again().await.unwrap();
     let _next = stage.worker().await;
     let mut kept = client.results(&stage.names.results, "otp.*").await;
-    // Those that come before this queue is bound are kept for it.
+    // Results that come before this queue is bound are kept in the queue of unrouted results.
     let mut unrouted = client.consume(&stage.names.unrouted).await;
     let (mut live, kept_before) =
         tokio::join!(kept.collect(5, Duration::from_secs(5)), unrouted.collect(5, Duration::from_secs(5)));
@@ -107,7 +107,7 @@ async fn calls_are_spread_by_the_rate_limit_and_the_waiting_is_counted() {
     }
     let results = results.collect(21, LIMIT).await;
     assert!(results.iter().all(|result| ending(result).0 == "accepted"));
-    // 21 calls are 20 intervals of 50 ms, however quick everything else is.
+    // 21 calls have 20 intervals of 50 ms between them, however quick everything else is.
     assert!(began.elapsed() >= Duration::from_secs(1), "{:?}", began.elapsed());
     assert!(running.metric("otp_rate_limited_seconds_total", &[]).await > 0.0);
 }

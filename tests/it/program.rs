@@ -11,13 +11,13 @@ use crate::stage::{LIMIT, PROGRAM};
 /// A command that has ended.
 #[derive(Debug)]
 pub(crate) struct Ended {
-    /// The exit code; -1 where a signal ended it.
+    /// The exit code, or -1 when a signal ended it.
     pub(crate) code: i32,
     pub(crate) stdout: String,
     pub(crate) stderr: String,
 }
 
-/// The program with these arguments and environment variables, PATH, and no others.
+/// The program with these arguments. Its environment has PATH and these variables, and no others.
 pub(crate) fn command(args: &[&str], env: &[(&str, &str)]) -> Command {
     let mut command = Command::new(PROGRAM);
     command.args(args).env_clear().envs(std::env::var_os("PATH").map(|path| ("PATH", path)));
@@ -39,7 +39,7 @@ pub(crate) async fn run(args: &[&str], env: &[(&str, &str)]) -> Ended {
 pub(crate) async fn run_with_input(args: &[&str], env: &[(&str, &str)], input: &str) -> Ended {
     let mut child = command(args, env).spawn().expect(PROGRAM);
     let mut stdin = child.stdin.take().expect("a piped input");
-    // A program that does not read its input closes it, which is no failure of the test.
+    // A program that does not read its input closes it. That is not a failure of the test.
     let feeding = async move { stdin.write_all(input.as_bytes()).await.ok() };
     let (_, output) = timeout(LIMIT, async { tokio::join!(feeding, child.wait_with_output()) })
         .await

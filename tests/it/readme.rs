@@ -1,4 +1,4 @@
-//! What the README says is so.
+//! Checks that what the README says is true.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
@@ -73,7 +73,7 @@ fn every_link_in_the_documents_leads_to_a_file() {
     }
 }
 
-/// What stands in fenced blocks and between backticks.
+/// The text in fenced blocks and between backticks.
 fn code(readme: &str) -> Vec<&str> {
     readme.split('`').skip(1).step_by(2).chain(readme.split("```").skip(1).step_by(2)).collect()
 }
@@ -110,7 +110,7 @@ fn metrics_in_readme(readme: &str) -> BTreeMap<String, BTreeSet<String>> {
     metrics
 }
 
-/// The metrics that are served and the labels of each, but those of histograms' buckets.
+/// The metrics that are served and the labels of each, without the buckets of histograms.
 fn metrics_served(scrape: &Scrape) -> BTreeMap<String, BTreeSet<String>> {
     let mut metrics = BTreeMap::new();
     for name in scrape.text().lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split(' ').next()) {

@@ -16,7 +16,7 @@ use crate::support::client::{Client, DIRECT_REPLY_TO, Job, Received, Results};
 use crate::support::metrics::Scrape;
 use crate::support::wait::eventually;
 
-/// How long one reply is waited for; the worker itself tries for 3 s.
+/// How long to wait for one reply. The worker itself tries for 3 s.
 const ONE_REPLY: Duration = Duration::from_secs(5);
 
 const TRACEPARENT: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
@@ -25,7 +25,7 @@ fn now() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs()
 }
 
-/// What is the same on a result wherever it is published.
+/// Checks the properties that a result has wherever it is published.
 fn assert_properties(result: &Received, id: &str, correlation_id: &str, since: u64) {
     let properties = &result.properties;
     let text = |value: &Option<lapin::types::ShortString>| value.as_ref().map(|value| value.to_string());
@@ -146,15 +146,16 @@ async fn a_reply_to_that_breaks_the_broker_harms_no_other_job() {
     assert!(found.iter().all(|result| ending(result).0 == "accepted"));
     running.until_settled(&stage.names).await;
     assert_eq!(stage.sandbox.accepted_total(), 2 * bad.len() as u64);
-    // The replies of others share a connection with what breaks it. They are tried again for a while;
-    // one that did not make it was counted.
+    // The replies to other jobs share a connection with the messages that break it. The worker tries them
+    // again for a while, and counts each one that it could not publish.
     let replied = replies_until_they_work(&stage, &client, &mut direct).await;
     let replied = replied.iter().filter(|id| id.starts_with("good")).count();
     let failed = running.metric("otp_results_published_total", &[("status", "failed")]).await;
     assert!(replied as f64 + failed >= bad.len() as f64, "{replied} and {failed} that failed");
 }
 
-/// Who else is replied to until a job published now is: a reply may still be lost with the connection.
+/// Publishes jobs until one of them gets its reply, because a reply may still be lost with the connection.
+/// Returns the ids of the other jobs that got a reply.
 async fn replies_until_they_work(stage: &Stage, client: &Client, direct: &mut Results) -> BTreeSet<String> {
     let (mut replied, mut tried) = (BTreeSet::new(), 0);
     eventually("replies work again", LIMIT, async || {
@@ -174,7 +175,7 @@ async fn replies_until_they_work(stage: &Stage, client: &Client, direct: &mut Re
     replied
 }
 
-/// The result without what differs from run to run, after a look at it.
+/// The result without the parts that differ from run to run. These parts are checked first.
 fn shape(result: &Received) -> Value {
     let mut json = result.json();
     let completed_at = json["CompletedAt"].as_str().expect("CompletedAt").to_owned();
@@ -307,7 +308,7 @@ async fn the_metrics_count_what_happened() {
         ("otp_results_published_total", &[("status", "returned")], 0.0),
         ("otp_dead_lettered_total", &[], 0.0),
         ("otp_broker_connected", &[], 1.0),
-        // The consumer, the publisher of results and that of replies.
+        // The connections of the consumer, of the publisher of results and of the publisher of replies.
         ("otp_broker_connections_total", &[], 3.0),
     ] {
         assert_eq!(scrape.value(name, labels), Some(value), "{name} {labels:?}");

@@ -1,4 +1,4 @@
-//! A rolling restart, as a Deployment makes it: each worker is told to stop once its successor is ready.
+//! A rolling restart, as a Deployment does it: each worker is told to stop when its successor is ready.
 
 use std::collections::BTreeSet;
 
@@ -20,7 +20,7 @@ fn errors(running: &Running) -> Vec<String> {
 async fn a_rolling_restart_under_load_loses_nothing_repeats_nothing_and_logs_no_error() {
     let (mut stage, redis) = (Stage::new().await, Redis::start().await);
     stage.set("OTP_LEDGER_URL", &redis.url()).set("OTP_CONCURRENCY", "16").set("OTP_SHUTDOWN_GRACE", "1m");
-    // Where the machine is so busy that a step of the ledger takes too long, it is waited for.
+    // On a very busy machine a step of the ledger may take too long. Then the jobs wait for it.
     stage.set("OTP_LEDGER_ON_ERROR", "hold");
     let mut workers = Vec::new();
     for _ in 0..WORKERS {
@@ -31,7 +31,8 @@ async fn a_rolling_restart_under_load_loses_nothing_repeats_nothing_and_logs_no_
     let publishing = join_all(jobs.map(|job| client.publish(&stage.names.jobs, job)));
     let restarting = async {
         for worker in &mut workers {
-            // Amid the load, and not before the last restart's successor has had its share.
+            // Restart in the middle of the load, and only when the last successor has had its share of the
+            // jobs.
             let so_far = stage.sandbox.accepted_total() + 100;
             let amid = stage.sandbox.wait_until(|stats| stats.accepted >= so_far.min(1_000));
             timeout(LIMIT, amid).await.expect("a load");

@@ -1,4 +1,4 @@
-//! The sandbox does on the wire what it says it does, and counts it.
+//! The sandbox behaves on the wire as it says, and counts what it does.
 
 mod calls;
 mod faults;
@@ -18,14 +18,14 @@ use tokio::{
 
 const PHONE: &str = "0901888484";
 
-/// What never takes long is given this long, on a slow machine.
+/// The limit for steps that never take long. It is long enough for a slow machine.
 const LIMIT: Duration = Duration::from_secs(30);
 
 async fn within<T>(future: impl Future<Output = T>) -> T {
     tokio::time::timeout(LIMIT, future).await.expect("this takes too long")
 }
 
-/// A sandbox, and a client that behaves.
+/// A sandbox, and a client that behaves well.
 struct Playing {
     sandbox: Sandbox,
     client: Client,
@@ -40,7 +40,7 @@ impl Playing {
         Self { sandbox: Sandbox::start(settings).await.unwrap(), client: client(Policy::none()) }
     }
 
-    /// A sandbox whose next request meets this fault.
+    /// A sandbox that meets the next request with this fault.
     async fn meeting(fault: Fault) -> Self {
         let playing = Self::start().await;
         playing.sandbox.script(None, vec![fault]);
@@ -78,7 +78,7 @@ impl Playing {
     }
 }
 
-/// A client for plain http: reqwest wants to know about TLS all the same.
+/// A client for plain HTTP. reqwest needs a TLS configuration even then.
 fn client(redirects: Policy) -> Client {
     let provider = std::sync::Arc::new(rustls::crypto::ring::default_provider());
     let tls = rustls::ClientConfig::builder_with_provider(provider)
@@ -111,7 +111,7 @@ fn changed(field: &str, value: Value) -> Value {
     request
 }
 
-/// Everything the server sends until it closes the connection: an error if with a reset.
+/// Everything the server sends until it closes the connection. A reset is an error.
 async fn raw(addr: std::net::SocketAddr) -> std::io::Result<Vec<u8>> {
     let body = request(PHONE).to_string();
     let head = format!(

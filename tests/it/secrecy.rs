@@ -1,4 +1,4 @@
-//! Canaries, and the places where nobody may read them: every log line, metric, trace, result and error.
+//! Canaries, and the places where they must never appear: every log line, metric, trace, result and error.
 
 use std::collections::BTreeSet;
 
@@ -24,14 +24,15 @@ const PASSWORD_IN_URL: &str = "canary-pass%2Fword%2Bc3a5";
 const IN_A_JOB: &str = "canary-in-a-job-77d2";
 const SECRETS: [&str; 5] = [API_KEY, SECRET_KEY, PASSWORD, PASSWORD_IN_URL, IN_A_JOB];
 
-/// The first digits of every phone here; two more make one. National, as `84…` and `0…` have it.
+/// The first digits of every phone here. Two more digits follow. This is the national part, after `84` or
+/// `0`.
 const PHONES: &str = "9876543";
 
 fn phone(n: usize) -> String {
     format!("0{PHONES}{n:02}")
 }
 
-/// Every way in which text slips out: as it is, and as the bytes that `Debug` or a dump shows.
+/// Every form in which a text may leak: as it is, and as the bytes that `Debug` or a dump shows.
 fn forms(text: &str) -> Vec<String> {
     let joined = |each: fn(&u8) -> String, by: &str| text.as_bytes().iter().map(each).collect::<Vec<_>>().join(by);
     vec![
@@ -55,7 +56,7 @@ fn assert_silent(place: &str, text: &str, canaries: &[&str]) {
     }
 }
 
-/// Everything that can go wrong with a call, and an answer that repeats what it was asked everywhere.
+/// Everything that can go wrong with a call, and answers that repeat the request in every field.
 fn faults(phone: &str) -> Vec<Fault> {
     let national = phone.trim_start_matches('0');
     let echo = json!({"CodeResult": format!("{API_KEY}{phone}"), "SMSID": format!("{SECRET_KEY} {phone}"),
@@ -98,7 +99,7 @@ fn faults(phone: &str) -> Vec<Fault> {
     ]
 }
 
-/// Bodies that no worker can read, and those with what does not belong on a queue.
+/// Bodies that no worker can read, and bodies with content that does not belong on a queue.
 fn refused_bodies() -> Vec<Vec<u8>> {
     let phone = phone(99);
     let national = phone.trim_start_matches('0');
@@ -121,7 +122,7 @@ fn refused_bodies() -> Vec<Vec<u8>> {
     bodies
 }
 
-/// A broker user with the canary for a password.
+/// A broker user with the canary as its password.
 async fn user_with_canary() -> String {
     let broker = Broker::shared().await;
     let user = Uuid::new_v4().simple().to_string();
@@ -130,7 +131,7 @@ async fn user_with_canary() -> String {
     user
 }
 
-/// A stage whose every secret is a canary, behind a proxy.
+/// A stage behind a proxy. Every secret of the stage is a canary.
 async fn stage_with_canaries(format: &str) -> (Stage, Proxy) {
     let broker = Broker::shared().await;
     let proxy = Proxy::start(broker.port()).await;
@@ -165,8 +166,8 @@ async fn start(stage: &Stage) -> Running {
     running
 }
 
-/// Jobs that meet every fault, jobs that cannot be read, repeats, and dropped ones. Returns how many
-/// results there will be.
+/// Publishes jobs that meet every fault, jobs that cannot be read, repeats, and dropped jobs. Returns how
+/// many results there will be.
 async fn play_everything(stage: &Stage, client: &crate::support::client::Client) -> usize {
     let jobs = &stage.names.jobs;
     let mut expected = 0;
@@ -192,7 +193,7 @@ async fn play_everything(stage: &Stage, client: &crate::support::client::Client)
     expected + 2
 }
 
-/// All of a message but its body.
+/// Everything of a message except its body.
 fn properties(message: &Received) -> String {
     let headers = message.properties.headers().clone().unwrap_or_default();
     let text = |value: &AMQPValue| value.as_long_string().map(ToString::to_string);
@@ -228,7 +229,7 @@ async fn nobody_reads_a_canary(format: &str) {
 
     let everyone: Vec<&str> = SECRETS.into_iter().chain([PHONES]).collect();
     let log = running.process.log();
-    // More than half of the lines are about jobs: the canaries were near.
+    // The log has a line about the end of nearly every job, so the canaries were near.
     assert!(log.iter().filter(|line| line.contains("job ended")).count() >= expected - 1, "{log:#?}");
     for line in &log {
         assert_silent("the log", line, &everyone);
@@ -242,7 +243,7 @@ async fn nobody_reads_a_canary(format: &str) {
         assert_silent("a result", &String::from_utf8_lossy(&result.body), &everyone);
         assert_silent("a result's properties", &properties(result), &everyone);
     }
-    // A copy is the producer's own body, which people must see; the reason is ours.
+    // A copy has the producer's own body, which people must see. The reason comes from the worker.
     let copies = copies.collect(refused_bodies().len() + 3, LIMIT).await;
     assert_eq!(copies.len(), refused_bodies().len() + 3);
     for copy in &copies {

@@ -1,4 +1,4 @@
-//! The `send` command: what it queues, prints and says, and the code it ends with.
+//! The `send` command: what it queues, prints and says, and its exit code.
 
 use esms_otp_worker::sandbox::Fault;
 use serde_json::{Value, json};
@@ -18,7 +18,7 @@ fn json_lines(ended: &Ended) -> Vec<Value> {
     ended.stdout.lines().map(parse).collect()
 }
 
-/// The queue of jobs without anybody who works them.
+/// Declares the queue of jobs, and leaves no worker that processes them.
 async fn queue_only(stage: &Stage) {
     let mut running = stage.worker().await;
     assert_eq!(running.stop().await, Some(0));
@@ -51,7 +51,7 @@ async fn one_job_from_flags_is_queued_as_a_producer_would() {
 async fn json_lines_come_from_a_file_or_from_standard_input() {
     let stage = Stage::new().await;
     queue_only(&stage).await;
-    // The last line without an end, an empty one and one of another system's among them.
+    // One line is empty, one has the line end of another system, and the last line has no end.
     let jobs = format!("{}\n\n{}\r\n{}", job(1), job(2), job(3));
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("jobs.jsonl");
@@ -169,7 +169,7 @@ async fn a_file_that_is_not_there_is_named() {
     assert!(ended.stderr.contains("cannot read /no/such/jobs.jsonl"), "{}", ended.stderr);
 }
 
-/// Reads a line of what the command prints.
+/// Reads one line of what the command prints.
 async fn next_line(output: &mut (impl AsyncBufReadExt + Unpin)) -> String {
     let mut line = String::new();
     timeout(LIMIT, output.read_line(&mut line)).await.expect("a line in time").unwrap();
@@ -186,7 +186,7 @@ async fn a_producer_that_pauses_longer_than_the_timeout_loses_no_result() {
     let mut output = BufReader::new(child.stdout.take().unwrap());
     input.write_all(format!("{}\n", job(1)).as_bytes()).await.unwrap();
     assert!(next_line(&mut output).await.contains("accepted"));
-    // Not for a condition: the pause is what is tested.
+    // This does not wait for a condition: the pause itself is tested.
     tokio::time::sleep(patience + patience / 5).await;
     input.write_all(format!("{}\n", job(2)).as_bytes()).await.unwrap();
     assert!(next_line(&mut output).await.contains("accepted"));

@@ -1,18 +1,18 @@
-//! Wrong settings, as the person at the terminal meets them.
+//! Wrong settings, as a person at the terminal sees them.
 
 use std::{
     net::TcpListener,
     process::{Command, Output},
 };
 
-/// The program with these variables and flags and no others.
+/// Runs the program with these variables and flags and no others.
 fn run(command: &str, variables: &[(&str, &str)], flags: &[&str]) -> Output {
     let variables = variables.iter().copied();
     let mut program = Command::new(env!("CARGO_BIN_EXE_esms-otp-worker"));
     program.env_clear().envs(variables).arg(command).args(flags).output().expect("the program")
 }
 
-/// What it says of its settings, which must end it with exit code 2.
+/// What the program says of its settings. It must end with exit code 2.
 fn refused(command: &str, variables: &[(&str, &str)], flags: &[&str]) -> String {
     let output = run(command, variables, flags);
     assert_eq!(output.status.code(), Some(2), "{output:?}");

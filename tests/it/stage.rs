@@ -1,4 +1,4 @@
-//! A worker between a real broker and the sandbox, with broker objects of its own.
+//! A worker between a real broker and the sandbox, with its own broker objects.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -13,13 +13,13 @@ use crate::support::metrics::{Scrape, get, wait_for};
 use crate::support::wait::{eventually, until};
 use crate::support::worker::Worker;
 
-/// What never takes long is given this long, on a slow machine.
+/// The limit for steps that never take long. It is long enough for a slow machine.
 pub(crate) const LIMIT: Duration = Duration::from_secs(60);
 
 /// The program under test.
 pub(crate) const PROGRAM: &str = env!("CARGO_BIN_EXE_esms-otp-worker");
 
-/// A phone number no other test uses is not needed: every test has its own sandbox.
+/// All tests may use this phone number, because every test has its own sandbox.
 pub(crate) const PHONE: &str = "0901888484";
 
 /// The broker objects of one test.
@@ -45,7 +45,7 @@ impl Names {
     }
 }
 
-/// A broker, the sandbox, and the settings of the workers to come.
+/// A broker, the sandbox, and the settings of the workers that will be started.
 pub(crate) struct Stage {
     pub(crate) names: Names,
     pub(crate) sandbox: Sandbox,
@@ -60,12 +60,12 @@ pub(crate) struct Running {
 }
 
 impl Stage {
-    /// On the broker that the tests share.
+    /// A stage on the broker that the tests share.
     pub(crate) async fn new() -> Self {
         Self::on(&Broker::shared().await.url()).await
     }
 
-    /// On the broker at this address.
+    /// A stage on the broker at this address.
     pub(crate) async fn on(url: &str) -> Self {
         let sandbox = Sandbox::start(Settings::default()).await.expect("a sandbox");
         let names = Names::unique();
@@ -80,7 +80,7 @@ impl Stage {
             ("ESMS_URL", &esms),
             ("ESMS_API_KEY", "sandbox-key"),
             ("ESMS_SECRET_KEY", "sandbox-secret"),
-            // Quick retries: what is tested is whether and when, not how long.
+            // Quick retries: the tests check whether and when they come, not how long they take.
             ("OTP_RETRY_INITIAL", "20ms"),
             ("OTP_RETRY_MAX_INTERVAL", "100ms"),
         ] {
@@ -89,20 +89,20 @@ impl Stage {
         stage
     }
 
-    /// A setting of the workers to come.
+    /// Sets a setting of the workers that will be started.
     pub(crate) fn set(&mut self, name: &str, value: &str) -> &mut Self {
         self.env.retain(|(known, _)| known != name);
         self.env.push((name.to_owned(), value.to_owned()));
         self
     }
 
-    /// Takes a setting away.
+    /// Removes a setting.
     pub(crate) fn unset(&mut self, name: &str) -> &mut Self {
         self.env.retain(|(known, _)| known != name);
         self
     }
 
-    /// The settings, for a program that is no worker.
+    /// The settings, for a program that is not a worker.
     pub(crate) fn env(&self) -> Vec<(&str, &str)> {
         self.env.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect()
     }
@@ -121,7 +121,7 @@ impl Stage {
         running
     }
 
-    /// A worker that serves every metric there is, those that are off by default too.
+    /// A worker that serves every metric, including those that are off by default.
     pub(crate) async fn worker_with_every_metric(&mut self) -> Running {
         let running = self.set("ESMS_BALANCE_INTERVAL", "1h").worker().await;
         let balance = async || Scrape::of(running.http).await.value("esms_balance_vnd", &[]);
@@ -129,7 +129,7 @@ impl Stage {
         running
     }
 
-    /// A plain client, connected straight to the broker.
+    /// A plain client, connected directly to the broker.
     pub(crate) async fn client(&self) -> Client {
         Client::connect(&self.url).await
     }
@@ -141,7 +141,7 @@ impl Stage {
         (client, results)
     }
 
-    /// What one job for [`PHONE`] comes to, with the next requests meeting `faults`.
+    /// The worker and the result of one job for [`PHONE`], when the next requests meet `faults`.
     pub(crate) async fn play(&self, faults: Vec<Fault>) -> (Running, Received) {
         self.sandbox.script(None, faults);
         let running = self.worker().await;
@@ -165,7 +165,7 @@ impl Running {
             .await;
     }
 
-    /// A sample's value, 0 where there is none.
+    /// A sample's value, or 0 when there is none.
     pub(crate) async fn metric(&self, name: &str, labels: &[(&str, &str)]) -> f64 {
         Scrape::of(self.http).await.value(name, labels).unwrap_or_default()
     }
@@ -175,8 +175,8 @@ impl Running {
         wait_for(self.http, name, labels, |found| found == value, LIMIT).await;
     }
 
-    /// Waits until the broker has every settlement of the worker: nothing is unacknowledged any more.
-    /// Of the shared broker only.
+    /// Waits until the broker has every settlement of the worker, so that nothing is unacknowledged any
+    /// more. Works only for the shared broker.
     pub(crate) async fn until_settled(&self, names: &Names) {
         let broker = Broker::shared().await;
         until("every job is settled", LIMIT, async || broker.unacked(&names.jobs).await == 0).await;
@@ -197,7 +197,7 @@ pub(crate) fn ending(result: &Received) -> (String, u64, bool) {
     (outcome, json["Attempts"].as_u64().expect("Attempts"), json["MayBeDuplicate"].as_bool().expect("MayBeDuplicate"))
 }
 
-/// A field of a result, as text; empty where it is absent.
+/// A field of a result, as text. It is empty when the field is absent.
 pub(crate) fn field(result: &Received, name: &str) -> String {
     match &result.json()[name] {
         Value::Null => String::new(),

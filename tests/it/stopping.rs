@@ -1,4 +1,5 @@
-//! What a worker leaves behind when it is told to stop: nothing, or jobs that are ready for the next.
+//! What a worker leaves behind when it is told to stop: nothing, or jobs that are ready for the next
+//! worker.
 
 use std::time::{Duration, Instant};
 
@@ -13,10 +14,10 @@ use crate::support::metrics::get;
 use crate::support::proxy::{Direction, Proxy};
 use crate::support::wait::until;
 
-/// What needs no waiting is done in this time on a slow machine, and the grace is longer.
+/// The limit for steps that need no waiting, on a slow machine. The grace is longer.
 const PROMPT: Duration = Duration::from_secs(15);
 
-/// Longer than any test: only a second signal or the end of the work ends the stopping.
+/// Longer than any test. So only a second signal or the end of the work ends the stopping.
 const NO_HURRY: [(&str, &str); 2] = [("ESMS_TIMEOUT", "2m"), ("OTP_SHUTDOWN_GRACE", "3m")];
 
 fn later() -> Fault {
@@ -31,7 +32,7 @@ async fn stage() -> Stage {
     stage
 }
 
-/// Jobs that are ready in the queue.
+/// How many jobs are ready in the queue.
 async fn ready(stage: &Stage) -> u32 {
     Broker::shared().await.queue_depth(&stage.names.jobs).await.expect("the queue of jobs")
 }
@@ -49,7 +50,7 @@ async fn publish(client: &Client, stage: &Stage, jobs: u32) {
     join_all(jobs.map(|job| client.publish(&stage.names.jobs, job))).await;
 }
 
-/// A worker with one job, whose calls meet `faults`.
+/// A worker with one job. The calls for that job meet `faults`.
 async fn one_job(stage: &Stage, faults: Vec<Fault>) -> (Running, Client, crate::support::client::Results) {
     stage.sandbox.script(None, faults);
     let running = stage.worker().await;
@@ -112,7 +113,7 @@ async fn stopped_amid_a_burst_every_job_has_either_its_result_or_its_place_in_th
     };
     let ((), code) = tokio::join!(burst, stopping);
     assert_eq!(code, Some(0));
-    // Everything published is in its queue before the queue of jobs gets back what is left.
+    // Every published result is in its queue before the remaining jobs are back in theirs.
     let done = u32::try_from(stage.sandbox.accepted_total()).unwrap();
     until_ready(&stage, 600 - done).await;
     let one_each = usize::try_from(done).unwrap();
@@ -121,7 +122,7 @@ async fn stopped_amid_a_burst_every_job_has_either_its_result_or_its_place_in_th
     assert!((100..600).contains(&done), "{done} were done: it was not amid the burst");
     assert_eq!(stage.sandbox.duplicates(), []);
 
-    // Nobody listens any more, so what is left ends in the queue of results without a reader.
+    // Nobody listens any more, so the remaining results end in the queue without a reader.
     client.close().await;
     let next = stage.worker().await;
     next.until_metric("otp_jobs_total", &[("outcome", "accepted")], f64::from(600 - done)).await;
@@ -150,7 +151,7 @@ async fn a_job_that_waits_to_retry_goes_back_at_once_without_a_result() {
 async fn a_job_that_waits_after_an_ambiguous_attempt_ends_as_unknown() {
     let stage = stage().await;
     let (mut running, _client, mut results) = one_job(&stage, vec![Fault::ResetAfter, later()]).await;
-    // Twice in that wait: the first is short, and the second is 25 s.
+    // The job waits twice. The first wait is short, and the second is 25 s. Stop it in the second.
     running.process.wait_for_log("HTTP 503", LIMIT).await;
     running.until_metric("otp_jobs_waiting_retry", &[], 1.0).await;
     let told = Instant::now();
@@ -177,7 +178,7 @@ async fn a_call_that_becomes_ambiguous_while_stopping_ends_as_unknown() {
     assert_eq!(stage.sandbox.stats().requests, 1, "nothing new is begun while stopping");
 }
 
-/// A worker behind a proxy, the only one that is.
+/// A worker that reaches the broker through a proxy. Nothing else uses that proxy.
 async fn behind_a_proxy(mut stage: Stage) -> (Stage, Proxy, Running) {
     let broker = Broker::shared().await;
     let proxy = Proxy::start(broker.port()).await;
@@ -186,7 +187,7 @@ async fn behind_a_proxy(mut stage: Stage) -> (Stage, Proxy, Running) {
     (stage, proxy, running)
 }
 
-/// Refuses the worker's connections, and breaks those it has.
+/// Refuses the worker's new connections, and breaks those it has.
 async fn disconnect(proxy: &Proxy, running: &Running) {
     proxy.refuse().await;
     proxy.cut().await;

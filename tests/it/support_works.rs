@@ -1,4 +1,4 @@
-//! The ground the other tests stand on.
+//! Tests of the support code that the other tests use.
 
 use std::io::{BufRead, BufReader, Write};
 use std::net::Ipv4Addr;
@@ -56,7 +56,7 @@ async fn nothing_is_left_of_a_node_when_its_owner_is_gone() {
     let directory = std::env::temp_dir().join(format!("esms-otp-rabbitmq-{port}"));
     assert!(directory.exists());
 
-    // What the kernel does for a process that dies.
+    // The kernel does the same for a process that dies.
     drop(commands);
     supervisor.wait().unwrap();
 
@@ -86,7 +86,7 @@ async fn a_stalled_proxy_holds_back_the_confirm_of_a_message_that_has_arrived() 
         client.publish("stalled", Job::new(json!({}))).await;
     });
     until("the message has arrived", SOON, async || broker.queue_depth("stalled").await == Some(1)).await;
-    // The confirm of a later message, on another connection, has overtaken it.
+    // A later message, on another connection, is confirmed before it.
     bystander.publish("stalled", Job::new(json!({}))).await;
     assert!(!publishing.is_finished());
 
@@ -118,7 +118,7 @@ async fn a_stall_can_be_for_what_a_client_has_said() {
     let mut held_back = [0; 3];
     let read = server.read_exact(&mut held_back);
     tokio::pin!(read);
-    // Long enough for a loopback connection to have brought it otherwise.
+    // Without the stall, a loopback connection would have brought the bytes by then.
     let early = tokio::time::timeout(Duration::from_millis(100), &mut read).await;
     assert!(early.is_err());
     proxy.resume();
@@ -277,7 +277,7 @@ async fn a_process_is_heard_signalled_and_waited_for() {
     let mut process = Worker::spawn_command("/bin/sh", &["-c", says], &[]);
     let addr = process.http_addr(SOON).await;
     assert_eq!(addr, "127.0.0.1:9".parse().unwrap());
-    // The line before it may come before the shell has set its trap.
+    // That log line may come before the shell has set its trap, so the signal is sent again and again.
     until("the signal is handled", SOON, async || {
         process.signal("TERM");
         !process.log_containing("stopping").is_empty()

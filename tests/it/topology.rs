@@ -1,4 +1,5 @@
-//! The objects on the broker: declared as the contract has them, and compared with what is there.
+//! The objects on the broker: declared as the contract describes them, and compared with those that are
+//! there.
 
 use lapin::ExchangeKind;
 use lapin::options::{ExchangeDeclareOptions, QueueDeclareOptions};
@@ -9,7 +10,7 @@ use crate::stage::{LIMIT, PHONE, Stage, ending};
 use crate::support::broker::Broker;
 use crate::support::client::Job;
 
-/// What `rabbitmqctl` lists, of the objects of this stage, in the order of their names.
+/// What `rabbitmqctl` lists about the objects of this stage, in the order of their names.
 async fn listed(stage: &Stage, list: &[&str]) -> Vec<Value> {
     let text = Broker::shared().await.ctl(&[&["-q", "--formatter", "json"], list].concat()).await;
     let all: Vec<Value> = serde_json::from_str(&text).unwrap_or_else(|error| panic!("{error}: {text}"));
@@ -74,7 +75,7 @@ async fn the_objects_declared_are_exactly_those_of_the_contract() {
     );
 }
 
-/// The worker ends by itself, with exit code 3; what it says of it.
+/// Waits until the worker ends by itself, with exit code 3. Returns the error that it logs.
 async fn refuses_to_start(stage: &Stage) -> String {
     let mut process = stage.spawn();
     let code = process.wait_exit(LIMIT).await;

@@ -1,4 +1,4 @@
-//! What a collector of traces is told, and what it cannot do to the jobs.
+//! What a collector of traces receives, and that it cannot disturb the jobs.
 
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, TcpListener};
@@ -21,7 +21,7 @@ const CLIENT_KIND: i32 = 3;
 const PRODUCER_KIND: i32 = 4;
 const CONSUMER_KIND: i32 = 5;
 
-/// A stage whose workers export to a collector.
+/// A stage with workers that export to a collector.
 async fn traced() -> (Stage, Collector) {
     let (mut stage, collector) = (Stage::new().await, Collector::start().await);
     stage.set("OTEL_EXPORTER_OTLP_ENDPOINT", &collector.url());
@@ -37,7 +37,7 @@ fn header(message: &Received, name: &str) -> Option<String> {
     headers.inner().get(name).and_then(AMQPValue::as_long_string).map(ToString::to_string)
 }
 
-/// What one job comes to, with the worker stopped, and so every span exported.
+/// The result of one job. The worker is stopped, so every span is exported.
 async fn one_job(stage: &Stage, job: Job) -> Received {
     let mut running = stage.worker().await;
     let (client, mut results) = stage.audience().await;
@@ -285,7 +285,7 @@ async fn the_standard_variables_name_the_service_and_authorise_the_exporter() {
 async fn esms_is_told_of_the_trace_only_where_that_is_asked_for() {
     for asked in [false, true] {
         let (mut stage, collector) = traced().await;
-        // It answers with a status alone: refused, and so never called again.
+        // It answers with a status alone. That is a refusal, so it is never called again.
         let esms = Collector::start().await;
         esms.answer(StatusCode::NOT_FOUND);
         stage.set("ESMS_URL", &esms.url());
@@ -303,7 +303,7 @@ async fn esms_is_told_of_the_trace_only_where_that_is_asked_for() {
     }
 }
 
-/// Phones, keys and what else a job's publishers and eSMS say is looked for in `secrecy.rs` too.
+/// `secrecy.rs` also looks for phones, keys and other words of a job's publishers and of eSMS.
 #[tokio::test]
 async fn no_template_no_query_and_no_word_of_esms_is_exported() {
     let (mut stage, collector) = traced().await;
@@ -326,7 +326,7 @@ async fn no_template_no_query_and_no_word_of_esms_is_exported() {
 async fn a_collector_that_never_answers_holds_up_no_job_and_no_stop() {
     const JOBS: usize = 50;
     let mut stage = Stage::new().await;
-    // Connections to it are made by the kernel, and then nothing is ever said.
+    // The kernel accepts connections to it, and then nobody ever answers.
     let silent = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port");
     stage.set("OTEL_EXPORTER_OTLP_ENDPOINT", &format!("http://{}", silent.local_addr().unwrap()));
     // A queue that is full at once.
@@ -337,7 +337,7 @@ async fn a_collector_that_never_answers_holds_up_no_job_and_no_stop() {
     client.publish_all(&stage.names.jobs, jobs).await;
     assert_eq!(results.collect(JOBS, LIMIT).await.len(), JOBS);
     assert_eq!(running.stop().await, Some(0));
-    // It is the limit on flushing that ended the wait, and not the export's own.
+    // The limit on flushing ended the wait, and not the export's own limit.
     assert_eq!(running.process.log_containing("the last traces could not be exported").len(), 1);
 }
 

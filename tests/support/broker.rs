@@ -1,4 +1,4 @@
-//! A RabbitMQ node of our own, kept by `private-rabbitmq.sh`, which says how.
+//! A private RabbitMQ node. `private-rabbitmq.sh` runs it and explains how.
 
 use std::process::{Command, Output};
 use std::time::{Duration, Instant};
@@ -11,51 +11,49 @@ use super::kept::{Kept, blocking};
 
 const SCRIPT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/private-rabbitmq.sh");
 
-/// A node on loopback. It, its data and its processes are gone when this is
-/// dropped, and also when this process ends in any way, SIGKILL included.
+/// A node on loopback. The node, its data and its processes are removed when this is dropped, and also when
+/// this process ends in any way, SIGKILL included.
 pub(crate) struct Broker(Kept);
 
 impl Broker {
-    /// Starts a node: 7 to 15 s on two busy cores, most of it processor time.
-    /// For tests that stop it or need it empty; all others take
-    /// [`Broker::shared`].
+    /// Starts a node. That takes 7 to 15 s on two busy cores, most of it processor time. Use it in tests
+    /// that stop the node or need it empty. All other tests use [`Broker::shared`].
     ///
     /// # Panics
     ///
-    /// When RabbitMQ is not installed, or the node does not start; with the
-    /// end of its log.
+    /// When RabbitMQ is not installed or the node does not start. The message contains the end of its log.
     pub(crate) async fn start() -> Self {
         Self(Kept::start(SCRIPT, 3).await)
     }
 
-    /// The one node that the tests of this process share, started by whoever
-    /// asks first. Use queue names of your own on it, and do not stop it.
+    /// The one node that the tests of this process share. The first caller starts it. Use your own queue
+    /// names on it, and do not stop it.
     pub(crate) async fn shared() -> &'static Self {
         static SHARED: OnceCell<Broker> = OnceCell::const_new();
         SHARED.get_or_init(Self::start).await
     }
 
-    /// `amqp://` URL with user and virtual host.
+    /// An `amqp://` URL with user and virtual host.
     pub(crate) fn url(&self) -> String {
         self.url_through(self.0.port())
     }
 
-    /// The same, through a proxy that listens on `port`.
+    /// The same URL, through a proxy that listens on `port`.
     pub(crate) fn url_through(&self, port: u16) -> String {
         format!("amqp://guest:guest@127.0.0.1:{port}/%2f")
     }
 
-    /// AMQP port on 127.0.0.1; the same after a restart.
+    /// The AMQP port on 127.0.0.1. It is the same after a restart.
     pub(crate) fn port(&self) -> u16 {
         self.0.port()
     }
 
-    /// Stops the node as an operator would, about 1 s. Durable data stays.
+    /// Stops the node as an operator would. That takes about 1 s. Durable data stays.
     pub(crate) async fn stop(&self) {
         self.0.command("stop").await;
     }
 
-    /// Kills the node with SIGKILL. What it had made durable stays.
+    /// Kills the node with SIGKILL. Data that was already durable stays.
     pub(crate) async fn kill(&self) {
         self.0.command("kill").await;
     }
@@ -66,16 +64,16 @@ impl Broker {
         self.0.command("start").await;
     }
 
-    /// Runs `rabbitmqctl` against this node and returns its output. Takes a
-    /// second or more; see [`eval`](Self::eval) for a fast way.
+    /// Runs `rabbitmqctl` against this node and returns its output. That takes a second or more;
+    /// [`eval`](Self::eval) is faster.
     pub(crate) async fn ctl(&self, args: &[&str]) -> String {
         let mut all = vec!["ctl"];
         all.extend(args);
         self.script(&all).await
     }
 
-    /// Evaluates Erlang in the node (`rabbit_networking:force_connection_events().`,
-    /// with the full stop) and returns the value as text. Milliseconds.
+    /// Evaluates Erlang code in the node and returns the value as text. That takes milliseconds. The code
+    /// must end with a full stop, as in `rabbit_networking:force_connection_events().`
     pub(crate) async fn eval(&self, code: &str) -> String {
         let answer = self.script(&["eval", code]).await;
         let answer = answer.trim();
@@ -84,8 +82,8 @@ impl Broker {
         value.unwrap_or(answer).to_owned()
     }
 
-    /// Messages of a queue that are ready for delivery; `None` when there is
-    /// no such queue. What a passive declare says, so it is up to date.
+    /// How many messages of a queue are ready for delivery, or `None` when there is no such queue. The
+    /// number comes from a passive declare, so it is up to date.
     pub(crate) async fn queue_depth(&self, queue: &str) -> Option<u32> {
         let connection = lapin::Connection::connect(&self.url(), Default::default())
             .await
@@ -102,18 +100,17 @@ impl Broker {
         depth
     }
 
-    /// Messages of a queue that are delivered and not yet acknowledged.
+    /// How many messages of a queue are delivered and not yet acknowledged.
     pub(crate) async fn unacked(&self, queue: &str) -> u32 {
         self.count(queue, "query_messages_checked_out", "messages_unacknowledged").await
     }
 
-    /// Messages of a queue, delivered or not.
+    /// How many messages a queue has, delivered or not.
     pub(crate) async fn messages(&self, queue: &str) -> u32 {
         self.count(queue, "query_messages_total", "messages").await
     }
 
-    /// A quorum queue is asked itself: the figures that `list_queues` shows
-    /// for it are refreshed every 5 s only.
+    /// Asks a quorum queue itself, because `list_queues` refreshes its figures only every 5 s.
     async fn count(&self, queue: &str, quorum_question: &str, classic_item: &str) -> u32 {
         let code = format!(
             "{{ok, Q}} = rabbit_amqqueue:lookup(rabbit_misc:r(<<\"/\">>, queue, <<\"{queue}\">>)), \
@@ -133,7 +130,7 @@ impl Broker {
         let mut command = Command::new(SCRIPT);
         command.arg(self.0.port().to_string()).args(args);
         let run = move || {
-            // A node busy with other tests may be too slow to be asked, at first.
+            // A node that is busy with other tests may at first be too slow to answer.
             let give_up = Instant::now() + ASKING_LIMIT;
             loop {
                 let output = command.output().expect(SCRIPT);
@@ -148,10 +145,10 @@ impl Broker {
     }
 }
 
-/// How long a node is asked that is too busy to answer.
+/// How long to keep asking a node that is too busy to answer.
 const ASKING_LIMIT: Duration = Duration::from_secs(60);
 
-/// What `erl_call` says when the node does not answer in time.
+/// Whether `erl_call` reports that the node did not answer in time.
 fn is_busy(output: &Output) -> bool {
     let told = String::from_utf8_lossy(&output.stderr);
     !output.status.success() && told.contains("failed to connect to node")

@@ -1,5 +1,5 @@
-//! A producer and a reader of results, as other programs would write them:
-//! nothing of the worker's own code.
+//! A producer and a reader of results, written as other programs would write them. They use none of the
+//! worker's own code.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -12,10 +12,10 @@ use lapin::{BasicProperties, Channel, Confirmation, Connection, ConnectionProper
 use serde_json::Value;
 use tokio::time::{Instant, timeout_at};
 
-/// What a producer publishes to direct a result to its own channel.
+/// The `reply_to` with which a producer asks for a result on its own channel.
 pub(crate) const DIRECT_REPLY_TO: &str = "amq.rabbitmq.reply-to";
 
-/// One connection with one channel, in confirm mode. Does not reconnect.
+/// One connection with one channel, in confirm mode. It does not reconnect.
 pub(crate) struct Client {
     connection: Connection,
     channel: Channel,
@@ -32,27 +32,27 @@ impl Client {
         Self { connection, channel }
     }
 
-    /// The channel, for what this client has no method for.
+    /// The channel, for operations that this client has no method for.
     pub(crate) fn channel(&self) -> &Channel {
         &self.channel
     }
 
-    /// Publishes to `queue` through the default exchange; returns when the
-    /// broker has it.
+    /// Publishes to `queue` through the default exchange. Returns when the broker has confirmed the
+    /// message.
     pub(crate) async fn publish(&self, queue: &str, job: Job) {
         self.publish_to("", queue, job).await;
     }
 
-    /// Publishes to any exchange; returns when the broker has it.
+    /// Publishes to any exchange. Returns when the broker has confirmed the message.
     ///
     /// # Panics
     ///
-    /// When the broker refuses it, or has no queue for it.
+    /// When the broker refuses the message, or has no queue for it.
     pub(crate) async fn publish_to(&self, exchange: &str, routing_key: &str, job: Job) {
         self.send(exchange, routing_key, job, true).await;
     }
 
-    /// Publishes to the `reply_to` of a message. RabbitMQ returns a mandatory
+    /// Publishes to the `reply_to` of a message, without the mandatory flag. RabbitMQ returns a mandatory
     /// message to [`DIRECT_REPLY_TO`] as not routed, even when it arrives.
     pub(crate) async fn reply(&self, reply_to: &str, answer: Job) {
         self.send("", reply_to, answer, false).await;
@@ -71,12 +71,12 @@ impl Client {
         assert!(taken, "publish to {exchange:?} {routing_key:?}: {confirm:?}");
     }
 
-    /// Publishes many to `queue`, without waiting for one before the next;
-    /// returns when the broker has them all.
+    /// Publishes many messages to `queue` and does not wait for one confirm before the next publish.
+    /// Returns when the broker has confirmed them all.
     ///
     /// # Panics
     ///
-    /// When the broker refuses any.
+    /// When the broker refuses any of them.
     pub(crate) async fn publish_all(&self, queue: &str, jobs: impl IntoIterator<Item = Job>) {
         let options = BasicPublishOptions { mandatory: true, ..BasicPublishOptions::default() };
         let mut confirms = Vec::new();
@@ -90,8 +90,8 @@ impl Client {
         }
     }
 
-    /// Results from now on whose routing key matches `pattern` (`otp.*` is
-    /// all of them). The exchange must exist: start a worker first.
+    /// The results that come from now on with a routing key that matches `pattern` (`otp.*` matches all).
+    /// The exchange must exist, so start a worker first.
     pub(crate) async fn results(&self, exchange: &str, pattern: &str) -> Results {
         let options = QueueDeclareOptions::exclusive().auto_delete();
         let queue =
@@ -109,13 +109,12 @@ impl Client {
         self.consume(queue.name().as_str()).await
     }
 
-    /// Results of the jobs that this client publishes with
-    /// [`DIRECT_REPLY_TO`] as their `reply_to`.
+    /// The results of the jobs that this client publishes with [`DIRECT_REPLY_TO`] as their `reply_to`.
     pub(crate) async fn direct_replies(&self) -> Results {
         self.consume(DIRECT_REPLY_TO).await
     }
 
-    /// Everything in `queue`, acknowledged as it comes.
+    /// All messages of `queue`. The broker expects no acknowledgements for them.
     pub(crate) async fn consume(&self, queue: &str) -> Results {
         let options = BasicConsumeOptions { no_ack: true, ..BasicConsumeOptions::default() };
         let consumer = self
@@ -126,13 +125,13 @@ impl Client {
         Results { consumer }
     }
 
-    /// Closes the connection, as a client that ends in order.
+    /// Closes the connection cleanly.
     pub(crate) async fn close(self) {
         self.connection.close(200, "done".into()).await.ok();
     }
 }
 
-/// What to publish: a body with its AMQP properties.
+/// A message to publish: a body and its AMQP properties.
 #[derive(Clone)]
 pub(crate) struct Job {
     body: Vec<u8>,
@@ -140,7 +139,7 @@ pub(crate) struct Job {
 }
 
 impl Job {
-    /// Persistent, with the JSON as body and no other property.
+    /// A persistent message with the JSON as its body and no other property.
     pub(crate) fn new(body: Value) -> Self {
         Self::bytes(body.to_string())
     }
@@ -170,7 +169,7 @@ impl Job {
         self.with(|properties| properties.with_reply_to(queue.into()))
     }
 
-    /// Sets `expiration`, in milliseconds as AMQP has it.
+    /// Sets `expiration`, which AMQP counts in milliseconds.
     pub(crate) fn expiration(self, expiration: Duration) -> Self {
         let millis = expiration.as_millis().to_string();
         self.with(|properties| properties.with_expiration(millis.into()))
@@ -209,7 +208,7 @@ impl Received {
     ///
     /// # Panics
     ///
-    /// When it is none.
+    /// When the body is not JSON.
     pub(crate) fn json(&self) -> Value {
         let text = String::from_utf8_lossy(&self.body);
         serde_json::from_str(&text).unwrap_or_else(|error| panic!("{error} in {text:?}"))
@@ -233,9 +232,8 @@ impl Results {
         one.remove(0)
     }
 
-    /// Returns as soon as there are `count` messages, or with fewer when
-    /// `within` has passed. Asking for one too many with a short time shows
-    /// that nothing more comes.
+    /// Returns as soon as there are `count` messages, or with fewer when `within` has passed. To show that
+    /// no more messages come, ask for one more than expected with a short time.
     pub(crate) async fn collect(&mut self, count: usize, within: Duration) -> Vec<Received> {
         let deadline = Instant::now() + within;
         let mut received = Vec::new();

@@ -16,7 +16,7 @@ use prost::Message;
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 
-/// Answers every export, with 200 unless it is told otherwise, and keeps it.
+/// Answers every export and keeps it. The status is 200 until a test sets another.
 pub(crate) struct Collector {
     address: SocketAddr,
     shared: Arc<Mutex<Shared>>,
@@ -54,7 +54,7 @@ pub(crate) struct Span {
 }
 
 impl Collector {
-    /// On a free port of loopback.
+    /// Listens on a free port of loopback.
     pub(crate) async fn start() -> Self {
         let shared = Arc::<Mutex<Shared>>::default();
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("a port");
@@ -64,12 +64,12 @@ impl Collector {
         Self { address, shared, server }
     }
 
-    /// What `OTEL_EXPORTER_OTLP_ENDPOINT` is set to.
+    /// The value for `OTEL_EXPORTER_OTLP_ENDPOINT`.
     pub(crate) fn url(&self) -> String {
         format!("http://{}", self.address)
     }
 
-    /// What it answers from now on.
+    /// Sets the status that it answers with from now on.
     pub(crate) fn answer(&self, status: StatusCode) {
         lock(&self.shared).status = status;
     }
@@ -86,14 +86,14 @@ impl Collector {
         scopes.flat_map(|scope| scope.spans).map(Span::from).collect()
     }
 
-    /// The spans of this name, in the order of their ends.
+    /// The spans with this name, in the order in which they ended.
     pub(crate) fn named(&self, name: &str) -> Vec<Span> {
         let mut spans = self.spans();
         spans.retain(|span| span.name == name);
         spans
     }
 
-    /// What is said of the exporter itself.
+    /// The resource attributes, with which the exporter describes itself.
     pub(crate) fn resource(&self) -> BTreeMap<String, String> {
         let decoded =
             self.exports().into_iter().map(|export| decode(&export)).flat_map(|request| request.resource_spans);

@@ -1,9 +1,9 @@
 #!/bin/sh
 #
-# Makes sure that RabbitMQ and Redis are installed, or those of them that are
-# named: for the tests, the demonstration and the fault campaign, which start
-# private ones from their files (private-rabbitmq.sh, private-redis.sh). Does
-# nothing where they are there. The packages' own services are not left running.
+# Makes sure that RabbitMQ and Redis are installed, or only those of them that are named. The tests, the
+# demonstration and the fault campaign start private servers from the installed files (private-rabbitmq.sh,
+# private-redis.sh). A server that is already installed is left as it is. The services of newly installed
+# packages are not left running.
 #
 #   install-services.sh [rabbitmq] [redis]     without names, both
 set -eu
@@ -28,8 +28,8 @@ logged() {
     "$@" >>"$log" 2>&1
 }
 
-# Debian starts a service as soon as its package is installed, unless this
-# file, which an image may have already, says no with exit code 101.
+# Debian starts a service as soon as its package is installed. This file forbids that with exit code 101. An
+# image may have the file already.
 forbid_service_starts() {
     if [ ! -e "$policy" ]; then
         own_policy=yes
@@ -46,8 +46,8 @@ disable_services() {
     fi
 }
 
-# A failed update is no failure: what matters is whether the packages can be
-# had, and one dead third-party repository does not change that.
+# A failed update is not a failure here. The question is whether the packages can be installed, and one dead
+# third-party repository does not change that.
 install() {
     as_root apt-get -qq update || true
     # shellcheck disable=SC2086 # a list of words
@@ -56,7 +56,7 @@ install() {
         disable_services
 }
 
-# The packages of what is not there.
+# Finds the packages of the servers that are not installed.
 find_missing() {
     missing=
     for service in ${wanted:-rabbitmq redis}; do

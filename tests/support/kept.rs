@@ -1,4 +1,4 @@
-//! A server of our own that a script keeps: one command a line, one answer a line.
+//! A private server that a script runs. The script reads one command a line and answers each with one line.
 
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::process::CommandExt;
@@ -9,8 +9,8 @@ use tokio::task::spawn_blocking;
 
 use super::ports;
 
-/// A server and the script that keeps it. Both are gone when the last of these is dropped, and also
-/// when this process ends in any way, SIGKILL included.
+/// A server and the script that runs it. Both end when the last clone of this is dropped, and also when
+/// this process ends in any way, SIGKILL included.
 #[derive(Clone)]
 pub(crate) struct Kept {
     script: &'static str,
@@ -19,11 +19,12 @@ pub(crate) struct Kept {
 }
 
 impl Kept {
-    /// Starts `script` with the first of `ports` consecutive free ports, and the server with it.
+    /// Starts `script` and its server. The server gets `ports` consecutive free ports; the script is told
+    /// the first.
     ///
     /// # Panics
     ///
-    /// When the server is not installed or does not start; with the end of its log.
+    /// When the server is not installed or does not start. The message contains the end of its log.
     pub(crate) async fn start(script: &'static str, ports: u16) -> Self {
         blocking(move || {
             let (port, supervisor) = Supervisor::start(script, ports);
@@ -37,7 +38,7 @@ impl Kept {
         self.port
     }
 
-    /// Gives a command and waits for its being carried out.
+    /// Gives a command and waits until the script has carried it out.
     pub(crate) async fn command(&self, command: &'static str) {
         let (script, supervisor) = (self.script, Arc::clone(&self.supervisor));
         blocking(move || {
@@ -48,7 +49,7 @@ impl Kept {
     }
 }
 
-/// Off the runtime's thread: a test's own tasks must go on meanwhile.
+/// Runs `work` outside the runtime's thread, so that the test's own tasks go on meanwhile.
 pub(crate) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
     match spawn_blocking(work).await {
         Ok(value) => value,
@@ -70,15 +71,15 @@ impl Supervisor {
             let mut supervisor = Self::spawn(script, port);
             match supervisor.ask("start") {
                 Ok(_) => return (port, supervisor),
-                // Another test process had the same idea at the same time.
+                // Another test process chose the same port at the same time.
                 Err(why) if why == "taken" => {}
                 Err(why) => panic!("{why}"),
             }
         }
     }
 
-    /// In a process group of its own, so that Ctrl-C or a SIGKILL to the
-    /// group of the tests leaves it alive to clean up after them.
+    /// The script gets its own process group. A Ctrl-C or a SIGKILL to the group of the tests does not
+    /// reach it, so it can clean up after them.
     fn spawn(name: &'static str, port: u16) -> Self {
         let mut script = Command::new(name)
             .arg(port.to_string())
@@ -92,9 +93,9 @@ impl Supervisor {
         Self { name, script, commands, answers }
     }
 
-    /// The script bounds every answer in time, so this ends too.
+    /// The script limits the time of every answer, so this ends too.
     fn ask(&mut self, command: &str) -> Result<String, String> {
-        // Where the script has ended, its last answer says why.
+        // A failed write is ignored: when the script has ended, its last answer says why.
         if let Some(commands) = &mut self.commands {
             writeln!(commands, "{command}").ok();
         }

@@ -1,5 +1,5 @@
-//! What must not outlive the program that started it: other programs and a directory, each kept by
-//! `leash.sh`, which says how.
+//! Things that must not outlive the program that started them: other programs and a directory. `leash.sh`
+//! keeps each of them and explains how.
 
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read};
@@ -16,14 +16,14 @@ use super::wait::found;
 
 const SCRIPT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/leash.sh");
 
-/// A running script; what it keeps is gone when this has been dropped.
+/// A running script. When this is dropped, the script kills its program or removes its directory.
 struct Leash {
     script: Child,
     hold: Option<ChildStdin>,
 }
 
 impl Leash {
-    /// Out of reach of a Ctrl-C at the terminal, so that it is there to clean up.
+    /// Starts the script where a Ctrl-C at the terminal does not reach it, so that it can clean up.
     fn start(command: &mut Command) -> Result<Self, Failed> {
         let spawned = command.stdin(Stdio::piped()).stdout(Stdio::piped()).process_group(0).spawn();
         let mut script = spawned.map_err(|error| format!("{SCRIPT} with bash: {error}"))?;
@@ -35,7 +35,7 @@ impl Leash {
 impl Drop for Leash {
     fn drop(&mut self) {
         drop(self.hold.take());
-        // Nothing is left to be done about a script that cannot be waited for.
+        // If waiting for the script fails, nothing more can be done about it.
         let _ = self.script.wait();
     }
 }
@@ -58,7 +58,7 @@ impl Scratch {
     }
 }
 
-/// Byte by byte, since what follows the line is somebody else's to read.
+/// Reads byte by byte, because the output after this line is for another reader.
 fn first_line(output: Option<impl Read>) -> Result<String, Failed> {
     let mut line = String::new();
     if let Some(output) = output {
@@ -75,7 +75,8 @@ pub(crate) struct Program {
 }
 
 impl Program {
-    /// Starts it with these arguments and environment on top of what `command` has already.
+    /// Starts `path` with these arguments. `errors` becomes its standard error. `prepare` may add to the
+    /// command, such as environment variables.
     pub(crate) fn start(
         path: &Path,
         args: &[&str],
@@ -97,7 +98,7 @@ impl Program {
         self.pid
     }
 
-    /// The next line on its standard output; nothing when that has ended.
+    /// The next line of its standard output, or `None` after the end of that output.
     pub(crate) async fn line(&mut self) -> Result<Option<String>, Failed> {
         Ok(self.output.next_line().await?)
     }
@@ -105,17 +106,17 @@ impl Program {
     /// Asks it to stop, as an orchestrator would, if it still runs.
     pub(crate) fn terminate(&mut self) {
         if self.exit_code().is_none() {
-            // A program that ended this moment is what is wanted.
+            // It does no harm if the program has just ended: that is the goal.
             let _ = Command::new("kill").args(["-s", "TERM", &self.pid.to_string()]).stderr(Stdio::null()).status();
         }
     }
 
-    /// Its exit code, where it has ended.
+    /// Its exit code, or `None` while it still runs.
     pub(crate) fn exit_code(&mut self) -> Option<i32> {
         self.leash.script.try_wait().ok().flatten().and_then(|status| status.code())
     }
 
-    /// Its exit code; nothing when it still runs after `within`.
+    /// Its exit code, or `None` when it still runs after `within`.
     pub(crate) async fn wait(&mut self, within: Duration) -> Option<i32> {
         found(within, async || self.exit_code()).await
     }

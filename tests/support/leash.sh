@@ -1,17 +1,18 @@
 #!/usr/bin/env bash
 #
-# For what must not outlive the program that starts it, however that ends: the
-# other end of this script's standard input is closed even by a SIGKILL.
+# For things that must not outlive the program that starts them. However that program ends, even by a
+# SIGKILL, this script's standard input is closed then.
 #
-#   leash.sh run PROGRAM ARG...   runs a program. Its pid is the first line on
-#                                 standard output, its exit code this script's.
-#                                 When standard input ends, it is killed.
-#   leash.sh directory            makes a temporary directory and says its path.
+#   leash.sh run PROGRAM ARG...   runs a program. The first line on standard output
+#                                 is the program's pid. This script's exit code is
+#                                 the program's exit code. When standard input
+#                                 ends, the program is killed.
+#   leash.sh directory            makes a temporary directory and prints its path.
 #                                 When standard input ends, it is removed.
 
 set -u
-# Every background job gets its own process group: a Ctrl-C is for the
-# program that started this, which then stops the others in order.
+# Every background job gets its own process group. A Ctrl-C reaches only the program that started this
+# script. That program then stops the others in order.
 set -m
 
 run() {
@@ -20,11 +21,11 @@ run() {
     program=$!
     trap 'kill -KILL "$program"' EXIT
     trap 'exit 143' TERM INT HUP
-    # bash would report the kill; the program has its own standard error.
+    # Otherwise bash would report the kill here. The program has its own standard error.
     exec 2>/dev/null
     { read -r _ <&3; kill -KILL "$program"; } >/dev/null &
     watching=$!
-    # With job control, a program that is paused would end the waiting.
+    # With job control, the wait would end as soon as the program is paused.
     set +m
     wait "$program"
     local code=$?

@@ -1,4 +1,4 @@
-//! What the worker says over HTTP: a GET, and the samples of `/metrics`.
+//! Reads the worker's HTTP endpoints: a plain GET, and the samples of `/metrics`.
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -15,7 +15,7 @@ const LIMIT: Duration = Duration::from_secs(10);
 ///
 /// # Panics
 ///
-/// When there is no whole answer within 10 s.
+/// When there is no complete answer within 10 s.
 pub(crate) async fn get(addr: SocketAddr, path: &str) -> (u16, String) {
     let answer = tokio::time::timeout(LIMIT, exchange(addr, path))
         .await
@@ -26,7 +26,7 @@ pub(crate) async fn get(addr: SocketAddr, path: &str) -> (u16, String) {
     (status.parse().expect("an HTTP status"), body.to_owned())
 }
 
-/// HTTP/1.0, so that the body comes whole and the end of the connection ends it.
+/// Uses HTTP/1.0, so that the body comes in one piece and ends with the connection.
 async fn exchange(addr: SocketAddr, path: &str) -> std::io::Result<String> {
     let mut stream = TcpStream::connect(addr).await?;
     let request = format!("GET {path} HTTP/1.0\r\nHost: {addr}\r\n\r\n");
@@ -60,8 +60,8 @@ impl Scrape {
         &self.text
     }
 
-    /// The sum of the samples with this name and, among others, these labels;
-    /// `None` when there are none.
+    /// The sum of the samples that have this name and at least these labels. `None` when there are no such
+    /// samples.
     pub(crate) fn value(&self, name: &str, labels: &[(&str, &str)]) -> Option<f64> {
         self.text
             .lines()
@@ -73,12 +73,12 @@ impl Scrape {
     }
 }
 
-/// Scrapes until the value, 0 while there is no such sample, satisfies
-/// `enough`, and returns it.
+/// Scrapes until `enough` accepts the value, and returns the value. The value is 0 while there is no such
+/// sample.
 ///
 /// # Panics
 ///
-/// When `within` has passed before.
+/// When that takes longer than `within`.
 pub(crate) async fn wait_for(
     addr: SocketAddr,
     name: &str,
@@ -102,8 +102,8 @@ struct Sample<'a> {
 }
 
 impl<'a> Sample<'a> {
-    /// `name value` or `name{label="text",...} value`. The labels of this
-    /// project hold no quotes, commas or braces, so that splitting will do.
+    /// `name value` or `name{label="text",...} value`. The labels of this project contain no quotes, commas
+    /// or braces, so simple splitting works.
     fn parse(line: &'a str) -> Option<Self> {
         let (series, value) = line.rsplit_once(' ')?;
         let (name, labels) = series.split_once('{').unwrap_or((series, "}"));

@@ -1,6 +1,6 @@
-//! What the tests, the demonstration and the fault campaign stand on: a real RabbitMQ and
-//! Redis of their own, the network between it and the worker, the worker as a process, and
-//! plain clients to look from outside.
+//! What the tests, the demonstration and the fault campaign share: a private RabbitMQ and a private Redis,
+//! a proxy that breaks the network to the worker, the worker as a process, and plain clients that look from
+//! outside.
 //!
 //! Everything here panics with a sentence when it cannot do its work: a test
 //! that cannot run has failed.
@@ -22,5 +22,5 @@ pub(crate) mod terminal;
 pub(crate) mod wait;
 pub(crate) mod worker;
 
-/// Whatever it is, there is one thing to do about it: say it, and end.
+/// Any error. The only reaction to it is to print it and end the program.
 pub(crate) type Failed = Box<dyn std::error::Error + Send + Sync>;

@@ -1,7 +1,7 @@
 #!/bin/sh
 #
-# Fails where a program has the crash points of src/crash.rs, which are for tests:
-# nothing that a person could copy to production may have them.
+# Fails when a program has the crash points of src/crash.rs. They are only for tests: a program that a
+# person could copy to production must not have them.
 #
 #   no-crash-points.sh PROGRAM
 set -eu

@@ -1,11 +1,10 @@
-//! Ports that stay ours while nothing listens on them.
+//! Ports that no other program takes while nothing listens on them.
 
 use std::net::{Ipv4Addr, TcpListener};
 
-/// Below the range from which Linux (32768) and macOS (49152) take the local
-/// ports of outgoing connections. A node that is down for a while would lose
-/// a port from that range to any client; and a client that keeps trying to
-/// reach it can be given the very same port, and so be connected to itself.
+/// Linux (from 32768) and macOS (from 49152) take the local ports of outgoing connections from higher
+/// ranges. In such a range, any client could take the port of a node that is down for a while. A client
+/// that keeps trying to reach the node could even be given that port itself, and so be connected to itself.
 const RANGE: std::ops::Range<u16> = 20_000..32_000;
 
 /// The first of `count` consecutive ports of 127.0.0.1 that are free now.

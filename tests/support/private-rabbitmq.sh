@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 #
-# One RabbitMQ node of our own, alive for as long as the process that started
-# this script. Nothing is shared with a system node: own directory, own ports
-# on 127.0.0.1, own Erlang cookie, own epmd, no plugins, guest/guest.
+# One private RabbitMQ node. It lives as long as the process that started this script. It shares nothing
+# with a system node: it has its own directory, its own ports on 127.0.0.1, its own Erlang cookie, its own
+# epmd, no plugins, and the user guest/guest.
 #
 #   private-rabbitmq.sh PORT              supervise a node on PORT
 #   private-rabbitmq.sh PORT ctl ARG...   rabbitmqctl against that node
@@ -18,14 +18,14 @@
 #   stop  -> "stopped"      as an operator would stop it
 #   kill  -> "stopped"      SIGKILL, as a crash would
 #
-# or "error WHY", after the end of the node's log in lines "log ...". It says
-# "taken" and ends at once when another supervisor has PORT.
+# Instead it may answer "error WHY", after the end of the node's log in lines "log ...". When another
+# supervisor has PORT, it says "taken" and ends at once.
 #
-# When standard input ends, or on a signal, everything is killed and removed.
-# A parent that dies, however it dies, closes the pipe: so it leaves nothing.
+# When standard input ends, or on a signal, everything is killed and removed. A parent that dies in any way
+# closes the pipe, so nothing is left behind.
 #
-# bash rather than sh, because bash reaps a child at once even while it waits
-# for input, so that `kill -0` tells whether the node still runs.
+# This script needs bash, not sh. bash reaps a child at once, even while it waits for input, so `kill -0`
+# tells whether the node still runs.
 
 set -u
 # Every background job gets its own process group, so that one kill reaches
@@ -34,8 +34,8 @@ set -m
 
 readonly START_LIMIT=120 STOP_LIMIT=30 # seconds; a start takes 7 to 15 on two busy cores
 
-# Not the wrapper that Debian has in /usr/sbin: it switches to the user
-# `rabbitmq`, and refuses everybody else but root.
+# Debian's wrapper in /usr/sbin is no use here: it switches to the user `rabbitmq`, and it refuses every
+# other user except root.
 find_server() {
     local server
     for server in /usr/lib/rabbitmq/bin/rabbitmq-server \
@@ -50,13 +50,13 @@ find_server() {
     return 1
 }
 
-# All that the node and its tools may know; RABBITMQ_* of the caller, and the
-# files in /etc/rabbitmq, must not reach it. HOME is where the cookie goes.
+# The whole environment of the node and its tools. The caller's RABBITMQ_* variables and the files in
+# /etc/rabbitmq must not reach them. The cookie is written to HOME.
 set_node_env() {
     node_env=(env -i "PATH=$PATH" "HOME=$dir" LC_ALL=C.UTF-8
         ERL_EPMD_ADDRESS=127.0.0.1
         "ERL_EPMD_PORT=$((port + 2))"
-        # Erlang would start an epmd of its own, as a daemon, which outlives us.
+        # Otherwise Erlang would start its own epmd as a daemon, which would outlive this script.
         'ERL_AFLAGS=-start_epmd false'
         "RABBITMQ_NODENAME=$node_name"
         RABBITMQ_NODE_IP_ADDRESS=127.0.0.1
@@ -71,8 +71,8 @@ set_node_env() {
         "RABBITMQ_CONFIG_FILES=$dir/conf.d"
         "RABBITMQ_ADVANCED_CONFIG_FILE=$dir/advanced.config"
         "RABBITMQ_ENABLED_PLUGINS_FILE=$dir/enabled_plugins"
-        # Makes the start script become the Erlang machine instead of staying
-        # as its parent: then the pid we know is the pid that matters.
+        # With this, the start script becomes the Erlang machine and does not stay as its parent. So the pid
+        # we know is the pid of the node itself.
         RUNNING_UNDER_SYSTEMD=true)
 }
 
@@ -101,13 +101,13 @@ running() {
 
 start_node() {
     if ! running; then
-        # Here and not by the background job, which may be late: the line
-        # that is waited for stands in the log of the last start, too.
+        # Empty the log here and not in the background job, which may be late. The log of the last start
+        # also contains the line that is waited for.
         : >"$log"
         "${node_env[@]}" "$server" </dev/null >>"$log" 2>&1 &
         node=$!
     fi
-    # In the background, so that the end of our input is noticed meanwhile.
+    # In the background, so that the script notices the end of its input meanwhile.
     answer_when_ready &
     answering=$!
 }
@@ -143,7 +143,7 @@ kill_node() {
     node=
 }
 
-# Returns when the process is gone, and so its ports and files are free.
+# Returns when the process is gone. Then its ports and files are free.
 kill_group() {
     if [ -n "$1" ]; then
         kill -KILL -- "-$1" 2>/dev/null
@@ -159,8 +159,8 @@ clean_up() {
     rm -rf "$dir"
 }
 
-# The directory is also the claim on the ports: of two supervisors started at
-# once with one PORT, mkdir lets one through.
+# The directory is also the claim on the ports. When two supervisors start at once with the same PORT, mkdir
+# succeeds for only one.
 claim() {
     if [ -e "$dir" ]; then
         echo taken

@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 #
-# One Redis of our own, alive for as long as the process that started this
-# script. Nothing is shared with a system's Redis: own directory, own port on
-# 127.0.0.1. Every write is on disk before it is answered, as a ledger needs.
+# One private Redis. It lives as long as the process that started this script. It shares nothing with a
+# system's Redis: it has its own directory and its own port on 127.0.0.1. It writes every change to disk
+# before it answers, as a ledger needs.
 #
 #   private-redis.sh PORT    supervise a server on PORT
 #   private-redis.sh where   path of the installed redis-server
@@ -13,11 +13,11 @@
 #   stop  -> "stopped"      as an operator would stop it
 #   kill  -> "stopped"      SIGKILL, as a crash would
 #
-# or "error WHY", after the end of the server's log in lines "log ...". It
-# says "taken" and ends at once when another supervisor has PORT.
+# Instead it may answer "error WHY", after the end of the server's log in lines "log ...". When another
+# supervisor has PORT, it says "taken" and ends at once.
 #
-# When standard input ends, or on a signal, the server is killed and its
-# directory removed: a parent that dies, however it dies, closes the pipe.
+# When standard input ends, or on a signal, the server is killed and its directory is removed. A parent that
+# dies in any way closes the pipe, so nothing is left behind.
 
 set -u
 

@@ -1,4 +1,4 @@
-//! The network between two programs, broken on demand: a TCP proxy.
+//! A TCP proxy: a network between two programs that a test can break.
 
 use std::net::Ipv4Addr;
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -14,11 +14,11 @@ use tokio_util::sync::CancellationToken;
 use super::ports;
 use super::wait::until;
 
-/// Bytes from the client that a pattern is looked for in: room for what an
-/// AMQP client says of itself before it opens a channel.
+/// How many bytes from the client are searched for a pattern. An AMQP client sends its client properties
+/// within this many bytes, before it opens a channel.
 const HEAD: usize = 4096;
 
-/// Which way the bytes of a stalled connection do not go any more.
+/// The direction in which a stalled connection forwards no more bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Direction {
     ToServer,
@@ -26,8 +26,8 @@ pub(crate) enum Direction {
     Both,
 }
 
-/// Listens on 127.0.0.1 and forwards to one target. Ends, with all its
-/// connections, when dropped. Needs the runtime it was started on.
+/// Listens on 127.0.0.1 and forwards to one target. The proxy and all its connections end when it is
+/// dropped. It needs the runtime on which it was started.
 pub(crate) struct Proxy {
     port: u16,
     controls: Arc<Controls>,
@@ -37,7 +37,7 @@ pub(crate) struct Proxy {
 struct Controls {
     /// Whether new connections are refused.
     refusing: watch::Sender<bool>,
-    /// Whether the listener is closed, which follows `refusing`.
+    /// Whether the listener is closed. It follows `refusing`.
     closed: watch::Sender<bool>,
     stalls: watch::Sender<Vec<Stall>>,
     accepted: watch::Sender<usize>,
@@ -55,7 +55,7 @@ struct Line {
 #[derive(Clone)]
 struct Stall {
     direction: Direction,
-    /// Holds back every connection when empty.
+    /// An empty pattern holds back every connection.
     pattern: Vec<u8>,
 }
 
@@ -71,7 +71,7 @@ impl Proxy {
             accepted: watch::Sender::new(0),
             open: Mutex::default(),
         });
-        // Subscribed before the task first runs, or it would miss what is asked for until then.
+        // Subscribe before the task first runs. Otherwise it would miss every change before its first run.
         let refusing = controls.refusing.subscribe();
         let accepting = tokio::spawn(accept(listener, target, Arc::clone(&controls), refusing));
         Self { port, controls, accepting }
@@ -82,14 +82,14 @@ impl Proxy {
         self.port
     }
 
-    /// Resets (TCP RST) every open connection, on both sides, and returns
-    /// when that is done. New ones are let through.
+    /// Resets (TCP RST) every open connection, on both sides. Returns when that is done. New connections
+    /// are let through.
     pub(crate) async fn cut(&self) {
         self.cut_matching(b"").await;
     }
 
-    /// The same for connections whose client has said `pattern` in its first
-    /// 4 KiB. What a stall holds back of them is lost.
+    /// The same, but only for connections on which the client sent `pattern` in its first 4 KiB. Bytes that
+    /// a stall holds back on them are lost.
     ///
     /// # Panics
     ///
@@ -105,8 +105,7 @@ impl Proxy {
         until("cut connections are gone", LIMIT, async || gone()).await;
     }
 
-    /// From now on the operating system refuses new connections; open ones
-    /// stay.
+    /// From now on the operating system refuses new connections. Open connections stay.
     pub(crate) async fn refuse(&self) {
         self.set_refusing(true).await;
     }
@@ -126,38 +125,38 @@ impl Proxy {
             .expect("a running proxy");
     }
 
-    /// Forwards nothing more in `direction`, on every connection, open and
-    /// new, until [`resume`](Self::resume). No byte is lost.
+    /// From now on forwards nothing in `direction`, on every open and new connection, until
+    /// [`resume`](Self::resume). No byte is lost.
     pub(crate) fn stall(&self, direction: Direction) {
         self.stall_matching(b"", direction);
     }
 
-    /// The same for connections whose client has said `pattern` in its first
-    /// 4 KiB, such as the name that an AMQP client gives its connection.
+    /// The same, but only for connections on which the client sent `pattern` in its first 4 KiB. Such a
+    /// pattern is the name that an AMQP client gives its connection.
     pub(crate) fn stall_matching(&self, pattern: &[u8], direction: Direction) {
         let pattern = pattern.to_vec();
         self.controls.stalls.send_modify(|stalls| stalls.push(Stall { direction, pattern }));
     }
 
-    /// The same for connections whose AMQP client gives them exactly this name: the entry in the table
-    /// of client properties is a length of one byte and the key, `S` for a string, a length of four
-    /// bytes and the value.
+    /// The same, but only for connections to which the AMQP client gives exactly this name. The name is an
+    /// entry in the table of client properties: a length of one byte and the key, `S` for a string, a
+    /// length of four bytes and the value.
     pub(crate) fn stall_named(&self, name: &str, direction: Direction) {
         let length = u32::try_from(name.len()).expect("a short name").to_be_bytes();
         self.stall_matching(&[b"\x0fconnection_nameS", &length[..], name.as_bytes()].concat(), direction);
     }
 
-    /// Ends every stall; what was held back goes through.
+    /// Ends every stall. The bytes held back go through.
     pub(crate) fn resume(&self) {
         self.controls.stalls.send_modify(Vec::clear);
     }
 
-    /// Connections accepted since the start.
+    /// How many connections were accepted since the start.
     pub(crate) fn accepted(&self) -> usize {
         *self.controls.accepted.borrow()
     }
 
-    /// Connections open now.
+    /// How many connections are open now.
     pub(crate) fn open(&self) -> usize {
         self.controls.open().len()
     }
@@ -187,12 +186,12 @@ impl Drop for Proxy {
     }
 }
 
-/// For what happens inside this process only.
+/// The limit for work that happens only inside this process.
 const LIMIT: Duration = Duration::from_secs(10);
 
 async fn listen_somewhere() -> TcpListener {
     loop {
-        // Taken between the look and the bind: look again.
+        // Another program took the port between the look and the bind: look again.
         if let Ok(listener) = listen(ports::free_block(1)).await {
             return listener;
         }
@@ -203,7 +202,8 @@ async fn listen(port: u16) -> std::io::Result<TcpListener> {
     TcpListener::bind((Ipv4Addr::LOCALHOST, port)).await
 }
 
-/// A process that was started this moment has a copy of the old listener until its program runs.
+/// Listens on the same port again. A process that has just been started holds a copy of the old listener
+/// until its program runs, so this may need several tries.
 async fn listen_again(port: u16) -> TcpListener {
     let listening = async {
         loop {
@@ -219,7 +219,7 @@ async fn listen_again(port: u16) -> TcpListener {
 async fn accept(listener: TcpListener, target: u16, controls: Arc<Controls>, mut refusing: watch::Receiver<bool>) {
     let port = listener.local_addr().expect("own address").port();
     let mut listener = Some(listener);
-    // Aborts its tasks when this one is aborted.
+    // This set aborts its tasks when the current task is aborted.
     let mut connections = JoinSet::new();
     loop {
         controls.closed.send_replace(listener.is_none());
@@ -254,7 +254,7 @@ async fn serve(client: TcpStream, target: u16, controls: Arc<Controls>) {
 /// Both sockets are closed when this returns.
 async fn relay(mut client: TcpStream, target: u16, controls: &Controls, line: &Line) {
     let Ok(mut server) = TcpStream::connect((Ipv4Addr::LOCALHOST, target)).await else {
-        // As far as a proxy can say that nobody is there.
+        // A proxy cannot refuse this connection any more. A reset is the closest thing.
         client.set_zero_linger().ok();
         return;
     };
@@ -268,7 +268,7 @@ async fn relay(mut client: TcpStream, target: u16, controls: &Controls, line: &L
     }
 }
 
-/// Lists a connection while it lives.
+/// Keeps a connection in the list while the connection lives.
 struct Open<'a> {
     controls: &'a Controls,
     line: Arc<Line>,
@@ -296,7 +296,7 @@ async fn forward_both(client: &mut TcpStream, server: &mut TcpStream, controls: 
     tokio::join!(to_server, to_client);
 }
 
-/// Until the end of `from`, or an error of either side; then ends `to`.
+/// Forwards until `from` ends or either side has an error. Then it ends `to`.
 async fn forward(
     direction: Direction,
     mut from: ReadHalf<'_>,
@@ -311,8 +311,8 @@ async fn forward(
         if direction == Direction::ToServer {
             line.remember(bytes);
         }
-        // Looked at after the read, so that a stall holds from the moment it
-        // is asked for, and not from the next read on.
+        // Look at the stalls after the read. So a stall works from the moment it is asked for, and not only
+        // from the next read on.
         let free = stalls.wait_for(|stalls| !stalled(stalls, direction, line));
         if free.await.is_err() || to.write_all(bytes).await.is_err() {
             break;

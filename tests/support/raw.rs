@@ -1,8 +1,7 @@
-//! AMQP 0-9-1 by hand, to publish what a proper client cannot: strings that
-//! are not UTF-8, tables nested a thousand deep, types that do not exist.
+//! AMQP 0-9-1 by hand. It publishes messages that a proper client cannot publish: strings that are not
+//! UTF-8, tables nested a thousand deep, types that do not exist.
 //!
-//! Numbers of methods and properties are those of the specification's
-//! `amqp0-9-1.xml`.
+//! The numbers of methods and properties come from the specification's `amqp0-9-1.xml`.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -29,7 +28,7 @@ pub(crate) mod property {
     pub(crate) const APP_ID: u16 = 1 << 3;
 }
 
-/// A message whose properties are bytes, taken as they are.
+/// A message with its properties as encoded bytes, which are sent unchanged.
 #[derive(Clone, Default)]
 pub(crate) struct RawMessage {
     properties: BTreeMap<u16, Vec<u8>>,
@@ -42,8 +41,8 @@ impl RawMessage {
         Self { body, ..Self::default() }
     }
 
-    /// Sets the property with this bit of [`property`] to an encoded value,
-    /// such as from [`short_string`] or [`table`].
+    /// Sets the property with this bit of [`property`] to an encoded value, for example from
+    /// [`short_string`] or [`table`].
     pub(crate) fn with(mut self, property: u16, encoded: Vec<u8>) -> Self {
         self.properties.insert(property, encoded);
         self
@@ -54,8 +53,8 @@ impl RawMessage {
     ///
     /// # Errors
     ///
-    /// What the broker said instead: a nack, or why it closed the channel or
-    /// the connection.
+    /// The broker's answer when it does not confirm: a nack, or why it closed the channel or the
+    /// connection.
     pub(crate) async fn publish(&self, port: u16, queue: &str) -> Result<(), String> {
         let work = async {
             let mut session = Session::open(port).await?;
@@ -75,17 +74,17 @@ impl RawMessage {
         header.extend((self.body.len() as u64).to_be_bytes());
         let flags = self.properties.keys().fold(0, |flags, bit| flags | bit);
         header.extend(flags.to_be_bytes());
-        // The list is in the order of the bits, highest first.
+        // The values stand in the order of the bits, highest bit first.
         header.extend(self.properties.values().rev().flatten());
         header
     }
 }
 
-/// Length byte and bytes.
+/// A length of one byte, and the bytes.
 ///
 /// # Panics
 ///
-/// With more than 255 bytes.
+/// When there are more than 255 bytes.
 pub(crate) fn short_string(bytes: impl AsRef<[u8]>) -> Vec<u8> {
     let bytes = bytes.as_ref();
     let length = u8::try_from(bytes.len()).expect("at most 255 bytes");
@@ -99,14 +98,13 @@ pub(crate) fn long_string(bytes: impl AsRef<[u8]>) -> Vec<u8> {
     [&length.to_be_bytes(), bytes].concat()
 }
 
-/// A table of entries, each a key, a type letter, and a value already encoded.
+/// A table of entries. Each entry is a key, a type letter and an encoded value.
 pub(crate) fn table(entries: &[(&[u8], u8, Vec<u8>)]) -> Vec<u8> {
     let encode = |(key, kind, value): &(&[u8], u8, Vec<u8>)| [short_string(key), vec![*kind], value.clone()].concat();
     long_string(entries.iter().flat_map(encode).collect::<Vec<_>>())
 }
 
-/// A table that holds a table, and so on: `depth` tables within each other,
-/// the innermost empty. 7 bytes for each.
+/// A table that holds a table, and so on: `depth` tables, and the innermost is empty. Each takes 7 bytes.
 pub(crate) fn nested_table(depth: usize) -> Vec<u8> {
     let entry = b"\x01tF";
     let level = |within: usize| {
@@ -116,7 +114,7 @@ pub(crate) fn nested_table(depth: usize) -> Vec<u8> {
     (0..depth).rev().flat_map(level).collect()
 }
 
-/// RabbitMQ takes seconds for a deeply nested table, and longer on a slow machine.
+/// RabbitMQ needs seconds for a deeply nested table, and longer on a slow machine.
 const LIMIT: Duration = Duration::from_secs(60);
 
 const METHOD_FRAME: u8 = 1;
@@ -173,7 +171,7 @@ impl Session {
         self.send(0, START_OK, &start_ok.concat()).await?;
         let tune = self.expect(TUNE).await?;
         self.frame_max = usize::try_from(be_u32(&tune[2..6])).expect("a 64-bit machine");
-        // The broker's own limits, and no heartbeat.
+        // Accept the broker's own limits, and ask for no heartbeat.
         let tune_ok = [&tune[..6], &[0, 0]].concat();
         self.send(0, TUNE_OK, &tune_ok).await?;
         let open = [short_string("/"), short_string(""), vec![0]].concat();
@@ -208,8 +206,7 @@ impl Session {
         self.stream.write_all(&frame).await
     }
 
-    /// The arguments of `wanted`, past everything else that may come, unless
-    /// that is a refusal.
+    /// Waits for `wanted` and returns its arguments. It skips every other frame. A refusal is an error.
     async fn expect(&mut self, wanted: Method) -> io::Result<Vec<u8>> {
         loop {
             let (kind, payload) = self.read_frame().await?;
@@ -237,7 +234,7 @@ impl Session {
     }
 }
 
-/// A code, and a text after its length byte.
+/// The arguments begin with a code, a length byte and a text of that length.
 fn closed(arguments: &[u8]) -> io::Error {
     let length = usize::from(arguments[2]);
     let text = String::from_utf8_lossy(&arguments[3..3 + length]);

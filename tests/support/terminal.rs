@@ -1,4 +1,4 @@
-//! How things look: colours only for a person at a terminal who has not said `NO_COLOR`.
+//! Output for a person. It has colours only on a terminal, and only without `NO_COLOR`.
 
 use std::io::{IsTerminal, Write, stdout};
 use std::sync::LazyLock;
@@ -35,12 +35,12 @@ pub(crate) fn red(text: &str) -> String {
     painted("31", text)
 }
 
-/// A line to standard output. A reader who has gone away is no reason to stop halfway.
+/// Writes a line to standard output. It ignores errors: the program goes on when the reader has gone away.
 pub(crate) fn say(line: impl AsRef<str>) {
     let _ = writeln!(stdout(), "{}", line.as_ref());
 }
 
-/// Says what is being done while it is, and then how long it took.
+/// Prints `what` while the work runs, and afterwards how long the work took.
 pub(crate) async fn step<T>(what: &str, work: impl Future<Output = Result<T, Failed>>) -> Result<T, Failed> {
     let mut out = stdout();
     let _ = write!(out, "  {what:<60} ").and_then(|()| out.flush());
@@ -72,7 +72,7 @@ pub(crate) fn seconds(duration: Duration) -> String {
     }
 }
 
-/// `part` of `whole`, as wide as that share of `width`; something for anything.
+/// A bar for `part` of `whole`: all of `whole` is `width` wide. Every part above 0 is visible.
 pub(crate) fn bar(part: u64, whole: u64, width: u64) -> String {
     let eighths = (part * width * 8).div_ceil(whole.max(1));
     let rest = ["", "▏", "▎", "▍", "▌", "▋", "▊", "▉"][usize::try_from(eighths % 8).unwrap_or_default()];

@@ -1,4 +1,4 @@
-//! The worker as a process of its own, as an operator runs it.
+//! The worker as a separate process, as an operator runs it.
 
 use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
@@ -21,17 +21,16 @@ pub(crate) struct Worker {
 }
 
 impl Worker {
-    /// Starts `program run` with these environment variables, PATH, and no
-    /// others but `HTTP_ADDR=127.0.0.1:0` and `LOG_FORMAT=json`, which `env`
-    /// may override.
+    /// Starts `program run`. Its environment has PATH, `HTTP_ADDR=127.0.0.1:0`, `LOG_FORMAT=json` and the
+    /// variables in `env`, which may override the others. It has nothing else.
     ///
-    /// The program's path is `env!("CARGO_BIN_EXE_esms-otp-worker")` in an
-    /// integration test; an example must look beside itself.
+    /// In an integration test, the program's path is `env!("CARGO_BIN_EXE_esms-otp-worker")`. An example
+    /// must look for the program beside itself.
     pub(crate) fn spawn(program: impl AsRef<Path>, env: &[(&str, &str)]) -> Self {
         Self::spawn_command(program, &["run"], env)
     }
 
-    /// The same with any arguments.
+    /// Starts `program` with any arguments, in the same way.
     pub(crate) fn spawn_command(program: impl AsRef<Path>, args: &[&str], env: &[(&str, &str)]) -> Self {
         let program = program.as_ref();
         let mut child = Command::new(program)
@@ -67,7 +66,7 @@ impl Worker {
         lock(&self.log).clone()
     }
 
-    /// Those lines that contain `text`.
+    /// The log lines that contain `text`.
     pub(crate) fn log_containing(&self, text: &str) -> Vec<String> {
         let mut lines = self.log();
         lines.retain(|line| line.contains(text));
@@ -78,8 +77,8 @@ impl Worker {
     ///
     /// # Panics
     ///
-    /// With the whole log, when `within` has passed before, or the process
-    /// has ended without saying it.
+    /// When no such line comes within `within`, or when the process ends without one. The message contains
+    /// the whole log.
     pub(crate) async fn wait_for_log(&self, text: &str, within: Duration) -> String {
         self.wait_for_line(&format!("a log line with {text:?}"), within, |line| {
             line.contains(text).then(|| line.to_owned())
@@ -99,8 +98,8 @@ impl Worker {
         assert!(status.success(), "kill -s {name}: {status}");
     }
 
-    /// The exit code, or 128 and the signal's number where one ended it, as
-    /// shells have it; `None` when it still runs after `within`.
+    /// The exit code, or, as in shells, 128 plus the signal's number when a signal ended the process.
+    /// `None` when it still runs after `within`.
     pub(crate) async fn wait_exit(&mut self, within: Duration) -> Option<i32> {
         found(within, async || self.exit_code()).await
     }
@@ -112,7 +111,7 @@ impl Worker {
 
     async fn wait_for_line<T>(&self, what: &str, within: Duration, find: impl Fn(&str) -> Option<T>) -> T {
         let look = async || {
-            // Asked before the look: then nothing can have come after it.
+            // Ask this before the look. If the log has ended by now, the look sees all of it.
             let ended = self.reader.is_finished();
             let line = lock(&self.log).iter().find_map(|line| find(line));
             (line.is_some() || ended).then_some(line)

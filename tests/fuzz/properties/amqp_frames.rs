@@ -1,7 +1,7 @@
-//! The sieve over a whole inbound stream: no cut makes a difference, nothing grows, what was repaired
-//! needs no more repair, and lapin can parse every content header that comes out.
+//! The sieve over a whole inbound stream. The result does not depend on how the stream is cut. The stream
+//! does not grow. Repaired bytes need no more repair. lapin can parse every content header that comes out.
 //!
-//! The input is what a broker sends.
+//! The input is the bytes that a broker sends.
 
 use super::frame::{HEADER, whole_frames};
 use amq_protocol::frame::parse_frame;
@@ -9,8 +9,9 @@ use esms_otp_worker::amqp::fuzzing::{Sifted, sift};
 use std::io::ErrorKind;
 
 const FRAME_MAX: u32 = 128 * 1024;
-/// What a content header too large to hold is longer, bare, than the part of it that need be seen: it
-/// goes out before the rest has come. That rest is more than a mebibyte.
+/// A content header that is too large to hold goes out without its properties, before its rest has come.
+/// That rest is more than a mebibyte. The output may then be this many bytes longer than the part of the
+/// header that has come so far.
 const BARE_END: usize = 3;
 pub fn holds(stream: &[u8]) {
     let all = stream.len() + BARE_END + 1;
@@ -29,7 +30,7 @@ pub fn holds(stream: &[u8]) {
     }
 }
 
-/// `None` where it is refused, which is all that can go wrong.
+/// `None` when the stream is refused. Nothing else may go wrong.
 fn sifted(stream: &[u8], piece: usize, room: usize) -> Option<Sifted> {
     let result = sift(stream, FRAME_MAX, piece, room);
     result.inspect_err(|error| assert_eq!(error.kind(), ErrorKind::InvalidData, "{error}")).ok()

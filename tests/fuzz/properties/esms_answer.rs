@@ -1,6 +1,6 @@
-//! eSMS's answers: each reply has the class of the contract's table, and eSMS's words stay verbatim.
+//! eSMS's answers: each reply gets its class from the contract's table, and eSMS's words stay verbatim.
 //!
-//! The input is a line with the status and perhaps `Retry-After`, such as `429 7`, then the body.
+//! The input is a line with the status and optionally `Retry-After`, such as `429 7`, and then the body.
 
 use super::json::{self, Object};
 use bytes::Bytes;
@@ -11,7 +11,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-/// The only code to retry, as by default.
+/// The only code that is retried, as in the default settings.
 const TRY_LATER: &str = "160";
 
 struct Reply<'a> {
@@ -71,7 +71,7 @@ impl<'a> Reply<'a> {
         Object::read(text.trim_start_matches('\u{feff}').trim_start())
     }
 
-    /// The `CodeResult`, if there is one and no second that may contradict it.
+    /// The `CodeResult`, if there is exactly one. A second one could contradict it.
     fn code(&self) -> Option<String> {
         let object = self.object()?;
         let mut codes = object.all("CodeResult");
@@ -82,7 +82,8 @@ impl<'a> Reply<'a> {
     }
 }
 
-/// Where a field stands once, its words are eSMS's; an answer with one named twice still is an answer.
+/// A field that is there only once must have eSMS's words. An answer with a field named twice is still an
+/// answer.
 fn is_verbatim(answer: &Answer, code: &str, reply: &Reply<'_>) {
     let object = reply.object().expect("an answer is an object");
     assert_eq!(answer.code, code);
@@ -109,7 +110,7 @@ fn is_published_whole(answer: &Answer) {
     assert_eq!(event.first("CountRegenerate"), answer.count_regenerate.as_ref().map(|json| json.get()));
 }
 
-/// The reason may end up in a result, so only the status may be in it.
+/// The reason may end up in a result. So it may contain the status, but nothing else of the reply.
 fn repeats_nothing(why: &str, status: u16) {
     let bare = Reply { status, retry_after: None, body: b"" }.class();
     let (Class::Refused { why: expected } | Class::Ambiguous { why: expected }) = bare else {

@@ -13,13 +13,13 @@ pub(crate) fn content_header(list: &[u8]) -> Vec<u8> {
     [&[HEADER, 0, 1][..], &size, &FIXED, list, &[0xCE]].concat()
 }
 
-/// The same, as lapin writes it.
+/// The same frame, as lapin writes it.
 pub(crate) fn written(properties: BasicProperties) -> Vec<u8> {
     let header = AMQPContentHeader { class_id: 60, body_size: 5, properties };
     gen_frame(&AMQPFrame::Header(1, header))(WriteContext::from(Vec::new())).expect("a frame").into_inner().0
 }
 
-/// The properties of a frame that is one content header and nothing else, as lapin reads it.
+/// The properties of a frame as lapin reads them, if the frame is one content header and nothing else.
 pub(crate) fn properties(frame: &[u8]) -> Option<BasicProperties> {
     match parse_frame(frame) {
         Ok(([], AMQPFrame::Header(1, AMQPContentHeader { class_id: 60, body_size: 5, properties }))) => {
@@ -29,7 +29,7 @@ pub(crate) fn properties(frame: &[u8]) -> Option<BasicProperties> {
     }
 }
 
-/// Cuts a stream into its frames; what is left over at the end is no whole frame.
+/// Cuts a stream into its frames. An incomplete frame at the end is left out.
 pub(crate) fn whole_frames(mut bytes: &[u8]) -> Vec<&[u8]> {
     let mut frames = Vec::new();
     while let Some(&[a, b, c, d]) = bytes.get(3..7) {

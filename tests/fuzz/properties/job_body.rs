@@ -1,4 +1,4 @@
-//! Job decoding: what is accepted is a job as the contract has it, and no refusal repeats a value.
+//! Job decoding: every accepted body is a job as the contract describes it, and no refusal repeats a value.
 //!
 //! The input is the body.
 
@@ -9,7 +9,8 @@ use serde_json::json;
 
 const FIELDS: [&str; 6] = ["Phone", "MultiChannelTempId", "TypeId", "TimeAlive", "ApiKey", "SecretKey"];
 
-/// Every text a refusal can have, with `#` for each run of digits. Nothing of the body can be in it.
+/// Every text that a refusal can have, with `#` for each run of digits. None of them contains anything from
+/// the body.
 const REFUSALS: [&str; 15] = [
     "the body is larger than # bytes",
     "the body is not UTF-# text",
@@ -28,7 +29,8 @@ const REFUSALS: [&str; 15] = [
     "TimeAlive must be a positive whole number of minutes",
 ];
 
-/// The most digits in a row: a line or column in the largest body. A phone number has eight.
+/// The most digits in a row: those of a line or column in the largest body. A phone number has at least
+/// eight.
 const DIGITS_IN_A_ROW: usize = 5;
 
 pub fn holds(body: &[u8]) {

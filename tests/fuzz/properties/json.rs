@@ -1,13 +1,13 @@
-//! A second reader of JSON objects, made otherwise than the readers under test.
+//! A second reader of JSON objects. It works differently from the readers under test.
 
 use serde_json::value::RawValue;
 use std::fmt;
 
-/// The fields of an object in the order they stand, one named twice included.
+/// The fields of an object in their order. A field named twice is there twice.
 pub(crate) struct Object(Vec<(String, Box<RawValue>)>);
 
 impl Object {
-    /// Reads a text that holds one object and no more.
+    /// Reads a text that contains one object and nothing else.
     pub(crate) fn read(text: &str) -> Option<Self> {
         serde_json::from_str(text).ok()
     }

@@ -1,7 +1,7 @@
-//! What a producer writes into a message's properties: the sieve makes it one frame lapin can parse,
-//! leaves a good one as it is, and the envelope read from it is one the worker can live with.
+//! The properties that a producer writes into a message. The sieve turns them into one frame that lapin can
+//! parse, and leaves a good frame as it is. The worker can handle the envelope that is read from them.
 //!
-//! The input is a property list: two bytes of flags, then the properties they announce.
+//! The input is a property list: two bytes of flags, then the properties that the flags announce.
 
 use super::frame::{content_header, properties, written};
 use amq_protocol::protocol::BasicProperties;
@@ -11,9 +11,9 @@ use esms_otp_worker::job::envelope::{Envelope, LONGEST_ID, Moment, SUBSTITUTE, T
 use esms_otp_worker::job::result;
 use std::time::{Duration, SystemTime};
 
-/// As many tables or arrays as the sieve lets be inside each other.
+/// How many tables or arrays inside each other the sieve allows.
 const DEEPEST: usize = 16;
-/// The least that a broker may insist on: any properties but headers fit it.
+/// The smallest frame size that a broker may insist on. All properties except headers fit into it.
 const SMALLEST_FRAME: usize = 4096;
 const FRAME_MAX: u32 = 128 * 1024;
 const TTL: Duration = Duration::from_secs(300);
@@ -43,13 +43,13 @@ fn pass(frame: &[u8], limit: u32) -> Sifted {
     sift(frame, limit, frame.len(), frame.len()).expect("a whole content header is AMQP")
 }
 
-/// `None` where the frame is too large to be.
+/// `None` when the frame is larger than the limit.
 fn is_left_alone(frame: &[u8], limit: u32) -> Option<bool> {
     (frame.len() <= limit as usize).then(|| pass(frame, limit) == Sifted { bytes: frame.to_vec(), repaired: 0 })
 }
 
-/// Whether lapin can parse the frame as it is. One that may be so deep that lapin could not survive it
-/// is not tried.
+/// Whether lapin can parse the frame as it is. A frame is not tried if it may be nested so deeply that
+/// lapin would crash.
 fn is_good(frame: &[u8], limit: u32) -> bool {
     let nested = frame.iter().filter(|byte| matches!(byte, b'F' | b'A')).count();
     frame.len() <= limit as usize
@@ -95,7 +95,7 @@ fn is_printable(trace: &Trace) {
     }
 }
 
-/// The result's own properties fit the smallest frame and arrive as they were meant.
+/// The result's own properties must fit into the smallest frame and arrive unchanged.
 fn can_be_answered(envelope: &Envelope, now: SystemTime) {
     let meant = result::properties(&envelope.id, &envelope.correlation_id, &envelope.trace, now);
     let frame = written(meant.clone());

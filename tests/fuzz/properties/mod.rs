@@ -1,5 +1,6 @@
-//! What must hold of any input from outside. Each module has one function, `holds`, that panics where
-//! it does not: the fuzz targets call it with what they invent, `cargo test` with the corpus.
+//! What must hold for any input from outside. Each module has one function, `holds`, which panics when it
+//! does not hold. The fuzz targets call it with inputs that they invent. `cargo test` calls it with the
+//! corpus.
 
 pub mod amqp_frames;
 pub mod esms_answer;

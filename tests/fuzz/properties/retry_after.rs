@@ -1,11 +1,11 @@
-//! `Retry-After`: seconds or a date, and never a wait that cannot be waited.
+//! `Retry-After`: seconds or a date. The wait is never too long for the clock.
 //!
 //! The input is the header's value.
 
 use esms_otp_worker::esms::classify::not_before;
 use std::time::{Duration, Instant, SystemTime};
 
-/// The last moment that a date of HTTP can name, in seconds: the end of the year 9999.
+/// The last moment that an HTTP date can name, in seconds: the end of the year 9999.
 const LAST_DATE: u64 = 253_402_300_799;
 
 pub fn holds(input: &[u8]) {

@@ -1,4 +1,4 @@
-//! The broker stopped, killed and started again, and short of memory.
+//! A broker that is stopped, killed and started again, and a broker that is short of memory.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -15,11 +15,11 @@ use crate::support::broker::Broker;
 use crate::support::client::{Job, Received};
 use crate::support::metrics::get;
 
-/// A node for one test at a time, which may do with it as it likes.
+/// A node that one test at a time has for itself. The test may do anything with it.
 async fn own_node() -> MutexGuard<'static, Broker> {
     static NODE: OnceCell<Mutex<Broker>> = OnceCell::const_new();
     let node = NODE.get_or_init(async || Mutex::new(Broker::start().await)).await.lock().await;
-    // A test that failed may have left it in any state.
+    // A failed test may have left it in any state.
     node.start_again().await;
     set_memory_limit(&node, ENOUGH).await;
     node
@@ -28,7 +28,7 @@ async fn own_node() -> MutexGuard<'static, Broker> {
 const ENOUGH: &str = "0.4";
 const TOO_LITTLE: &str = "0.0000001";
 
-/// As a share of the machine's memory. Takes effect before this returns.
+/// The limit is a share of the machine's memory. It takes effect before this returns.
 async fn set_memory_limit(node: &Broker, share: &str) {
     node.eval(&format!("vm_memory_monitor:set_vm_memory_high_watermark({share}).")).await;
 }
@@ -53,7 +53,7 @@ enum Down {
     Killed,
 }
 
-/// Jobs, and the queue in which their results are kept over a restart.
+/// Jobs, and a queue that keeps their results over a restart.
 struct Load {
     stage: Stage,
     jobs: usize,
@@ -61,7 +61,7 @@ struct Load {
 }
 
 impl Load {
-    /// Queues the jobs for a provider that takes 20 to 50 ms. Nothing works them yet.
+    /// Queues the jobs for a provider that takes 20 to 50 ms. No worker processes them yet.
     async fn queued(node: &Broker, jobs: usize, concurrency: &str) -> Self {
         let mut stage = Stage::on(&node.url()).await;
         let pace =
@@ -80,7 +80,7 @@ impl Load {
         load
     }
 
-    /// A worker's start declares its objects; the queue for the results is bound here.
+    /// Starts and stops a worker, which declares its objects, and then binds the queue for the results.
     async fn declare(&self) {
         let mut running = self.stage.worker().await;
         assert_eq!(running.stop().await, Some(0));
@@ -97,7 +97,7 @@ impl Load {
         client.close().await;
     }
 
-    /// Lets a worker begin, and takes the broker down and up again once `begun` of the jobs were sent.
+    /// Starts a worker. When `begun` of the jobs were sent, takes the broker down and starts it again.
     async fn worked_over_a_restart(&self, node: &Broker, down: Down, begun: u64) -> Running {
         let running = self.stage.worker().await;
         let under_way = self.stage.sandbox.wait_until(|stats| stats.accepted >= begun);
@@ -114,7 +114,7 @@ impl Load {
         running
     }
 
-    /// Every result by job, once every job has one and is acknowledged.
+    /// Every result by job. Waits until every job has a result and is acknowledged.
     async fn results(&self, node: &Broker) -> BTreeMap<String, Vec<Received>> {
         const END: &str = "end";
         let client = self.stage.client().await;
@@ -125,7 +125,7 @@ impl Load {
             found.entry(field(&result, "JobId")).or_default().push(result);
         }
         until_settled(node, &self.stage).await;
-        // What is published now comes after the last result.
+        // A message published now comes after the last result.
         client.publish(&self.kept, Job::new(serde_json::json!({"JobId": END}))).await;
         loop {
             let result = results.next(LIMIT).await;
@@ -136,7 +136,7 @@ impl Load {
         }
     }
 
-    /// Checks that nothing was lost, nothing sent twice, and nothing is left.
+    /// Checks that nothing was lost, nothing was sent twice, and nothing is left over.
     async fn audit(&self, node: &Broker) {
         let results = self.results(node).await;
         for nth in 0..self.jobs {
@@ -152,8 +152,8 @@ impl Load {
     }
 }
 
-/// RabbitMQ writes down where a new quorum queue keeps its data only half a second later (the table
-/// `ra_directory` of its Raft library); a node killed before that starts the queue anew, and empty.
+/// RabbitMQ writes down the place of a new quorum queue's data only half a second later (in the table
+/// `ra_directory` of its Raft library). A node that is killed before that creates the queue again, empty.
 async fn write_down_queues(node: &Broker) {
     node.eval("[ok = dets:sync(Table) || Table <- dets:all()].").await;
 }
@@ -166,7 +166,7 @@ fn id(nth: usize) -> String {
     format!("job-{nth}")
 }
 
-/// 300 jobs, so few at a time that they take a second and more: the broker goes down amid them.
+/// 300 jobs, with so few at a time that they take a second and more. The broker goes down in the middle.
 async fn every_job_ends_once_although_the_broker_is(down: Down) {
     let node = own_node().await;
     let load = Load::queued(&node, 300, "8").await;
@@ -205,10 +205,10 @@ async fn a_broker_short_of_memory_is_waited_for_and_then_every_job_ends_once() {
     until_held(&stage, JOBS as u64).await;
     let connections = running.metric("otp_broker_connections_total", &[]).await;
     set_memory_limit(&node, TOO_LITTLE).await;
-    // RabbitMQ blocks a connection, and says so, at its next publish: a result.
+    // RabbitMQ blocks a connection, and says so, at its next publish. Here that is a result.
     stage.sandbox.release_held();
     running.until_not_ready().await;
-    // The fact is that nothing happens, for longer than a confirmation may take otherwise (15 s).
+    // The test checks that nothing happens for longer than a confirm may otherwise take (15 s).
     sleep(Duration::from_secs(17)).await;
     assert_eq!(running.metric("otp_broker_connections_total", &[]).await, connections, "no connection is given up");
     assert_eq!(node.unacked(&stage.names.jobs).await, JOBS as u32);

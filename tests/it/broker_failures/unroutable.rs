@@ -1,4 +1,4 @@
-//! Results that no queue is bound for.
+//! Results for which no queue is bound.
 
 use lapin::types::FieldTable;
 
@@ -43,7 +43,7 @@ async fn is_returned(stage: &Stage, running: &Running, client: &Client, id: &str
     assert!(last.contains(r#""level":"ERROR""#) && last.contains(id), "{last}");
 }
 
-/// The exchange of the results itself cannot be done without: the jobs wait for it.
+/// Without the exchange of the results nothing can be published, so the jobs wait for it.
 #[tokio::test]
 async fn jobs_wait_unacknowledged_while_the_exchange_of_the_results_is_gone() {
     let broker = Broker::shared().await;
@@ -55,7 +55,7 @@ async fn jobs_wait_unacknowledged_while_the_exchange_of_the_results_is_gone() {
     let said = running.process.wait_for_log("not published yet", LIMIT).await;
     assert!(said.contains("NOT_FOUND") && said.contains(&stage.names.results), "{said}");
     assert_eq!(broker.unacked(&stage.names.jobs).await, 1);
-    // Another worker's start is what declares it again.
+    // The start of another worker declares it again.
     let _other = stage.worker().await;
     let kept = client.consume(&stage.names.unrouted).await.next(LIMIT).await;
     assert_eq!(field(&kept, "JobId"), "a-job");

@@ -1,4 +1,4 @@
-//! Getting into the store: with TLS, as a user, in a database; and what is said when it does not let one in.
+//! Access to the store: with TLS, as a user, in a database. Also what the worker says when it is refused.
 
 use std::path::PathBuf;
 
@@ -15,10 +15,10 @@ use crate::support::wait::until;
 const PASSWORD: &str = "canary/pass+word";
 const PASSWORD_IN_URL: &str = "canary%2Fpass+word";
 
-/// What the README says is enough.
+/// The commands that are enough, according to the README.
 const COMMANDS: [&str; 9] = ["+evalsha", "+eval", "+script", "+hmget", "+hset", "+del", "+pexpire", "+time", "+select"];
 
-/// A Redis user who may touch the records of jobs and nothing else, by no other commands than these.
+/// Adds a Redis user who may touch only the records of jobs, and only with these commands.
 async fn add_user(redis: &Redis) {
     let password = format!(">{PASSWORD}");
     let mut command = vec!["ACL", "SETUSER", "worker", "on", &password, "~esms-otp-worker:*"];
@@ -54,10 +54,10 @@ impl Certificates {
     }
 }
 
-/// Has the server listen with TLS too; the port.
+/// Makes the server listen with TLS too. Returns the port.
 async fn listen_with_tls(redis: &Redis, certificates: &Certificates) -> u16 {
     let (server, key) = (certificates.text("server"), certificates.text("key"));
-    // No TLS is set up before it has a port, so that each may come alone.
+    // Redis sets up TLS only when it has a port for it, so each of these may be set alone.
     for (name, value) in [("tls-auth-clients", "no"), ("tls-key-file", &key), ("tls-cert-file", &server)] {
         assert_eq!(redis.cli(&["CONFIG", "SET", name, value]).await, "OK");
     }
@@ -66,7 +66,7 @@ async fn listen_with_tls(redis: &Redis, certificates: &Certificates) -> u16 {
     port
 }
 
-/// A worker with this address of the ledger works a job, and its record is in that database.
+/// Checks that a worker with this ledger address processes a job, and that its record is in that database.
 async fn works(stage: &mut Stage, redis: &Redis, url: &str, database: &str) {
     stage.set("OTP_LEDGER_URL", url);
     let mut running = stage.worker().await;

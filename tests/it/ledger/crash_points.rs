@@ -7,7 +7,7 @@ use crate::stage::{PHONE, Stage, ending};
 use crate::support::client::{Job, Received};
 use crate::support::redis::Redis;
 
-/// What is left after a worker died at a point and another worked its job.
+/// What is left after one worker died at a point and another processed its job.
 struct Aftermath {
     stage: Stage,
     _redis: Redis,
@@ -16,7 +16,7 @@ struct Aftermath {
 }
 
 impl Aftermath {
-    /// The one ending that all results tell.
+    /// The ending, which must be the same in all results.
     fn ending(&self) -> (String, u64, bool) {
         let first = self.results.first().expect("a result");
         assert!(self.results.iter().all(|result| result.body == first.body), "{:?}", self.results);
@@ -28,7 +28,7 @@ impl Aftermath {
     }
 }
 
-/// A worker dies where the first job comes by `point`; another starts after it.
+/// A worker dies when the first job reaches `point`. Another worker starts after it.
 async fn crashed_at(point: Point, settings: &[(&str, &str)]) -> Aftermath {
     let (mut stage, redis) = shared().await;
     for (name, value) in settings {

@@ -1,11 +1,11 @@
-//! Records that no worker wrote: what they say of a job may be that it was sent.
+//! Records that no worker wrote. They may mean that the job was sent.
 
 use super::{fingerprint, key, shared, told};
 use crate::stage::{LIMIT, PHONE, Stage, ending, field};
 use crate::support::client::{Job, Results};
 use crate::support::redis::Redis;
 
-/// Puts something in the place of each job's record; the ids.
+/// Replaces each job's record by something else. Returns the ids.
 async fn poisoned(redis: &Redis) -> Vec<String> {
     let print = fingerprint().text();
     let print = print.as_str();

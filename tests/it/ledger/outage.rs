@@ -1,5 +1,5 @@
-//! A store that cannot be reached: jobs go on without it, or wait for it, as `OTP_LEDGER_ON_ERROR`
-//! says; and when it is back, so is the worker.
+//! A store that cannot be reached. Jobs go on without it or wait for it, as `OTP_LEDGER_ON_ERROR` says.
+//! When it is back, the worker uses it again.
 
 use std::time::{Duration, Instant};
 
@@ -16,7 +16,7 @@ use crate::support::proxy::{Direction, Proxy};
 use crate::support::redis::Redis;
 use crate::support::wait::until;
 
-/// What needs no waiting is done in this time on a slow machine.
+/// The limit for steps that need no waiting. It is long enough for a slow machine.
 const PROMPT: Duration = Duration::from_secs(20);
 
 /// How a store goes away.
@@ -24,15 +24,15 @@ const PROMPT: Duration = Duration::from_secs(20);
 enum Trouble {
     /// The server is killed: the connection ends, and new ones are refused.
     Killed,
-    /// The network resets what is open and refuses what is new.
+    /// The network resets open connections and refuses new ones.
     Refused,
-    /// The network takes everything and brings nothing: no reset, no refusal.
+    /// The network takes everything and delivers nothing: no reset, no refusal.
     Stalled,
 }
 
 const TROUBLES: [Trouble; 3] = [Trouble::Killed, Trouble::Refused, Trouble::Stalled];
 
-/// A stage whose workers reach their Redis through a proxy.
+/// A stage with workers that reach their Redis through a proxy.
 struct Afar {
     stage: Stage,
     redis: Redis,
@@ -100,13 +100,13 @@ async fn with_send_jobs_are_sent_and_counted_and_the_ledger_is_used_again_once_i
         assert_well(&running).await;
         let line = running.process.wait_for_log("the ledger does not answer", LIMIT).await;
         assert!(line.contains("WARN") && line.contains("jobs are sent all the same"), "{line}");
-        // Known to this process, although to no other.
+        // This process knows the job, although no other process does.
         afar.publish(&client, "during").await;
         assert_eq!(ending(&results.next(LIMIT).await), told("accepted", 1, false), "{trouble:?}");
         assert_eq!(afar.stage.sandbox.stats().requests, 2, "{trouble:?}");
 
         afar.end(trouble).await;
-        // After a failure nobody tries for a moment, so that the first may still go without it.
+        // After a failure the ledger is not tried for a moment, so the first job may still go without it.
         let mut n = 0;
         until("a job is in the ledger again", LIMIT, async || {
             n += 1;
@@ -122,7 +122,7 @@ async fn with_send_jobs_are_sent_and_counted_and_the_ledger_is_used_again_once_i
     }
 }
 
-/// The broker delivers the job to somebody who gives it back: the next delivery of it is a redelivery.
+/// The broker delivers the job to somebody who gives it back. Its next delivery is then a redelivery.
 async fn deliver_in_vain(client: &Client, queue: &str) {
     let got = client.channel().basic_get(queue.into(), BasicGetOptions::default()).await.expect("an answer");
     let requeue = BasicNackOptions { requeue: true, ..Default::default() };
@@ -137,7 +137,7 @@ async fn with_send_a_job_redelivered_while_the_store_is_away_is_sent_and_says_th
     client.publish(&stage.names.jobs, Job::for_phone(PHONE, "redelivered")).await;
     deliver_in_vain(&client, &stage.names.jobs).await;
     redis.kill().await;
-    // Also for a worker that starts without its store.
+    // The same holds for a worker that starts without its store.
     let running = stage.worker().await;
     assert_eq!(ending(&results.next(LIMIT).await), told("accepted", 1, true));
     client.publish(&stage.names.jobs, Job::for_phone(PHONE, "new")).await;
@@ -242,7 +242,7 @@ async fn a_job_whose_deadline_passes_while_it_is_held_is_expired_and_was_never_s
         afar.publish(&client, &format!("job-{n}")).await;
     }
     until_errors(&running, 10.0).await;
-    // It is the time itself that is waited for.
+    // The test waits for the time itself to pass.
     sleep(Duration::from_millis(1_100)).await;
     afar.end(Trouble::Killed).await;
     let results = results.collect(10, LIMIT).await;
@@ -254,7 +254,7 @@ async fn a_job_whose_deadline_passes_while_it_is_held_is_expired_and_was_never_s
 
 #[tokio::test]
 async fn an_answer_that_cannot_be_recorded_before_the_grace_is_over_is_never_sent_again_with_give_up() {
-    // Short, so that the lease is over soon; the grace must be longer than an attempt.
+    // Short, so that the lease is over soon. The grace must be longer than an attempt.
     let short = [("ESMS_TIMEOUT", "2s"), ("OTP_SHUTDOWN_GRACE", "2100ms"), GIVE_UP[0]];
     let afar = Afar::new(&short).await;
     afar.stage.sandbox.script(None, vec![Fault::Hold]);

@@ -1,4 +1,4 @@
-//! What is in the store: ids as their producers gave them, nothing personal, and nothing for ever.
+//! What is in the store: ids as the producers gave them, nothing personal, and nothing that stays for ever.
 
 use std::collections::BTreeSet;
 
@@ -16,7 +16,7 @@ async fn keys(redis: &Redis) -> BTreeSet<String> {
     redis.cli(&["--scan"]).await.lines().map(str::to_owned).collect()
 }
 
-/// Every key and all that is under it.
+/// Every key, and everything that is stored under it.
 async fn dump(redis: &Redis) -> String {
     let mut all = String::new();
     for key in keys(redis).await {
@@ -72,7 +72,7 @@ async fn no_record_of_any_state_holds_a_number_or_a_credential_and_each_expires(
         [Fault::None, repeats_all, later, try_later, Fault::ResetAfter, Fault::Hold].into_iter().enumerate()
     {
         let n = u32::try_from(n).expect("a digit");
-        // What would end soon is made to wait.
+        // A job that would otherwise end soon is made to wait.
         let faults = if n == 3 || n == 4 {
             vec![fault, Fault::Status { code: 503, retry_after: Some("60".into()) }]
         } else {

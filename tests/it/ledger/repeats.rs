@@ -1,5 +1,5 @@
-//! A producer's repeat of a job that has ended: the recorded result again, whoever gets the repeat and
-//! whatever was restarted between.
+//! A producer's repeat of a finished job gets the recorded result again. It does not matter which worker
+//! gets the repeat, or what was restarted in between.
 
 use super::{GIVE_UP, MOMENT, shared, told};
 use crate::stage::{LIMIT, PHONE, Stage, ending, field};
@@ -7,7 +7,7 @@ use crate::support::broker::Broker;
 use crate::support::client::{Job, Received, Results};
 use crate::support::redis::Redis;
 
-/// A job that a worker has ended, and that worker stopped.
+/// A job that a worker has finished. That worker is stopped.
 async fn ended(settings: &[(&str, &str)]) -> (Stage, Redis, Results, Received) {
     let (mut stage, redis) = shared().await;
     for (name, value) in settings {

@@ -53,7 +53,7 @@ async fn of_many_jobs_published_twice_at_once_each_phone_gets_one_otp_and_each_m
 async fn a_repeat_waits_for_another_workers_call_without_calling_or_polling_hot() {
     let (mut stage, redis) = patient().await;
     stage.sandbox.script(None, vec![Fault::Hold]);
-    // The first has its one job, so that the repeat goes to the second.
+    // The first worker is full with its one job, so the repeat goes to the second.
     stage.set("OTP_CONCURRENCY", "1");
     let _first = stage.worker().await;
     let (client, mut results) = stage.audience().await;
@@ -65,7 +65,7 @@ async fn a_repeat_waits_for_another_workers_call_without_calling_or_polling_hot(
     second.until_metric("otp_redeliveries_total", &[("found", "in_flight")], 1.0).await;
     until("it has asked several times", LIMIT, async || steps(&redis).await >= before + 8).await;
     let asked = steps(&redis).await - before;
-    // At first 50 ms apart, doubling, in the end at least half a second.
+    // The pauses between asks begin at 50 ms and double. In the end they are at least half a second.
     let most = 7.0 + 2.0 * began.elapsed().as_secs_f64();
     assert!(asked as f64 <= most, "asked {asked} times in {:?}", began.elapsed());
     assert!(results.collect(1, MOMENT).await.is_empty());
@@ -103,15 +103,15 @@ async fn claimed_by_another(redis: &Redis, id: &str) {
     redis.cli(&[&["HSET", &key(id)], &record[..]].concat()).await;
 }
 
-/// In milliseconds, as Redis counts time: long after any test.
+/// In milliseconds, as Redis counts time. It is long after any test.
 const FAR: &str = "9999999999999";
 
-/// As after a pause of the process that was longer than its lease.
+/// Another worker takes the job over, as after a pause of the process that was longer than its lease.
 async fn taken_over(redis: &Redis, id: &str) {
     redis.cli(&["HSET", &key(id), "owner", "another", "until", FAR]).await;
 }
 
-/// The stage with one worker, in whose one call a job is.
+/// Starts one worker on the stage, and waits until it calls eSMS for one job.
 async fn calling(stage: &Stage) -> crate::stage::Running {
     stage.sandbox.script(None, vec![Fault::Hold]);
     let running = stage.worker().await;
@@ -123,7 +123,7 @@ async fn calling(stage: &Stage) -> crate::stage::Running {
 #[tokio::test]
 async fn what_esms_answered_after_the_hold_was_lost_is_everybodys_result_and_says_may_be_duplicate() {
     let (stage, redis) = patient().await;
-    // So that the exchange is there for the audience.
+    // The worker starts first, so that the exchange exists for the audience.
     let running = calling(&stage).await;
     let (_client, mut results) = stage.audience().await;
     taken_over(&redis, "a-job").await;
@@ -145,7 +145,7 @@ async fn a_worker_whose_job_was_taken_over_before_its_next_attempt_makes_none_an
     until_state(&redis, "a-job", "waiting").await;
     let before = steps(&redis).await;
     taken_over(&redis, "a-job").await;
-    // Its mark is refused, and then it asks for the other's result.
+    // Its mark is refused. Then it asks for the other worker's result.
     until("it asks for the result", LIMIT, async || steps(&redis).await >= before + 3).await;
     let theirs =
         Ending::without_attempt(Outcome::Rejected, "said by another").into_event("a-job", std::time::UNIX_EPOCH);

@@ -1,5 +1,5 @@
-//! A worker is told to stop while its job waits for the next attempt: the job goes back at once, and the
-//! next worker goes on where it was.
+//! A worker is told to stop while its job waits for the next attempt. The job goes back to the queue at
+//! once, and the next worker continues where the first one was.
 
 use std::time::Instant;
 
@@ -12,12 +12,12 @@ use crate::support::client::{Job, Results};
 use crate::support::redis::Redis;
 use crate::support::wait::until;
 
-/// Not sent, and asked for a wait that is longer than anything here.
+/// eSMS does not send, and asks for a wait that is longer than anything here.
 fn later() -> Fault {
     Fault::Status { code: 503, retry_after: Some("25".into()) }
 }
 
-/// A worker whose job met these faults, stopped during the wait after the last.
+/// A worker has a job that meets these faults. It is stopped during the wait after the last fault.
 async fn stopped_after(faults: Vec<Fault>, settings: &[(&str, &str)]) -> (Stage, Redis, Results) {
     let (mut stage, redis) = shared().await;
     for (name, value) in settings {
@@ -40,7 +40,7 @@ async fn stopped_after(faults: Vec<Fault>, settings: &[(&str, &str)]) -> (Stage,
     (stage, redis, results)
 }
 
-/// How the next worker ends it.
+/// How the next worker ends the job.
 async fn next_worker(stage: &Stage, results: &mut Results) -> (String, u64, bool) {
     let next = stage.worker().await;
     let found = ending(&results.next(LIMIT).await);

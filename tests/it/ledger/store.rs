@@ -1,4 +1,4 @@
-//! The store itself, asked step by step: what is written, what is not undone, and who is believed.
+//! The store itself, asked step by step: what is written, what is not undone, and which owner is believed.
 
 use std::time::{Duration, SystemTime};
 
@@ -36,7 +36,7 @@ async fn finish(store: &RedisStore, owner: Option<&str>, outcome: Outcome) -> Fi
     store.finish("a-job", fingerprint(), owner, &event(outcome)).await.expect("an answer")
 }
 
-/// Claims as soon as the lease of whoever has it is over.
+/// Claims as soon as the lease of the present owner is over.
 async fn claim_after_the_lease(store: &RedisStore, owner: &str) -> (Left, u32) {
     let mut found = None;
     until("the lease is over", LIMIT, async || match claim(store, owner).await {
@@ -77,7 +77,8 @@ async fn what_a_dead_owner_leaves_says_whether_it_was_sending() {
         claim(&store, "one").await;
         assert!(note(&store, "one", 1, stage, 2).await);
         assert_eq!(claim_after_the_lease(&store, "two").await, (left, 2), "{stage:?}");
-        // It died before it wrote anything: the attempt of the first is still the last thing known.
+        // The second owner died before it wrote anything. The attempt of the first is still the last thing
+        // known.
         assert_eq!(claim_after_the_lease(&store, "three").await, (left, 2), "{stage:?}");
     }
 }
@@ -93,7 +94,7 @@ async fn a_note_that_was_held_up_does_not_undo_a_later_one() {
     assert!(note(&store, "one", 4, Stage::Released(None), 2).await);
     assert!(note(&store, "one", 3, Stage::Sending, 2).await);
     assert_eq!(state(&redis, "a-job").await, "released");
-    // Of whoever has it next, the count begins anew, and the first has no say any more.
+    // For the next owner the step count begins again, and the first owner's notes are refused.
     assert!(matches!(claim(&store, "two").await, Claim::Left(Left::Released(_), progress) if progress.attempts == 2));
     assert!(!note(&store, "one", 9, Stage::Sending, 9).await);
     assert!(note(&store, "two", 1, Stage::Sending, 3).await);
@@ -162,7 +163,7 @@ async fn a_job_the_store_has_lost_is_written_again_by_whoever_works_it() {
     assert!(note(&store, "one", 1, Stage::Sending, 1).await);
     assert!(matches!(claim(&store, "two").await, Claim::HeldByAnother(_)));
     redis.cli(&["FLUSHALL"]).await;
-    // The scripts are gone with a restart, too.
+    // A restart loses the scripts, too.
     redis.cli(&["SCRIPT", "FLUSH"]).await;
     assert!(matches!(finish(&store, Some("one"), Outcome::Accepted).await, Finish::Recorded));
     assert!(matches!(claim(&store, "two").await, Claim::Done(_)));

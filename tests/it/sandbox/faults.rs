@@ -1,4 +1,4 @@
-//! Every fault, as it is seen on the wire, and what it counts.
+//! Every fault: how it looks on the wire, and what it counts.
 
 use std::{
     io::ErrorKind,
@@ -173,7 +173,7 @@ async fn an_empty_body_is_accepted_all_the_same() {
     assert_eq!(playing.accepted(), 1);
 }
 
-/// Whether an answer is as odd as it should be.
+/// Whether an answer is odd in the way it should be.
 type Fits = fn(&Value) -> bool;
 
 #[tokio::test]

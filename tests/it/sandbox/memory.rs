@@ -21,7 +21,7 @@ async fn scripts_are_played_in_order_and_then_the_mix_again() {
     assert_eq!(playing.sandbox.stats().faults["html"], 1);
 }
 
-/// The faults each phone met when all sent so many requests, in waves of so many phones at once.
+/// The faults that each phone met. All phones sent four requests each, `at_once` phones at a time.
 async fn run(seed: u64, phones: &[String], at_once: usize) -> BTreeMap<String, Vec<String>> {
     let mix = [(Fault::EmptyBody, 0.2), (Fault::Html, 0.2), (Fault::CodeNumber, 0.2)];
     let mix = Mix::new(mix).unwrap();

@@ -1,4 +1,4 @@
-//! The port: open, shut, given back.
+//! The port: open, closed, and given back at the end.
 
 use std::io::ErrorKind;
 

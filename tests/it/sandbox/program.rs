@@ -15,7 +15,7 @@ use tokio::{
 use super::{LIMIT, PHONE, Playing, client, json_of, post, raw, request, within};
 use crate::support::wait::until;
 
-/// The program, running; killed if the test forgets it.
+/// The running program. It is killed when it is dropped.
 struct Program {
     child: Child,
     url: String,
@@ -56,7 +56,7 @@ impl Program {
         within(request.body(body.to_string()).send()).await.unwrap().status()
     }
 
-    /// Polls the stats until they are so.
+    /// Polls the stats until `so` accepts them.
     async fn wait_until(&self, so: impl Fn(&Value) -> bool) {
         until("the sandbox's stats as wanted", LIMIT, async || so(&self.get("stats").await)).await;
     }
