@@ -49,8 +49,8 @@ pub struct Sender {
 pub enum Sent {
     /// The job has ended.
     Ended(Ending),
-    /// The job has not ended, and another delivery of it comes. No attempt was ambiguous, unless the
-    /// progress says so.
+    /// The job has not ended, and another delivery of it comes. Whether an attempt was ambiguous is in the
+    /// progress.
     LeftToAnother(Progress),
     /// Another worker has the job, as the ledger knows.
     TakenOver,

@@ -52,7 +52,7 @@ pub struct Parts {
     pub traces: Traces,
 }
 
-/// What a worker goes by.
+/// The settings that a worker needs for each job.
 #[derive(Clone, Debug)]
 pub struct Rules {
     /// How many jobs are sent at once.
@@ -244,11 +244,26 @@ impl Worker {
         }
     }
 
-    /// Deals with every delivery of a job that was worked, those that come meanwhile included.
+    /// Deals with every delivery of a job that was worked.
     async fn conclude(&self, job: &Job, worked: &Worked) {
-        if let Worked::Ended(_) = worked {
-            crash::point(Point::BeforePublish);
+        match worked {
+            Worked::Ended(_) => {
+                crash::point(Point::BeforePublish);
+                self.conclude_all(job, worked).await;
+            }
+            Worked::AnotherJob => self.conclude_all(job, worked).await,
+            // The flight ends before the job goes back. The broker may deliver the job again at once, and this
+            // delivery must be worked, not put back like the others.
+            Worked::GoesBack | Worked::Failed => {
+                for receipt in self.in_flight.end(&job.id) {
+                    self.conclude_one(job, worked, &receipt).await;
+                }
+            }
         }
+    }
+
+    /// Deals with every delivery of the job, also with those that come meanwhile.
+    async fn conclude_all(&self, job: &Job, worked: &Worked) {
         let mut is_concluded = false;
         loop {
             for receipt in to_conclude(self.in_flight.take(&job.id), is_concluded) {
@@ -291,9 +306,8 @@ impl Worker {
     }
 }
 
-/// The deliveries to deal with: those that the broker still waits for. One that it does not wait for any
-/// more is dealt with only where there is no other: its job comes again, but perhaps to a worker that knows
-/// nothing of this result.
+/// The deliveries to deal with: those that are still live. If none is, one dead delivery stands for them: the
+/// worker that gets the job next may not know this result.
 fn to_conclude(receipts: Vec<Arc<Receipt>>, is_concluded: bool) -> Vec<Arc<Receipt>> {
     let (live, dead): (Vec<_>, Vec<_>) = receipts.into_iter().partition(|receipt| receipt.is_live());
     let nobody_else = if live.is_empty() && !is_concluded { dead.last().cloned() } else { None };

@@ -3,7 +3,7 @@
 //! Exit codes: 0 every job was queued and, with `--wait`, accepted; 1 otherwise; 2 a setting or a flag is wrong.
 
 mod error;
-mod lines;
+mod input;
 mod publishing;
 mod results;
 
@@ -25,7 +25,7 @@ use crate::broker::settings::BrokerSettings;
 use crate::broker::{DIRECT_REPLY, REPLY_WITHIN, close};
 use crate::settings::table;
 use error::SendError;
-use lines::{Lines, Source};
+use input::{Lines, Source};
 use publishing::{Publishing, Summary, UNCONFIRMED};
 use results::collect;
 

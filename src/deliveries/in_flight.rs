@@ -132,6 +132,11 @@ impl InFlight {
         self.flights().get_mut(id).map(|flight| std::mem::take(&mut flight.receipts)).unwrap_or_default()
     }
 
+    /// Ends the flight. The deliveries that came so far; a later one starts a flight of its own.
+    pub fn end(&self, id: &str) -> Vec<Arc<Receipt>> {
+        self.flights().remove(id).map(|flight| flight.receipts).unwrap_or_default()
+    }
+
     /// Ends the flight, unless another delivery has come since the last [`InFlight::take`]. True if it ended.
     pub fn end_if_all_are_taken(&self, id: &str) -> bool {
         let mut flights = self.flights();

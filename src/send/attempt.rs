@@ -37,8 +37,8 @@ impl Attempts {
         self.esms.body(request)
     }
 
-    /// Makes the attempt `number` of the job; what it means, with eSMS's words masked. It ends within
-    /// `ESMS_TIMEOUT`.
+    /// Makes attempt `number` of the job. Returns its class, with phone number and credentials masked. It ends
+    /// within `ESMS_TIMEOUT`.
     pub(super) async fn make(&self, job: &Job, body: Bytes, number: u32) -> Class {
         let class = self.call(job, body, number).await;
         log_failure(job, &class, number);

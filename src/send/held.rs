@@ -20,7 +20,7 @@ pub struct Held<'a> {
     pub hold: Arc<Hold>,
     /// Where it is written down.
     pub ledger: &'a Ledger,
-    /// Who knows its deliveries.
+    /// The registry of deliveries in this process.
     pub in_flight: &'a InFlight,
     /// Told when the worker stops.
     pub stop: &'a Stop,

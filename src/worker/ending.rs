@@ -1,4 +1,4 @@
-//! How working a job ends, and what is published about it once the ledger has said what it made of it. Pure.
+//! How working a job ends, and what to publish about it, decided from the ledger's answer. Pure.
 
 use crate::job::progress::OnAmbiguous;
 use crate::job::result::{Ending, Outcome, ResultEvent};
@@ -25,18 +25,17 @@ pub(super) enum Step {
     PublishAsDuplicate,
     /// The job has a result already: publish that one.
     PublishRecorded(ResultEvent),
-    /// Another worker has the job, but eSMS took it from this one: write that down for all, saying that
-    /// the person may have got another OTP (`may_be_duplicate`).
+    /// Another worker holds the job, but eSMS accepted it from this one: record that all the same.
     RecordForAll {
-        /// Whether the other worker may have sent it, too.
+        /// Whether the other worker may have sent it, too, so that the person may have got another OTP.
         may_be_duplicate: bool,
     },
     /// Another worker has the job, and its result is waited for.
     WaitForAnother,
 }
 
-/// Decides what follows an ending that the ledger was given as `event`. `is_for_all` says whether it was
-/// written down whoever has the job; `on_ambiguous` is what every worker does.
+/// Decides what follows an ending that the ledger was given as `event`. `is_for_all` says whether it was given
+/// regardless of which worker holds the job. `on_ambiguous` is the policy of every worker.
 pub(super) fn after_finish(
     said: Finish,
     ending: &Ending,

@@ -17,7 +17,7 @@ use crate::job::progress::Progress;
 use crate::job::result::Outcome;
 use crate::ledger::Claimed;
 
-/// After so many panics a job is not tried again.
+/// At this number of panics the job is given up.
 const MOST_PANICS: u32 = 2;
 
 /// How long the ledger may take to give the job. Without it the job goes back uncounted.

@@ -54,8 +54,8 @@ impl Tasks {
     }
 }
 
-/// The state that a panicking task leaves behind is the in-flight registry and the hold of its job: both
-/// are changed under locks that hold no other code, and so are whole.
+/// A panicking task leaves behind the registry of jobs in flight and the hold of its job. Both are changed only
+/// under locks, and no code that can panic runs while one is held.
 async fn rescued(task: impl Future<Output = ()>, rescue: impl Future<Output = ()>) {
     if AssertUnwindSafe(task).catch_unwind().await.is_err() && AssertUnwindSafe(rescue).catch_unwind().await.is_err() {
         error!("a delivery stays unsettled: the code that deals with panics has panicked, too");

@@ -27,7 +27,7 @@ const LAST_ANSWER: Duration = Duration::from_secs(2);
 
 /// A place among the jobs that are sent at once (`OTP_CONCURRENCY`).
 enum Place<'a> {
-    /// One of so many.
+    /// It has one of the `OTP_CONCURRENCY` permits.
     Taken { _permit: SemaphorePermit<'a> },
     /// A job that the broker dropped is not sent, and needs none.
     NotNeeded,
@@ -172,8 +172,8 @@ impl Worker {
         Worked::GoesBack
     }
 
-    /// Makes the ending the job's result: every copy published from here on is the same. Nothing if another
-    /// worker has the job, and its result is to be waited for.
+    /// Records the ending. Every copy that is published later is identical. Nothing if another worker has the
+    /// job: its result is waited for.
     pub(super) async fn record(&self, job: &Job, hold: &Hold, mut ending: Ending) -> Option<ResultEvent> {
         let (ledger, on_ambiguous) = (&self.parts.ledger, self.rules.on_ambiguous);
         let now = SystemTime::now();

@@ -15,7 +15,7 @@ use tokio::time::timeout;
 use uuid::Uuid;
 
 use super::error::SendError;
-use super::lines::Lines;
+use super::input::Lines;
 use crate::broker::REPLY_WITHIN;
 use crate::broker::settings::BrokerSettings;
 use crate::job::request;

@@ -173,6 +173,14 @@ fn nothing_is_known_of_a_job_that_is_not_in_flight() {
 }
 
 #[test]
+fn a_delivery_that_comes_after_the_end_of_a_flight_starts_a_new_one() {
+    let in_flight = flight([first(), delivery(true, Some(1))]);
+    assert_eq!(in_flight.end("a").len(), 2);
+    assert!(matches!(in_flight.enter("a", prints().0, &delivery(true, Some(2))), Entered::Started));
+    assert!(in_flight.end("b").is_empty());
+}
+
+#[test]
 fn a_job_that_has_ended_starts_anew() {
     let in_flight = flight([first(), delivery(true, Some(5))]);
     in_flight.take("a");
