@@ -41,6 +41,7 @@ pub struct Sender {
     backoff: Policy,
     max_elapsed: Duration,
     on_ambiguous: OnAmbiguous,
+    resend_limit: u32,
     metrics: Arc<Metrics>,
 }
 
@@ -82,11 +83,12 @@ type Round = ControlFlow<Sent, Progress>;
 impl Sender {
     /// A sender of these parts.
     pub fn new(esms: Esms, settings: SendSettings, metrics: Arc<Metrics>) -> Self {
-        let SendSettings { backoff, max_elapsed, on_ambiguous, retry_codes, circuit, interval } = settings;
+        let SendSettings { backoff, max_elapsed, on_ambiguous, resend_limit, retry_codes, circuit, interval } =
+            settings;
         let circuit = Circuit::new(circuit, Arc::clone(&metrics));
         let rate = Rate::new(interval, Arc::clone(&metrics));
         let attempts = Attempts::new(esms, retry_codes, Arc::clone(&metrics));
-        Self { attempts, circuit, rate, backoff, max_elapsed, on_ambiguous, metrics }
+        Self { attempts, circuit, rate, backoff, max_elapsed, on_ambiguous, resend_limit, metrics }
     }
 
     /// Attempts a job until it has ended or must be left. `progress` is what happened before.
@@ -127,7 +129,7 @@ impl Sender {
         let give_up_at = *series.give_up_at.get_or_insert_with(|| Instant::now() + self.max_elapsed);
         let class = self.attempts.make(held.job, series.body.clone(), progress.attempts).await;
         pass.report(class.name() == ClassName::Answered);
-        let limits = Limits { deadline: held.job.deadline, give_up_at, on_ambiguous: self.on_ambiguous };
+        let limits = self.limits(held, give_up_at);
         match retry::after(class, progress, limits, Instant::now(), series.waits.next_wait()) {
             Next::End(ending) => ControlFlow::Break(Sent::Ended(ending)),
             Next::AttemptAt(at, next) => {
@@ -136,6 +138,11 @@ impl Sender {
                 ControlFlow::Continue(next)
             }
         }
+    }
+
+    fn limits(&self, held: &Held<'_>, give_up_at: Instant) -> Limits {
+        let (on_ambiguous, resend_limit) = (self.on_ambiguous, self.resend_limit);
+        Limits { deadline: held.job.deadline, give_up_at, on_ambiguous, resend_limit }
     }
 
     /// Whether a job may be attempted now, as far as is known without asking the ledger.
@@ -147,8 +154,8 @@ impl Sender {
             return ControlFlow::Break(stopped(progress, held.is_kept_after_exit()));
         }
         let progress = self.in_custody(progress, held)?;
-        if progress.ambiguous && self.on_ambiguous == OnAmbiguous::GiveUp {
-            let ending = progress.end_without_answer(Outcome::Unknown, "not sent, because OTP_ON_AMBIGUOUS=give-up");
+        if !progress.may_attempt(self.on_ambiguous, self.resend_limit) {
+            let ending = progress.end_without_answer(Outcome::Unknown, retry::no_resend(self.on_ambiguous));
             return ControlFlow::Break(Sent::Ended(ending));
         }
         ControlFlow::Continue(progress)
@@ -260,7 +267,7 @@ fn past_deadline(progress: Progress) -> Sent {
 /// A job that must be left because the worker stops. Where an attempt was ambiguous and this is not kept,
 /// the next worker would send again without saying so: the job ends here instead.
 fn stopped(progress: Progress, is_kept: bool) -> Sent {
-    if progress.ambiguous && progress.attempts > 0 && !is_kept {
+    if progress.is_ambiguous() && progress.attempts > 0 && !is_kept {
         return Sent::Ended(
             progress.end_without_answer(Outcome::Unknown, "the worker was stopped before another attempt"),
         );

@@ -60,7 +60,7 @@ mod tests {
     #[test]
     fn a_dropped_job_says_what_is_known_of_it() {
         let unsent = Progress::default;
-        let perhaps_sent = || Progress { attempts: 1, ambiguous: true, ..Progress::default() };
+        let perhaps_sent = || Progress { attempts: 1, ambiguous_attempts: 1, ..Progress::default() };
         let failed = DropReason::Failed("delivered over the limit");
         for (reason, progress, outcome) in [
             (DropReason::Expired, unsent(), Outcome::Expired),

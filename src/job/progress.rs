@@ -18,8 +18,8 @@ pub enum OnAmbiguous {
 pub struct Progress {
     /// Calls of eSMS that were begun.
     pub attempts: u32,
-    /// Whether any attempt was ambiguous, by this worker or by one before it.
-    pub ambiguous: bool,
+    /// Attempts that may have reached eSMS and got no usable answer, by this worker or by one before it.
+    pub ambiguous_attempts: u32,
     /// Whether an attempt was ambiguous and another was begun after it.
     pub may_be_duplicate: bool,
     /// What eSMS said last.
@@ -50,7 +50,7 @@ impl Progress {
             // A worker that resends may have sent two. One that gives up makes no second attempt.
             Past::AnyUnknown => self.may_be_duplicate |= then == OnAmbiguous::Resend,
         }
-        self.ambiguous = true;
+        self.ambiguous_attempts = self.ambiguous_attempts.saturating_add(1);
         self.trouble = Some("a worker that had this job before may have sent it".into());
         self
     }
@@ -58,20 +58,35 @@ impl Progress {
     /// The same, after the code that worked the job panicked. During an attempt, that attempt is ambiguous.
     pub fn with_panic(mut self, during_attempt: bool) -> Self {
         self.panics = self.panics.saturating_add(1);
-        self.ambiguous |= during_attempt;
+        self.ambiguous_attempts = self.ambiguous_attempts.saturating_add(u32::from(during_attempt));
         self.trouble = Some("the worker panicked while it worked this job".into());
         self
     }
 
+    /// Whether any attempt may have reached eSMS without a usable answer.
+    pub const fn is_ambiguous(&self) -> bool {
+        self.ambiguous_attempts > 0
+    }
+
+    /// Whether another attempt is allowed: always after none that may have reached eSMS, else as `then` says, and
+    /// at most `resend_limit` times.
+    pub fn may_attempt(&self, then: OnAmbiguous, resend_limit: u32) -> bool {
+        match (self.ambiguous_attempts, then) {
+            (0, _) => true,
+            (_, OnAmbiguous::GiveUp) => false,
+            (earlier, OnAmbiguous::Resend) => earlier <= resend_limit,
+        }
+    }
+
     /// Whether nothing has happened to the job yet that is worth remembering.
     pub const fn is_untouched(&self) -> bool {
-        self.attempts == 0 && !self.ambiguous && self.panics == 0
+        self.attempts == 0 && !self.is_ambiguous() && self.panics == 0
     }
 
     /// An attempt begins. After an earlier ambiguous attempt, the person may now get two OTPs.
     pub fn begin_attempt(&mut self) {
         self.attempts += 1;
-        self.may_be_duplicate |= self.ambiguous;
+        self.may_be_duplicate |= self.is_ambiguous();
     }
 
     /// The end of the job with `outcome`.
@@ -91,7 +106,7 @@ impl Progress {
             Some(trouble) => format!("{why}; last: {trouble}"),
             None => why.to_owned(),
         };
-        let outcome = if self.ambiguous { Outcome::Unknown } else { outcome };
+        let outcome = if self.is_ambiguous() { Outcome::Unknown } else { outcome };
         self.end(outcome, Some(reason))
     }
 }
@@ -113,7 +128,7 @@ mod tests {
         ] {
             let progress = Progress { attempts: 2, ..Progress::default() }.with_past(past, then);
             assert_eq!(
-                (progress.ambiguous, progress.may_be_duplicate),
+                (progress.is_ambiguous(), progress.may_be_duplicate),
                 (ambiguous, may_be_duplicate),
                 "{past:?} {then:?}"
             );
@@ -122,11 +137,29 @@ mod tests {
     }
 
     #[test]
+    fn attempts_that_may_have_sent_are_bounded_and_those_that_sent_nothing_are_not() {
+        use OnAmbiguous::{GiveUp, Resend};
+        for (ambiguous_attempts, then, resend_limit, may) in [
+            (0, Resend, 0, true),
+            (0, GiveUp, 1, true),
+            (1, GiveUp, 5, false),
+            (1, Resend, 0, false),
+            (1, Resend, 1, true),
+            (2, Resend, 1, false),
+            (5, Resend, 5, true),
+            (6, Resend, 5, false),
+        ] {
+            let progress = Progress { attempts: 1_000, ambiguous_attempts, ..Progress::default() };
+            assert_eq!(progress.may_attempt(then, resend_limit), may, "{ambiguous_attempts} {then:?} {resend_limit}");
+        }
+    }
+
+    #[test]
     fn a_panic_is_counted_and_only_one_during_an_attempt_is_ambiguous() {
         let once = Progress::default().with_panic(false);
-        assert_eq!((once.panics, once.ambiguous, once.is_untouched()), (1, false, false));
+        assert_eq!((once.panics, once.is_ambiguous(), once.is_untouched()), (1, false, false));
         let twice = once.with_panic(true);
-        assert_eq!((twice.panics, twice.ambiguous), (2, true));
+        assert_eq!((twice.panics, twice.is_ambiguous()), (2, true));
         assert_eq!(twice.end_without_answer(Outcome::Failed, "a test").outcome, Outcome::Unknown);
     }
 }

@@ -126,7 +126,7 @@ async fn without_the_store_a_first_delivery_is_as_new_and_a_redelivered_one_perh
     for (job, ambiguous) in [(first(), false), (again(), true)] {
         let (ledger, store) = ledger(OnLedgerError::Send);
         let (hold, progress) = held(&ledger, job).await;
-        assert_eq!(progress.ambiguous, ambiguous);
+        assert_eq!(progress.is_ambiguous(), ambiguous);
         assert_eq!(ledger.mark(job, &hold, &progress).await, Marked::MayBegin);
         ledger.pause(job, &hold, &progress, Duration::ZERO).await;
         assert_eq!(store.asked.lock().unwrap().len(), 2, "asked again only before an attempt");
@@ -161,7 +161,7 @@ async fn a_record_nobody_can_read_may_hold_a_mark_and_is_not_waited_for() {
         store.notes.lock().unwrap().push_back(Ok(false));
         store.finishes.lock().unwrap().push_back(Err(unreadable()));
         let (holding, progress) = held(&ledger, first()).await;
-        assert!(progress.ambiguous);
+        assert!(progress.is_ambiguous());
         assert_eq!(ledger.mark(first(), &holding, &progress).await, Marked::MayBegin);
         assert!(matches!(ledger.finish(first(), &holding, &event()).await, Finish::Recorded));
         assert!(matches!(ledger.claim(again()).await, Claimed::Done(found) if found == event()));
@@ -172,9 +172,9 @@ async fn a_record_nobody_can_read_may_hold_a_mark_and_is_not_waited_for() {
 async fn a_dropped_job_that_the_store_cannot_be_asked_about_may_have_been_sent() {
     let (ledger, store) = ledger(OnLedgerError::Send);
     let dropped = JobRef { is_dropped: true, ..first() };
-    assert!(held(&ledger, dropped).await.1.ambiguous);
+    assert!(held(&ledger, dropped).await.1.is_ambiguous());
     store.claims.lock().unwrap().push_back(Ok(Claim::New));
-    assert!(!held(&ledger, dropped).await.1.ambiguous, "and has not where it says that it knows nothing of it");
+    assert!(!held(&ledger, dropped).await.1.is_ambiguous(), "and has not where it says that it knows nothing of it");
 }
 
 #[tokio::test]
@@ -185,7 +185,7 @@ async fn what_happened_without_the_store_counts_when_it_is_back() {
     store.claims.lock().unwrap().push_back(Ok(Claim::New));
     // A producer's repeat, before the job itself comes again.
     let (_, progress) = held(&ledger, first()).await;
-    assert_eq!((progress.attempts, progress.ambiguous), (2, true));
+    assert_eq!((progress.attempts, progress.is_ambiguous()), (2, true));
 }
 
 #[tokio::test]
@@ -269,7 +269,7 @@ async fn with_send_a_job_given_back_without_the_store_is_gone_on_with_by_this_pr
     let (hold, _) = held(&ledger, first()).await;
     ledger.release(first(), &hold, &tried()).await;
     let (_, progress) = held(&ledger, again()).await;
-    assert_eq!((progress.attempts, progress.ambiguous), (2, false));
+    assert_eq!((progress.attempts, progress.is_ambiguous()), (2, false));
 }
 
 #[tokio::test]

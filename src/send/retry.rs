@@ -18,6 +18,8 @@ pub struct Limits {
     pub give_up_at: Instant,
     /// What follows an ambiguous attempt.
     pub on_ambiguous: OnAmbiguous,
+    /// How many further attempts may follow ambiguous ones.
+    pub resend_limit: u32,
 }
 
 /// What follows an attempt.
@@ -47,16 +49,21 @@ pub fn after(class: Class, mut progress: Progress, limits: Limits, now: Instant,
             again(progress, limits, now + wait.max(not_before.unwrap_or_default()))
         }
         Class::Ambiguous { why } => {
-            progress.ambiguous = true;
+            progress.ambiguous_attempts = progress.ambiguous_attempts.saturating_add(1);
             progress.trouble = Some(why);
-            match limits.on_ambiguous {
-                OnAmbiguous::Resend => again(progress, limits, now + wait),
-                OnAmbiguous::GiveUp => Next::End(progress.end_without_answer(
-                    Outcome::Unknown,
-                    "the request may have reached eSMS, and OTP_ON_AMBIGUOUS=give-up",
-                )),
+            if progress.may_attempt(limits.on_ambiguous, limits.resend_limit) {
+                return again(progress, limits, now + wait);
             }
+            Next::End(progress.end_without_answer(Outcome::Unknown, no_resend(limits.on_ambiguous)))
         }
+    }
+}
+
+/// Why no attempt follows one that may have reached eSMS.
+pub const fn no_resend(then: OnAmbiguous) -> &'static str {
+    match then {
+        OnAmbiguous::GiveUp => "the request may have reached eSMS, and OTP_ON_AMBIGUOUS=give-up",
+        OnAmbiguous::Resend => "the request may have reached eSMS, and OTP_RESEND_LIMIT allows no further attempt",
     }
 }
 

@@ -18,6 +18,8 @@ pub struct SendSettings {
     pub max_elapsed: Duration,
     /// What follows an ambiguous attempt.
     pub on_ambiguous: OnAmbiguous,
+    /// How many further attempts may follow ambiguous ones, with `resend`.
+    pub resend_limit: u32,
     /// `CodeResult`s that mean "not sent, try later".
     pub retry_codes: BTreeSet<String>,
     /// When the circuit opens, and for how long.
@@ -41,6 +43,7 @@ impl SendSettings {
             backoff: backoff(reader),
             max_elapsed: reader.duration(&settings::OTP_RETRY_MAX_ELAPSED, Duration::ZERO),
             on_ambiguous: on_ambiguous(reader),
+            resend_limit: resend_limit(reader),
             retry_codes: retry_codes(reader),
             circuit: circuit(reader),
             interval: reader.given(&settings::OTP_RATE_LIMIT).and_then(|_| interval(reader)),
@@ -82,6 +85,18 @@ fn on_ambiguous(reader: &mut Reader<'_>) -> OnAmbiguous {
             _ => Err("must be resend or give-up".into()),
         })
         .unwrap_or(OnAmbiguous::Resend)
+}
+
+/// The most further attempts that can be allowed: each may cost an OTP.
+const MOST_RESENDS: u32 = 100;
+
+fn resend_limit(reader: &mut Reader<'_>) -> u32 {
+    reader
+        .parsed(&settings::OTP_RESEND_LIMIT, |text| {
+            let limit = text.parse().ok().filter(|limit| *limit <= MOST_RESENDS);
+            limit.ok_or_else(|| format!("must be a whole number from 0 to {MOST_RESENDS}"))
+        })
+        .unwrap_or_default()
 }
 
 fn retry_codes(reader: &mut Reader<'_>) -> BTreeSet<String> {

@@ -96,6 +96,8 @@ settings! {
         "A job older than this is never sent";
     OTP_ON_AMBIGUOUS = "OTP_ON_AMBIGUOUS", "on-ambiguous", "POLICY", Some("resend"), Jobs,
         "After an attempt that may have reached eSMS unanswered: resend (and say MayBeDuplicate) or give-up";
+    OTP_RESEND_LIMIT = "OTP_RESEND_LIMIT", "resend-limit", "ATTEMPTS", Some("1"), Jobs,
+        "With resend: most attempts after one that may have reached eSMS (0 to 100); then the job ends unknown";
     OTP_RETRY_INITIAL = "OTP_RETRY_INITIAL", "retry-initial", "DURATION", Some("200ms"), Jobs,
         "First wait between two attempts; it doubles, with jitter";
     OTP_RETRY_MAX_INTERVAL = "OTP_RETRY_MAX_INTERVAL", "retry-max-interval", "DURATION", Some("5s"), Jobs,

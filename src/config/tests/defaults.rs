@@ -18,6 +18,7 @@ const DEFAULTS: &[(&str, &str)] = &[
     ("OTP_CONCURRENCY", "64"),
     ("OTP_JOB_TTL", "5m"),
     ("OTP_ON_AMBIGUOUS", "resend"),
+    ("OTP_RESEND_LIMIT", "1"),
     ("OTP_RETRY_INITIAL", "200ms"),
     ("OTP_RETRY_MAX_INTERVAL", "5s"),
     ("OTP_RETRY_MAX_ELAPSED", "30s"),
@@ -61,7 +62,7 @@ fn is_the_default(config: &Config) {
     assert_eq!(broker.topology, TopologyMode::Declare);
     assert_eq!((config.worker.concurrency, config.worker.job_ttl), (64, S(300)));
     assert_eq!(retry.backoff, backoff::Policy::new(MS(200), S(5)).unwrap());
-    assert_eq!((retry.max_elapsed, retry.on_ambiguous), (S(30), OnAmbiguous::Resend));
+    assert_eq!((retry.max_elapsed, retry.on_ambiguous, retry.resend_limit), (S(30), OnAmbiguous::Resend, 1));
     assert_eq!((config.send.circuit.failures.get(), config.send.circuit.cooldown), (20, S(5)));
     assert_eq!(config.send.interval, None);
     assert_eq!(retry.retry_codes, BTreeSet::from(["160".to_owned()]));
@@ -134,6 +135,7 @@ const CHANGED: &[(&str, &str)] = &[
     ("OTP_CONCURRENCY", "65535"),
     ("OTP_JOB_TTL", "90s"),
     ("OTP_ON_AMBIGUOUS", "give-up"),
+    ("OTP_RESEND_LIMIT", "3"),
     ("OTP_RETRY_INITIAL", "1s"),
     ("OTP_RETRY_MAX_INTERVAL", "1s"),
     ("OTP_RETRY_MAX_ELAPSED", "0s"),
@@ -165,6 +167,7 @@ fn every_setting_can_be_changed() {
     );
     assert_eq!(config.send.backoff, backoff::Policy::new(S(1), S(1)).unwrap());
     assert_eq!((config.send.max_elapsed, config.send.on_ambiguous), (S(0), OnAmbiguous::GiveUp));
+    assert_eq!(config.send.resend_limit, 3);
     assert_eq!(config.send.retry_codes, ["160", "199", "99"].map(str::to_owned).into());
     assert_eq!((config.ledger.ttl, config.worker.shutdown_grace), (S(5400), S(60)));
     assert_eq!(config.esms.url.as_str(), "http://127.0.0.1:8080/v5");

@@ -11,6 +11,7 @@ const WRONG: &[(&str, &[&str])] = &[
     ("OTP_CONCURRENCY", &["0", "-1", "65536", "1.5", "many", "64k"]),
     ("OTP_JOB_TTL", &["5", "0s", "999ms", "-5s", "5 parsecs", "2years", "99999999999999999999s"]),
     ("OTP_ON_AMBIGUOUS", &["give_up", "giveup", "RESEND"]),
+    ("OTP_RESEND_LIMIT", &["-1", "1.5", "101", "none"]),
     ("OTP_RETRY_INITIAL", &["0s", "0ms", "200", "fast"]),
     ("OTP_RETRY_MAX_INTERVAL", &["0s", "5", "2years"]),
     ("OTP_RETRY_MAX_ELAPSED", &["30", "-1s", "2years"]),

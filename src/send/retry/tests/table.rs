@@ -91,7 +91,7 @@ fn every_further_attempt_waits_as_long_as_was_proposed_or_asked_for() {
     every_case(|case, event, _, earlier, _, now, next| {
         if let Next::AttemptAt(at, progress) = next {
             assert_eq!(at - now, if event == Event::NotSentWait(3) { S(3) } else { S(1) }, "{case}");
-            assert_eq!(progress.ambiguous, earlier || event == Event::Ambiguous, "{case}");
+            assert_eq!(progress.is_ambiguous(), earlier || event == Event::Ambiguous, "{case}");
             assert_eq!(progress.may_be_duplicate, earlier, "the next attempt has not begun; {case}");
         }
     });
@@ -178,10 +178,33 @@ fn the_last_words_of_esms_stay_with_the_job() {
 #[test]
 fn a_job_that_another_worker_may_have_sent_is_ambiguous_before_its_first_attempt() {
     let mut progress = Progress::default().with_past(Past::OneUnknown, OnAmbiguous::Resend);
-    assert!(progress.ambiguous && !progress.may_be_duplicate && progress.attempts == 0);
+    assert!(progress.is_ambiguous() && !progress.may_be_duplicate && progress.attempts == 0);
     let ended = progress.clone().end_without_answer(Outcome::Expired, "the deadline passed");
     assert_eq!((ended.outcome, ended.may_be_duplicate, ended.attempts), (Outcome::Unknown, false, 0));
     assert_eq!(ended.reason.unwrap(), "the deadline passed; last: a worker that had this job before may have sent it");
     progress.begin_attempt();
     assert!(progress.may_be_duplicate && progress.attempts == 1);
+}
+
+#[test]
+fn after_as_many_ambiguous_attempts_as_are_allowed_the_job_is_unknown() {
+    let now = Instant::now();
+    for (resend_limit, allowed) in [(0, 1), (1, 2), (3, 4)] {
+        let limits = Limits { resend_limit, ..limits(now, 60, 30, OnAmbiguous::Resend) };
+        let mut progress = Progress::default();
+        let ending = loop {
+            progress.begin_attempt();
+            // Attempts that certainly sent nothing do not count.
+            let not_sent = after(Event::NotSent.class(), progress, limits, now, S(1));
+            let Next::AttemptAt(_, mut next) = not_sent else { panic!("{not_sent:?}") };
+            next.begin_attempt();
+            match after(Event::Ambiguous.class(), next, limits, now, S(1)) {
+                Next::AttemptAt(_, next) => progress = next,
+                Next::End(ending) => break ending,
+            }
+        };
+        assert_eq!((ending.outcome, ending.attempts), (Outcome::Unknown, 2 * allowed));
+        assert_eq!(ending.may_be_duplicate, allowed > 1);
+        assert!(ending.reason.unwrap().contains("OTP_RESEND_LIMIT"));
+    }
 }
