@@ -162,9 +162,12 @@ impl Ledger {
         }
     }
 
-    /// Renews the lease of a job that waits for the store. True once the store has answered.
+    /// Renews the lease of a job that waits for the store. False while the store does not answer.
     pub async fn renew(&self, job: JobRef<'_>, holding: &Holding, progress: &Progress) -> bool {
-        self.note(job, holding, Stage::Waiting(Duration::ZERO), progress).await.is_ok()
+        match self.note(job, holding, Stage::Waiting(Duration::ZERO), progress).await {
+            Ok(_) | Err(StoreError::Unreadable(_)) => true,
+            Err(StoreError::Unreachable(_) | StoreError::Refused(_)) => false,
+        }
     }
 
     /// The job goes back to the broker. Where this cannot be written, the next worker waits for the end of

@@ -19,6 +19,7 @@ use tokio::time::{Instant, sleep, sleep_until};
 
 use crate::backoff::{Policy, Waits};
 use crate::deliveries::in_flight::Custody;
+use crate::deliveries::job::Job;
 use crate::esms::classify::ClassName;
 use crate::esms::client::Esms;
 use crate::job::progress::{OnAmbiguous, Past, Progress};
@@ -108,7 +109,7 @@ impl Sender {
         // Whatever may forbid the attempt is asked after waiting for its turn, just before the call.
         let pass = match self.turn(held).await {
             Turn::Now(pass) => pass,
-            Turn::DeadlinePassed => return ControlFlow::Break(past_deadline(progress)),
+            Turn::DeadlinePassed => return ControlFlow::Break(past_deadline(progress, held.job)),
             Turn::Stopping => return ControlFlow::Break(stopped(progress, held.is_kept_after_exit())),
         };
         let progress = self.may_attempt(progress, held)?;
@@ -148,7 +149,7 @@ impl Sender {
     /// Whether a job may be attempted now, as far as is known without asking the ledger.
     fn may_attempt(&self, progress: Progress, held: &Held<'_>) -> Round {
         if Instant::now() >= held.job.deadline {
-            return ControlFlow::Break(past_deadline(progress));
+            return ControlFlow::Break(past_deadline(progress, held.job));
         }
         if held.stop.draining().is_cancelled() {
             return ControlFlow::Break(stopped(progress, held.is_kept_after_exit()));
@@ -173,7 +174,7 @@ impl Sender {
             Custody::Lost => ControlFlow::Break(Sent::LeftToAnother(progress)),
             Custody::Dropped => {
                 let progress = self.after_another(progress);
-                let ending = progress.end_without_answer(Outcome::Expired, "the broker gave the job up");
+                let ending = progress.end_without_answer(Outcome::Expired, "the broker dropped the job");
                 ControlFlow::Break(Sent::Ended(ending))
             }
         }
@@ -187,8 +188,8 @@ impl Sender {
     async fn turn(&self, held: &Held<'_>) -> Turn<'_> {
         tokio::select! {
             biased;
-            () = held.stop.draining().cancelled() => Turn::Stopping,
             () = sleep_until(held.job.deadline) => Turn::DeadlinePassed,
+            () = held.stop.draining().cancelled() => Turn::Stopping,
             pass = self.pass() => Turn::Now(pass),
         }
     }
@@ -211,7 +212,7 @@ impl Sender {
         let answered = async {
             loop {
                 sleep(polls.next_wait()).await;
-                if held.is_ledger_back(progress).await {
+                if held.is_ledger_back(progress).await || !held.is_ours() {
                     return;
                 }
             }
@@ -252,16 +253,16 @@ async fn begin(progress: Progress, held: &Held<'_>) -> Begun {
     begun.begin_attempt();
     match held.mark(&begun).await {
         // Marking takes a moment, and the deadline has the last word before the first byte.
-        Marked::MayBegin if Instant::now() >= held.job.deadline => Begun::Ended(past_deadline(progress)),
+        Marked::MayBegin if Instant::now() >= held.job.deadline => Begun::Ended(past_deadline(progress, held.job)),
         Marked::MayBegin => Begun::Attempt(begun),
-        Marked::PastUnknown => Begun::AskAgain(progress.with_past(Past::OneUnknown, OnAmbiguous::Resend)),
+        Marked::PastUnknown => Begun::AskAgain(progress.perhaps_sent_before()),
         Marked::NotYet => Begun::NotYet(progress),
         Marked::HeldByAnother => Begun::Ended(Sent::TakenOver),
     }
 }
 
-fn past_deadline(progress: Progress) -> Sent {
-    Sent::Ended(progress.end_without_answer(Outcome::Expired, "the deadline passed"))
+fn past_deadline(progress: Progress, job: &Job) -> Sent {
+    Sent::Ended(progress.end_without_answer(Outcome::Expired, &job.why_expired()))
 }
 
 /// A job that must be left because the worker stops. Where an attempt was ambiguous and this is not kept,

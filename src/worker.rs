@@ -1,6 +1,7 @@
 //! One delivery's life from top to bottom: read, claimed, sent, recorded, published, acknowledged. The only
 //! room that sees every stage.
 
+mod conclude;
 mod ending;
 pub mod outbox;
 mod rescue;
@@ -10,23 +11,23 @@ mod work;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use lapin::message::Delivery;
 use tokio::sync::Semaphore;
 use tracing::{debug, warn};
 
 use crate::broker::consumer::{Origin, Taker};
-use crate::crash::{self, Point};
 use crate::deliveries::dropped::DropReason;
 use crate::deliveries::in_flight::{Entered, InFlight};
 use crate::deliveries::job::{Came, Job};
 use crate::deliveries::original::Original;
 use crate::deliveries::receipt::Receipt;
+use crate::job::body;
 use crate::job::envelope::{Envelope, Moment};
+use crate::job::phone::Phone;
 use crate::job::progress::OnAmbiguous;
-use crate::job::request::{self, OtpRequest};
-use crate::job::result::{Ending, Outcome};
+use crate::job::request::OtpRequest;
 use crate::ledger::Ledger;
 use crate::send::Sender;
 use crate::stop::Stop;
@@ -34,7 +35,6 @@ use crate::telemetry::labels::Found;
 use crate::telemetry::logs;
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::traces::Traces;
-use ending::Worked;
 use outbox::Outbox;
 use tasks::Tasks;
 
@@ -67,6 +67,8 @@ pub struct Rules {
     pub queue: String,
     /// The queue of dropped jobs.
     pub dropped: String,
+    /// Every queue that belongs to the worker.
+    pub own_queues: Vec<String>,
 }
 
 /// Works deliveries.
@@ -87,9 +89,6 @@ enum Incoming {
     NoJob { id: String, receipt: Arc<Receipt>, original: Box<Original>, why: String },
 }
 
-/// What a producer is told whose `message_id` was another job's.
-const ANOTHER_JOB: &str = "message_id was used before, for another job";
-
 impl Taker for Worker {
     fn take(self: &Arc<Self>, delivery: Delivery, origin: Origin) {
         let (received, acker) = (Moment::now(), delivery.acker.clone());
@@ -98,7 +97,8 @@ impl Taker for Worker {
             Ok(incoming) => self.begin(incoming),
             Err(_) => {
                 let receipt = Arc::new(Receipt::unread(acker, origin, received));
-                self.spawn("unread", &Arc::clone(&receipt), async move {
+                warn!("a delivery could not even be read; it goes back to its queue");
+                self.spawn(&Arc::clone(&receipt), async move {
                     receipt.reject().await;
                 });
             }
@@ -132,18 +132,22 @@ impl Worker {
     }
 
     fn read(&self, delivery: Delivery, origin: Origin, received: Moment) -> Incoming {
-        let envelope = Envelope::read(&delivery.properties, received, self.rules.job_ttl);
+        let Delivery { acker, redelivered, data, properties, .. } = delivery;
+        let mut envelope = Envelope::read(&properties, received, self.rules.job_ttl);
+        self.measure_queue(&envelope, origin, redelivered, received);
+        let dropped = (origin == Origin::Dropped).then(|| DropReason::read(&properties));
+        let original = Original { body: data, properties };
+        let request = self.decode(&envelope, &original);
+        let logged_id = logged_id(&envelope.id, request.as_ref().ok());
+        self.without_reply_to_our_own(&mut envelope, &logged_id);
         let queue = match origin {
             Origin::Jobs => &self.rules.queue,
             Origin::Dropped => &self.rules.dropped,
         };
-        let span = self.parts.traces.delivery(queue, &envelope.id, &envelope.trace);
-        let receipt = Receipt::new(delivery.acker, origin, delivery.redelivered, &envelope, received, span.clone());
+        let span = self.parts.traces.delivery(queue, &logged_id, &envelope.trace);
+        let receipt = Receipt::new(acker, origin, redelivered, &envelope, received, span.clone(), logged_id);
         let receipt = Arc::new(receipt);
-        let dropped = (origin == Origin::Dropped).then(|| DropReason::read(&delivery.properties));
-        let redelivered = delivery.redelivered;
-        let original = Original { body: delivery.data, properties: delivery.properties };
-        match self.decode(&envelope, &original) {
+        match request {
             Err(why) => Incoming::NoJob { id: envelope.id, receipt, original: Box::new(original), why },
             Ok(request) => {
                 let fingerprint = self.parts.ledger.fingerprint(&request);
@@ -153,28 +157,45 @@ impl Worker {
         }
     }
 
+    /// A reply to one of the worker's own queues would come back as a job, or be taken for a dead letter.
+    fn without_reply_to_our_own(&self, envelope: &mut Envelope, logged_id: &str) {
+        let is_ours = |queue: &str| self.rules.own_queues.iter().any(|own| own == queue);
+        if envelope.reply_to.as_ref().is_some_and(|queue| is_ours(queue.as_str())) {
+            envelope.reply_to = None;
+            logs::job_span(logged_id).in_scope(|| {
+                warn!(
+                    hint = "name a queue of the producer's own",
+                    "reply_to names a queue of the worker; no reply is sent"
+                );
+            });
+        }
+    }
+
     fn decode(&self, envelope: &Envelope, original: &Original) -> Result<OtpRequest, String> {
         if let Some(problem) = envelope.id_problem {
             return Err(problem.to_owned());
         }
-        request::decode(&original.body, self.rules.template_id.as_deref()).map_err(|error| error.to_string())
+        let properties = &original.properties;
+        let encoding = properties.content_encoding().as_ref().map(|encoding| encoding.as_str());
+        let kind = properties.kind().as_ref().map(|kind| kind.as_str());
+        let template = self.rules.template_id.as_deref();
+        body::decode(&original.body, encoding, kind, template).map_err(|error| error.to_string())
     }
 
     fn begin(self: &Arc<Self>, incoming: Incoming) {
         let worker = Arc::clone(self);
         match incoming {
             Incoming::NoJob { id, receipt, original, why } => {
-                let (of, unsettled) = (id.clone(), Arc::clone(&receipt));
-                self.spawn(&of, &unsettled, async move { worker.refuse(&id, &receipt, &original, &why).await });
+                let unsettled = Arc::clone(&receipt);
+                self.spawn(&unsettled, async move { worker.refuse(&id, &receipt, &original, &why).await });
             }
             Incoming::Job(job, receipt) => {
-                self.measure_queue(&job, &receipt);
                 match job.dropped.as_ref().and_then(DropReason::for_people) {
                     None => self.enter(job, receipt),
                     // It may have ended its workers each time, so it is kept for people before anything else.
                     Some(why) => {
-                        let (id, unsettled) = (job.id.clone(), Arc::clone(&receipt));
-                        self.spawn(&id, &unsettled, async move {
+                        let unsettled = Arc::clone(&receipt);
+                        self.spawn(&unsettled, async move {
                             worker.parts.outbox.dead_letter(&job.original, &why).await;
                             worker.enter(job, receipt);
                         });
@@ -184,12 +205,10 @@ impl Worker {
         }
     }
 
-    /// Only of first deliveries: a later one has waited for its worker, not in the queue.
-    fn measure_queue(&self, job: &Job, receipt: &Receipt) {
-        if !receipt.is_dropped
-            && !job.redelivered
-            && let Some(age) = job.age_at_delivery()
-        {
+    /// Only first deliveries are measured: a later one has waited for its worker, not in the queue.
+    fn measure_queue(&self, envelope: &Envelope, origin: Origin, redelivered: bool, received: Moment) {
+        let age = envelope.created.and_then(|created| received.wall.duration_since(created).ok());
+        if let (Some(age), Origin::Jobs, false) = (age, origin, redelivered) {
             self.parts.metrics.delivered_after(age);
         }
     }
@@ -200,25 +219,27 @@ impl Worker {
         match self.in_flight.enter(&job.id, job.fingerprint, &receipt) {
             Entered::Joined => {
                 self.parts.metrics.redelivered(Found::InFlight);
-                logs::job_span(&job.id).in_scope(|| debug!("delivered again while in flight; it gets the same result"));
+                logs::job_span(&receipt.logged_id)
+                    .in_scope(|| debug!("delivered again while in flight; it gets the same result"));
             }
             Entered::AnotherJob => {
-                let (id, unsettled) = (job.id.clone(), Arc::clone(&receipt));
-                self.spawn(&id, &unsettled, async move { worker.check_owner(&job, &receipt).await });
+                let unsettled = Arc::clone(&receipt);
+                self.spawn(&unsettled, async move { worker.check_owner(&job, &receipt).await });
             }
             Entered::Started => {
                 let job: Arc<Job> = Arc::from(job);
-                let (id, panicked, rescuer) = (job.id.clone(), Arc::clone(&job), Arc::clone(self));
+                let (panicked, rescuer) = (Arc::clone(&job), Arc::clone(self));
                 let work = async move { worker.work(&job).await };
-                self.tasks.spawn(&id, work, async move { rescuer.after_panic(&panicked).await });
+                self.tasks.spawn(&receipt.logged_id, work, async move { rescuer.after_panic(&panicked).await });
             }
         }
     }
 
     /// Runs a task about one delivery, which goes back to its queue if the task panics.
-    fn spawn(&self, id: &str, receipt: &Arc<Receipt>, task: impl Future<Output = ()> + Send + 'static) {
+    fn spawn(&self, receipt: &Arc<Receipt>, task: impl Future<Output = ()> + Send + 'static) {
         let receipt = Arc::clone(receipt);
-        self.tasks.spawn(id, task, async move {
+        let logged_id = receipt.logged_id.clone();
+        self.tasks.spawn(&logged_id, task, async move {
             receipt.reject().await;
         });
     }
@@ -240,76 +261,39 @@ impl Worker {
                 self.parts.metrics.redelivered(Found::Done);
                 self.parts.outbox.publish(&job.id, &event, receipt).await;
             }
-            Some(None) => self.refuse(&job.id, receipt, &job.original, ANOTHER_JOB).await,
+            Some(None) => self.refuse_as_another(job, receipt).await,
         }
-    }
-
-    /// Deals with every delivery of a job that was worked.
-    async fn conclude(&self, job: &Job, worked: &Worked) {
-        match worked {
-            Worked::Ended(_) => {
-                crash::point(Point::BeforePublish);
-                self.conclude_all(job, worked).await;
-            }
-            Worked::AnotherJob => self.conclude_all(job, worked).await,
-            // The flight ends before the job goes back. The broker may deliver the job again at once, and this
-            // delivery must be worked, not put back like the others.
-            Worked::GoesBack | Worked::Failed => {
-                for receipt in self.in_flight.end(&job.id) {
-                    self.conclude_one(job, worked, &receipt).await;
-                }
-            }
-        }
-    }
-
-    /// Deals with every delivery of the job, also with those that come meanwhile.
-    async fn conclude_all(&self, job: &Job, worked: &Worked) {
-        let mut is_concluded = false;
-        loop {
-            for receipt in to_conclude(self.in_flight.take(&job.id), is_concluded) {
-                self.conclude_one(job, worked, &receipt).await;
-                is_concluded = true;
-            }
-            if self.in_flight.end_if_all_are_taken(&job.id) {
-                return;
-            }
-        }
-    }
-
-    async fn conclude_one(&self, job: &Job, worked: &Worked, receipt: &Receipt) {
-        match worked {
-            Worked::Ended(event) => self.parts.outbox.publish(&job.id, event, receipt).await,
-            Worked::AnotherJob => self.refuse(&job.id, receipt, &job.original, ANOTHER_JOB).await,
-            Worked::GoesBack => {
-                if receipt.give_back().await {
-                    debug!("given back");
-                }
-            }
-            Worked::Failed => {
-                receipt.reject().await;
-            }
-        }
-    }
-
-    /// Keeps a message that is no job for people, and tells its producer.
-    async fn refuse(&self, id: &str, receipt: &Receipt, original: &Original, why: &str) {
-        warn!(
-            outcome = Outcome::Invalid.as_str(),
-            reason = why,
-            hint = "the producer must mend the job; a copy is on the dead-letter queue",
-            "job ended"
-        );
-        self.parts.outbox.dead_letter(original, why).await;
-        self.parts.metrics.job_ended(Outcome::Invalid, false);
-        let event = Ending::without_attempt(Outcome::Invalid, why).into_event(id, SystemTime::now());
-        self.parts.outbox.publish(id, &event, receipt).await;
     }
 }
 
-/// The deliveries to deal with: those that are still live. If none is, one dead delivery stands for them: the
-/// worker that gets the job next may not know this result.
-fn to_conclude(receipts: Vec<Arc<Receipt>>, is_concluded: bool) -> Vec<Arc<Receipt>> {
-    let (live, dead): (Vec<_>, Vec<_>) = receipts.into_iter().partition(|receipt| receipt.is_live());
-    let nobody_else = if live.is_empty() && !is_concluded { dead.last().cloned() } else { None };
-    live.into_iter().chain(nobody_else).collect()
+/// The id as logs and spans show it. Some producers take the phone number as the id, and it is masked there.
+fn logged_id(id: &str, request: Option<&OtpRequest>) -> String {
+    match (request, Phone::parse(id)) {
+        (_, Ok(phone)) => phone.to_string(),
+        (Some(request), Err(_)) => request.phone.masked_in(id),
+        (None, Err(_)) => id.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn request() -> OtpRequest {
+        crate::job::request::decode(br#"{"Phone":"0901888484","MultiChannelTempId":"1"}"#, None).unwrap()
+    }
+
+    #[test]
+    fn an_id_is_logged_as_it_is_unless_it_holds_the_number() {
+        for id in ["5f0c2a4e-9d1b-4f6a-8a55-1f2e3d4c5b6a", "order-1234567", "", "a b"] {
+            assert_eq!(logged_id(id, Some(&request())), id);
+            assert_eq!(logged_id(id, None), id);
+        }
+        for id in ["0901888484", "+84901888484", "otp-84901888484-1", "login:0901888484"] {
+            let logged = logged_id(id, Some(&request()));
+            assert!(!logged.contains("901888484") && logged.contains("484"), "{id}: {logged}");
+        }
+        // A message that is no job: an id that is a number is masked all the same.
+        assert_eq!(logged_id("0901888484", None), "*******484");
+    }
 }

@@ -69,6 +69,11 @@ impl BrokerSettings {
         format!("{}.unrouted", self.reply_exchange)
     }
 
+    /// Every queue that belongs to the worker.
+    pub fn queues(&self) -> Vec<String> {
+        vec![self.queue.clone(), self.dropped.clone(), self.dead_letter.clone(), self.unrouted()]
+    }
+
     pub(crate) fn from_reader(reader: &mut Reader<'_>) -> Self {
         let uri = amqp_uri(reader);
         let config = Self {

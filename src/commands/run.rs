@@ -210,6 +210,7 @@ fn rules(config: &Config) -> Rules {
         on_ambiguous: config.send.on_ambiguous,
         queue: config.broker.queue.clone(),
         dropped: config.broker.dropped.clone(),
+        own_queues: config.broker.queues(),
     }
 }
 

@@ -72,6 +72,20 @@ impl Job {
         self.created.and_then(|created| self.received.wall.duration_since(created).ok())
     }
 
+    /// Why it is not sent any more once its deadline has passed. A job that was late at its delivery may have a
+    /// wrong time: the age helps its producer to find out.
+    pub fn why_expired(&self) -> String {
+        match self.age_at_delivery() {
+            Some(age) if self.deadline <= self.received.instant => {
+                let age = humantime::format_duration(Duration::from_secs(age.as_secs()));
+                format!(
+                    "the deadline had passed at the delivery: by its timestamp the job was {age} old; if it was not, the producer's clock or time zone is wrong"
+                )
+            }
+            Some(_) | None => "the deadline passed".to_owned(),
+        }
+    }
+
     /// From now on it is assumed that another worker may have sent it.
     pub fn set_was_elsewhere(&self) {
         self.was_elsewhere.store(true, Ordering::Relaxed);
@@ -89,8 +103,13 @@ impl Job {
         hold
     }
 
-    /// The last hold that this worker had of the job.
-    pub fn last_hold(&self) -> Option<Arc<Hold>> {
+    /// Another worker has the job now: what this worker's hold says does not count any more.
+    pub fn lost(&self) {
+        *lock(&self.hold) = None;
+    }
+
+    /// The hold that this worker has of the job, if any.
+    pub fn current_hold(&self) -> Option<Arc<Hold>> {
         lock(&self.hold).clone()
     }
 }

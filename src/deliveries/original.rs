@@ -7,12 +7,18 @@ use lapin::types::{AMQPValue, FieldTable, LongString};
 use serde_json::Value;
 
 /// A message as it came.
-#[derive(Debug)]
 pub struct Original {
     /// The body.
     pub body: Vec<u8>,
     /// The properties.
     pub properties: BasicProperties,
+}
+
+/// The body holds a phone number, and is not shown.
+impl std::fmt::Debug for Original {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Original").field("bytes", &self.body.len()).finish_non_exhaustive()
+    }
 }
 
 impl Original {

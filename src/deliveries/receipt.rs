@@ -34,6 +34,8 @@ pub struct Receipt {
     pub delivery_count: Option<DeliveryCount>,
     /// Its span, which ends when it is settled.
     pub span: Span,
+    /// The job's id as logs and spans show it: without a phone number.
+    pub logged_id: String,
 }
 
 impl Receipt {
@@ -45,6 +47,7 @@ impl Receipt {
         envelope: &Envelope,
         received: Moment,
         span: Span,
+        logged_id: String,
     ) -> Self {
         Self {
             acker,
@@ -56,13 +59,14 @@ impl Receipt {
             redelivered,
             delivery_count: envelope.delivery_count,
             span,
+            logged_id,
         }
     }
 
     /// The receipt of a delivery that could not even be read.
     pub fn unread(acker: Acker, origin: Origin, received: Moment) -> Self {
         let nothing = Envelope::read(&BasicProperties::default(), received, Duration::ZERO);
-        Self::new(acker, origin, false, &nothing, received, Span::default())
+        Self::new(acker, origin, false, &nothing, received, Span::default(), String::new())
     }
 
     /// Whether the broker still waits for it to be settled on its channel. If not, the broker has put the

@@ -46,7 +46,7 @@ pub struct Envelope {
     pub reply_to: Option<ShortString>,
     /// The W3C trace context, to be put on the result.
     pub trace: Trace,
-    /// When the producer created the job, unless it did not say, or named a time in the future.
+    /// The latest moment at which the producer can have created the job, where it says so.
     pub created: Option<SystemTime>,
     /// The moment from which the job is not sent any more.
     pub deadline: Instant,
@@ -78,6 +78,8 @@ impl Envelope {
             correlation_id: properties
                 .correlation_id()
                 .clone()
+                // Some clients write an empty one where they mean none.
+                .filter(|id| !id.as_str().is_empty())
                 .or_else(|| given.cloned())
                 .unwrap_or_else(|| ShortString::from(id.as_str())),
             id,
@@ -108,10 +110,9 @@ pub enum DeliveryCount {
 
 impl DeliveryCount {
     fn read(properties: &BasicProperties) -> Option<Self> {
-        let headers = properties.headers().as_ref()?.inner();
-        match headers.get("x-acquired-count") {
+        match header(properties, "x-acquired-count") {
             Some(count) => whole(count).map(Self::Acquired),
-            None => whole(headers.get("x-delivery-count")?).map(Self::Returned),
+            None => whole(header(properties, "x-delivery-count")?).map(Self::Returned),
         }
     }
 
@@ -168,10 +169,29 @@ fn id_problem(id: &str) -> Option<&'static str> {
     }
 }
 
-/// A time in the future comes from a wrong clock (or is in milliseconds), and is ignored.
+/// The latest moment at which the producer can have created the job, so that its age is a floor: AMQP's
+/// `timestamp` has whole seconds, and the job may have been created at the end of that second.
+///
+/// RabbitMQ's own interceptor adds `timestamp_in_ms`. It is more exact where both name the same second, and stands
+/// in where there is no `timestamp`. A time of 0 is no time. A time in the future comes from a wrong clock (or is in
+/// milliseconds), and is ignored.
 fn created(properties: &BasicProperties, now: SystemTime) -> Option<SystemTime> {
-    let seconds = (*properties.timestamp())?;
-    SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(seconds)).filter(|created| *created <= now)
+    let seconds = properties.timestamp().filter(|seconds| *seconds > 0);
+    let millis = header(properties, "timestamp_in_ms").and_then(whole).filter(|millis| *millis > 0);
+    let at = |time: Duration| SystemTime::UNIX_EPOCH.checked_add(time).filter(|created| *created <= now);
+    match (seconds, millis) {
+        (Some(seconds), Some(millis)) if millis / 1_000 == seconds => at(Duration::from_millis(millis)),
+        (Some(seconds), _) => {
+            let begin = at(Duration::from_secs(seconds))?;
+            Some(begin.checked_add(Duration::from_secs(1))?.min(now))
+        }
+        (None, Some(millis)) => at(Duration::from_millis(millis)),
+        (None, None) => None,
+    }
+}
+
+fn header<'a>(properties: &'a BasicProperties, name: &str) -> Option<&'a AMQPValue> {
+    properties.headers().as_ref()?.inner().get(name)
 }
 
 fn lifetime(properties: &BasicProperties, ttl: Duration) -> Duration {
@@ -186,14 +206,11 @@ fn deadline(created: Option<SystemTime>, received: Moment, lifetime: Duration) -
 
 impl Trace {
     fn read(properties: &BasicProperties) -> Self {
-        let header = |name: &str| {
-            let headers = properties.headers().as_ref()?;
-            match headers.inner().get(name)? {
-                AMQPValue::LongString(text) => printable(text.as_bytes()),
-                _ => None,
-            }
+        let text = |name: &str| match header(properties, name)? {
+            AMQPValue::LongString(text) => printable(text.as_bytes()),
+            _ => None,
         };
-        Self { parent: header("traceparent"), state: header("tracestate") }
+        Self { parent: text("traceparent"), state: text("tracestate") }
     }
 }
 

@@ -10,7 +10,7 @@ pub struct Phone(String);
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum PhoneError {
     /// It has a character that is neither a digit nor an allowed separator.
-    #[error("must be digits, with one leading + and with spaces, dots or dashes between digits at most")]
+    #[error("must be digits, with one leading + and with spaces, dots, dashes or parentheses between digits at most")]
     NotDigits,
     /// Too few or too many digits.
     #[error("must have 8 to 15 digits")]
@@ -18,8 +18,8 @@ pub enum PhoneError {
 }
 
 impl Phone {
-    /// Reads a number as producers write it: one leading `+` is dropped, and so are spaces, dots and
-    /// dashes between digits.
+    /// Reads a number as producers write it: one leading `+` is dropped, and so are spaces, dots, dashes and
+    /// parentheses between digits.
     ///
     /// # Errors
     /// When anything else is in it, or the digits are fewer than 8 or more than 15 (E.164's most).
@@ -28,7 +28,7 @@ impl Phone {
         let ends_in_digits = [number.bytes().next(), number.bytes().last()]
             .iter()
             .all(|end| end.is_some_and(|byte| byte.is_ascii_digit()));
-        let allowed = |byte: u8| byte.is_ascii_digit() || matches!(byte, b' ' | b'.' | b'-');
+        let allowed = |byte: u8| byte.is_ascii_digit() || matches!(byte, b' ' | b'.' | b'-' | b'(' | b')');
         if !ends_in_digits || !number.bytes().all(allowed) {
             return Err(PhoneError::NotDigits);
         }
@@ -85,6 +85,8 @@ mod tests {
             ("+84901888484", "84901888484"),
             ("+84 901.888-484", "84901888484"),
             ("0901  888--484", "0901888484"),
+            ("84 (90) 188-8484", "84901888484"),
+            ("+84(90)1888484", "84901888484"),
             ("12345678", "12345678"),
             ("123456789012345", "123456789012345"),
         ] {

@@ -45,12 +45,23 @@ impl Progress {
     /// The same, with what is known of the past. `then` is what workers do after an ambiguous attempt.
     pub fn with_past(mut self, past: Past, then: OnAmbiguous) -> Self {
         match past {
-            Past::Complete => return self,
-            Past::OneUnknown => {}
-            // A worker that resends may have sent two. One that gives up makes no second attempt.
-            Past::AnyUnknown => self.may_be_duplicate |= then == OnAmbiguous::Resend,
+            Past::Complete => self,
+            Past::OneUnknown => {
+                let attempts = self.ambiguous_attempts.saturating_add(1);
+                Self { ambiguous_attempts: attempts, ..self }.perhaps_sent_before()
+            }
+            Past::AnyUnknown => {
+                // A worker that resends may have sent two. One that gives up makes no second attempt.
+                self.may_be_duplicate |= then == OnAmbiguous::Resend;
+                self.perhaps_sent_before()
+            }
         }
-        self.ambiguous_attempts = self.ambiguous_attempts.saturating_add(1);
+    }
+
+    /// The same, of a job that another worker may have sent. Saying so again changes nothing: it is not known that
+    /// there was another attempt.
+    pub fn perhaps_sent_before(mut self) -> Self {
+        self.ambiguous_attempts = self.ambiguous_attempts.max(1);
         self.trouble = Some("a worker that had this job before may have sent it".into());
         self
     }
@@ -134,6 +145,15 @@ mod tests {
             );
             assert_eq!((progress.attempts, progress.trouble.is_some()), (2, ambiguous));
         }
+    }
+
+    #[test]
+    fn what_is_said_again_of_the_past_is_no_further_attempt() {
+        let once = Progress::default().with_past(Past::AnyUnknown, OnAmbiguous::Resend);
+        let again = once.with_past(Past::AnyUnknown, OnAmbiguous::Resend).perhaps_sent_before();
+        assert_eq!(again.ambiguous_attempts, 1);
+        // The mark of an attempt is one more.
+        assert_eq!(again.with_past(Past::OneUnknown, OnAmbiguous::Resend).ambiguous_attempts, 2);
     }
 
     #[test]

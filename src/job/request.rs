@@ -54,6 +54,15 @@ pub enum BodyError {
     /// More bytes than a job can have.
     #[error("the body is larger than {LARGEST_BODY} bytes")]
     TooLarge,
+    /// Bytes that are no text, with a `content_encoding` that is not known.
+    #[error("content_encoding must be absent, identity, utf-8 or gzip: the body cannot be read")]
+    Encoding,
+    /// It begins as gzip, and does not go on so.
+    #[error("the body is gzip that is cut short or damaged")]
+    NotGzip,
+    /// A body of AMQP 1.0 that is neither text nor bytes.
+    #[error("the body is an AMQP 1.0 value other than a string or binary: send the JSON text as one of these")]
+    Amqp10,
     /// Not UTF-8.
     #[error("the body is not UTF-8 text")]
     NotUtf8,
@@ -138,6 +147,8 @@ fn parse(body: &[u8]) -> Result<Body<'_>, BodyError> {
         return Err(BodyError::TooLarge);
     }
     let text = std::str::from_utf8(body).map_err(|_| BodyError::NotUtf8)?;
+    // Some serialisers write a byte order mark.
+    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     // Checked first, because serde would also read a struct from an array.
     if !text.trim_start().starts_with('{') {
         return Err(serde_json::from_str::<IgnoredAny>(text).map_or_else(not_json, |_| BodyError::NotAnObject));
@@ -170,11 +181,15 @@ impl<'a> Scalar<'a> {
         }
     }
 
-    /// The text, or the digits of a whole number.
+    /// The text, or the digits of a whole number. Some serialisers write a whole number as `5.0`.
     fn text_or_whole_number(self) -> Option<Cow<'a, str>> {
         match self {
             Scalar::Text(text) => Some(text),
-            Scalar::Number(digits) => whole(digits).then_some(Cow::Borrowed(digits)),
+            Scalar::Number(number) => {
+                let (digits, fraction) = number.split_once('.').unwrap_or((number, "0"));
+                let is_whole = whole(digits) && !fraction.is_empty() && fraction.bytes().all(|digit| digit == b'0');
+                is_whole.then_some(Cow::Borrowed(digits))
+            }
             Scalar::Other => None,
         }
     }

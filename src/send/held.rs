@@ -53,7 +53,12 @@ impl Held<'_> {
         self.ledger.pause(self.in_flight.job_ref(self.job), &self.hold.holding, progress, wait).await;
     }
 
-    /// Whether the ledger takes a note of this job again.
+    /// Whether the broker still waits for this worker to settle the job.
+    pub fn is_ours(&self) -> bool {
+        matches!(self.custody(), Custody::Ours | Custody::OursAfterAnother)
+    }
+
+    /// Whether the ledger is there again, so that it need not be waited for.
     pub async fn is_ledger_back(&self, progress: &Progress) -> bool {
         self.ledger.renew(self.in_flight.job_ref(self.job), &self.hold.holding, progress).await
     }

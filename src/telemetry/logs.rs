@@ -79,12 +79,12 @@ const SPANS: &str = "esms_otp_worker::span";
 /// The span that adds the field `job_id` to every line about the job `id`. It costs nothing when logging is
 /// off.
 pub fn job_span(id: &str) -> Span {
-    error_span!(target: SPANS, "job", job_id = id)
+    error_span!(target: SPANS, parent: None, "job", job_id = id)
 }
 
 /// The span that adds the connection's name to every line about a connection to the broker.
 pub fn connection_span(name: &str) -> Span {
-    error_span!(target: SPANS, "connection", connection = name)
+    error_span!(target: SPANS, parent: None, "connection", connection = name)
 }
 
 fn filter(given: &str) -> EnvFilter {

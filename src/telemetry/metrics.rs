@@ -111,7 +111,7 @@ impl Jobs {
             duration: Outcome::ALL.map(|outcome| duration.with_label_values(&[outcome.as_str()])),
             queue_seconds: make.histogram(
                 "otp_job_queue_seconds",
-                "From when the producer made a job to its delivery.",
+                "From when the producer made a job to its delivery; at least so long, where its time has whole seconds.",
                 JOB_SECONDS,
             )?,
             in_flight: make.gauge("otp_jobs_in_flight", "Jobs being worked now.")?,

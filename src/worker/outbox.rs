@@ -50,7 +50,7 @@ impl Outbox {
     /// Publishes the result of `id` to all who want it, and then acknowledges the delivery.
     pub async fn publish(&self, id: &str, event: &ResultEvent, receipt: &Receipt) {
         receipt.span.ended_with(event);
-        let span = receipt.span.publish(&self.exchange, id, event);
+        let span = receipt.span.publish(&self.exchange, &receipt.logged_id, event);
         let trace = span.context_or(&receipt.trace);
         tokio::join!(
             async { span.published(self.publish_result(id, event, receipt, &trace).await == Routed::ToAQueue) },

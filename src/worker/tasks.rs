@@ -35,14 +35,14 @@ impl Tasks {
         let (unfinished, stop) = (Arc::clone(&self.unfinished), self.stop.clone());
         unfinished.fetch_add(1, Ordering::Relaxed);
         let guarded = async move {
-            if stop.aborting().run_until_cancelled(rescued(task, rescue)).await.is_some() {
+            if stop.aborting().run_until_cancelled(rescued(task, rescue)).await == Some(true) {
                 unfinished.fetch_sub(1, Ordering::Relaxed);
             }
         };
         self.tracker.spawn(guarded.instrument(logs::job_span(id)));
     }
 
-    /// Waits until every task has ended. Nothing may be spawned any more.
+    /// Waits until every task has ended, also those that a task spawns meanwhile.
     pub(super) async fn finished(&self) {
         self.tracker.close();
         self.tracker.wait().await;
@@ -54,10 +54,17 @@ impl Tasks {
     }
 }
 
+/// Whether the delivery was dealt with, by the task or after its panic.
+///
 /// A panicking task leaves behind the registry of jobs in flight and the hold of its job. Both are changed only
 /// under locks, and no code that can panic runs while one is held.
-async fn rescued(task: impl Future<Output = ()>, rescue: impl Future<Output = ()>) {
-    if AssertUnwindSafe(task).catch_unwind().await.is_err() && AssertUnwindSafe(rescue).catch_unwind().await.is_err() {
+async fn rescued(task: impl Future<Output = ()>, rescue: impl Future<Output = ()>) -> bool {
+    if AssertUnwindSafe(task).catch_unwind().await.is_ok() {
+        return true;
+    }
+    let is_rescued = AssertUnwindSafe(rescue).catch_unwind().await.is_ok();
+    if !is_rescued {
         error!("a delivery stays unsettled: the code that deals with panics has panicked, too");
     }
+    is_rescued
 }

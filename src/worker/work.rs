@@ -56,6 +56,7 @@ impl Worker {
             }
             drop(place);
             // Whatever the ledger says from now on, another worker may have sent the job.
+            job.lost();
             job.set_was_elsewhere();
             if let Some(worked) = self.wait_for_another(job, polls.next_wait()).await {
                 return worked;

@@ -107,18 +107,13 @@ impl Home {
         Ok((connection, consumer))
     }
 
-    fn queues(&self) -> [String; 4] {
-        let BrokerSettings { queue, dropped, dead_letter, .. } = &self.config;
-        [queue.clone(), dropped.clone(), dead_letter.clone(), self.config.unrouted()]
-    }
-
     /// How many messages each queue has left.
     pub(crate) async fn left(&self) -> Result<Vec<(String, u32)>, Failed> {
         let connection = self.connect().await?;
         let asking = async {
             let channel = connection.create_channel().await?;
             let mut left = Vec::new();
-            for name in self.queues() {
+            for name in self.config.queues() {
                 let passive = QueueDeclareOptions { passive: true, durable: true, ..Default::default() };
                 let queue = channel.queue_declare(name.as_str().into(), passive, FieldTable::default()).await?;
                 left.push((name, queue.message_count()));
@@ -139,7 +134,7 @@ impl Home {
         let connection = self.connect().await?;
         let deleting = async {
             let channel = connection.create_channel().await?;
-            for name in self.queues() {
+            for name in self.config.queues() {
                 channel.queue_delete(name.as_str().into(), QueueDeleteOptions::default()).await?;
                 channel.exchange_delete(name.as_str().into(), ExchangeDeleteOptions::default()).await?;
             }

@@ -340,10 +340,10 @@ async fn a_job_past_its_deadline_is_never_sent() {
     let mut desk = Desk::open(&stage).await;
     let minute = Duration::from_secs(60);
     for job in [
-        Job::for_phone(PHONE, "older-than-the-ttl").timestamp(ago(61)),
-        Job::for_phone(PHONE, "the-ttl-is-the-smaller").timestamp(ago(61)).expiration(60 * minute),
-        Job::for_phone(PHONE, "the-expiration-is-the-smaller").timestamp(ago(30)).expiration(minute / 2),
-        Job::for_phone(PHONE, "from-1970").timestamp(SystemTime::UNIX_EPOCH),
+        Job::for_phone(PHONE, "older-than-the-ttl").timestamp(ago(62)),
+        Job::for_phone(PHONE, "the-ttl-is-the-smaller").timestamp(ago(62)).expiration(60 * minute),
+        Job::for_phone(PHONE, "the-expiration-is-the-smaller").timestamp(ago(31)).expiration(minute / 2),
+        Job::for_phone(PHONE, "from-1970").timestamp(SystemTime::UNIX_EPOCH + Duration::from_secs(1)),
     ] {
         let result = desk.result_of(job).await;
         assert_eq!(ending(&result), ("expired".to_owned(), 0, false), "{result:?}");

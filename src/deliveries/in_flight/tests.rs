@@ -24,7 +24,7 @@ fn delivery_from(origin: Origin, redelivered: bool, count: Option<i64>) -> Arc<R
     let received = Moment::now();
     let envelope = Envelope::read(&properties, received, Duration::from_secs(1));
     let acker = Delivery::mock(1, "".into(), "otp.jobs".into(), redelivered, Vec::new()).acker.clone();
-    Arc::new(Receipt::new(acker, origin, redelivered, &envelope, received, Span::default()))
+    Arc::new(Receipt::new(acker, origin, redelivered, &envelope, received, Span::default(), String::new()))
 }
 
 fn first() -> Arc<Receipt> {

@@ -101,22 +101,64 @@ fn the_reply_goes_where_the_producer_says_and_nowhere_else() {
     assert_eq!(envelope(BasicProperties::default()).reply_to, None);
 }
 
+/// A timestamp has whole seconds: the job may have been made at the end of that second.
 #[test]
-fn the_deadline_is_the_timestamp_and_the_time_to_live() {
+fn the_deadline_is_the_end_of_the_timestamps_second_and_the_time_to_live() {
     assert_eq!(time_left(Some(NOW), None), TTL);
-    assert_eq!(time_left(Some(NOW - 100), None), S(200));
-    assert_eq!(time_left(Some(NOW - 299), None), S(1));
-    for too_old in [NOW - 300, NOW - 10_000, 1, 0] {
+    assert_eq!(time_left(Some(NOW - 1), None), TTL);
+    assert_eq!(time_left(Some(NOW - 100), None), S(201));
+    assert_eq!(time_left(Some(NOW - 300), None), S(1));
+    for too_old in [NOW - 301, NOW - 10_000, 1] {
         assert_eq!(time_left(Some(too_old), None), S(0), "{too_old}");
     }
 }
 
 #[test]
 fn the_smaller_of_time_to_live_and_expiration_counts() {
-    assert_eq!(time_left(Some(NOW - 4), Some("10000")), S(6));
-    assert_eq!(time_left(Some(NOW - 4), Some("600000")), S(296));
-    assert_eq!(time_left(Some(NOW - 10), Some("10000")), S(0));
+    assert_eq!(time_left(Some(NOW - 4), Some("10000")), S(7));
+    assert_eq!(time_left(Some(NOW - 4), Some("600000")), S(297));
+    assert_eq!(time_left(Some(NOW - 11), Some("10000")), S(0));
     assert_eq!(time_left(Some(NOW), Some("1")), Duration::from_millis(1));
+}
+
+#[test]
+fn a_job_with_half_a_second_to_live_has_it_wherever_in_the_second_it_was_made() {
+    for into_the_second in [0, 250, 500, 999] {
+        let received = Moment { wall: arrival().wall + Duration::from_millis(into_the_second), ..arrival() };
+        assert_eq!(time_left_at(received, Some(NOW), Some("500")), Duration::from_millis(500), "{into_the_second}");
+    }
+}
+
+#[test]
+fn a_timestamp_of_nought_is_none() {
+    assert_eq!(time_left(Some(0), None), TTL);
+    assert_eq!(envelope(BasicProperties::default().with_timestamp(0)).created, None);
+}
+
+fn with_millis(timestamp: Option<u64>, millis: i64) -> BasicProperties {
+    let properties = with_header("timestamp_in_ms", AMQPValue::LongLongInt(millis));
+    timestamp.map_or(properties.clone(), |timestamp| properties.with_timestamp(timestamp))
+}
+
+#[test]
+fn milliseconds_refine_a_timestamp_of_the_same_second_and_stand_in_for_none() {
+    let at = |millis: u64| Some(SystemTime::UNIX_EPOCH + Duration::from_millis(millis));
+    let millis = |seconds: u64, millis: u64| (seconds * 1_000 + millis) as i64;
+    for (timestamp, given, created) in [
+        (Some(NOW - 7), millis(NOW - 7, 250), at((NOW - 7) * 1_000 + 250)),
+        (None, millis(NOW - 7, 250), at((NOW - 7) * 1_000 + 250)),
+        // Of another second, such as that of a message that was moved: the timestamp counts.
+        (Some(NOW - 7), millis(NOW - 3, 250), at((NOW - 6) * 1_000)),
+        (Some(NOW - 7), -1, at((NOW - 6) * 1_000)),
+        (Some(NOW - 7), 0, at((NOW - 6) * 1_000)),
+        // In the future, or no time.
+        (None, millis(NOW + 1, 0), None),
+        (None, i64::MAX, None),
+        (None, 0, None),
+        (None, -1, None),
+    ] {
+        assert_eq!(envelope(with_millis(timestamp, given)).created, created, "{timestamp:?} {given}");
+    }
 }
 
 #[test]
@@ -151,15 +193,15 @@ fn an_expiration_that_is_no_number_or_too_large_leaves_the_time_to_live() {
 
 #[test]
 fn part_of_a_second_counts() {
-    let arrival = Moment { wall: arrival().wall + Duration::from_millis(250), ..arrival() };
+    let arrival = Moment { wall: arrival().wall + Duration::from_millis(1_250), ..arrival() };
     assert_eq!(time_left_at(arrival, Some(NOW), None), Duration::from_millis(299_750));
     assert_eq!(time_left_at(arrival, Some(NOW), Some("250")), S(0));
 }
 
 #[test]
-fn the_time_it_was_made_is_the_timestamp() {
+fn the_time_it_was_created_is_the_end_of_its_second_and_not_after_its_arrival() {
     let created = |timestamp: u64| envelope(BasicProperties::default().with_timestamp(timestamp)).created;
-    assert_eq!(created(NOW - 7), Some(SystemTime::UNIX_EPOCH + S(NOW - 7)));
+    assert_eq!(created(NOW - 7), Some(SystemTime::UNIX_EPOCH + S(NOW - 6)));
     assert_eq!(created(NOW), Some(SystemTime::UNIX_EPOCH + S(NOW)));
     assert_eq!(envelope(BasicProperties::default()).created, None);
 }

@@ -101,12 +101,17 @@ fn the_default_template_is_for_jobs_that_name_none() {
 
 #[test]
 fn a_type_is_1_or_2_as_string_or_number() {
-    for (given, kind) in [(r#""1""#, Kind::Generate), ("1", Kind::Generate), (r#""2""#, Kind::Send), ("2", Kind::Send)]
-    {
+    for (given, kind) in [
+        (r#""1""#, Kind::Generate),
+        ("1", Kind::Generate),
+        (r#""2""#, Kind::Send),
+        ("2", Kind::Send),
+        ("2.0", Kind::Send),
+    ] {
         assert_eq!(read(&job_with(&format!(r#""TypeId":{given}"#))).unwrap().kind, kind, "{given}");
     }
     for wrong in
-        ["0", "3", "-1", "2.0", "2e0", "12", r#""""#, r#""0""#, r#""3""#, r#"" 2""#, r#""02""#, "true", "[]", "{}"]
+        ["0", "3", "-1", "2.5", "2e0", "12", r#""""#, r#""0""#, r#""3""#, r#"" 2""#, r#""02""#, "true", "[]", "{}"]
     {
         assert_eq!(refusal(&job_with(&format!(r#""TypeId":{wrong}"#))), r#"TypeId must be "1" or "2""#, "{wrong}");
     }
@@ -114,7 +119,9 @@ fn a_type_is_1_or_2_as_string_or_number() {
 
 #[test]
 fn a_life_is_a_positive_whole_number_of_minutes_as_string_or_number() {
-    for (given, minutes) in [("5", 5), (r#""5""#, 5), ("1", 1), (r#""15""#, 15), ("4294967295", u32::MAX)] {
+    for (given, minutes) in
+        [("5", 5), (r#""5""#, 5), ("1", 1), (r#""15""#, 15), ("5.0", 5), ("5.000", 5), ("4294967295", u32::MAX)]
+    {
         let job = read(&job_with(&format!(r#""TimeAlive":{given}"#))).unwrap();
         assert_eq!(job.time_alive, Some(minutes), "{given}");
     }
@@ -125,7 +132,10 @@ fn a_life_is_a_positive_whole_number_of_minutes_as_string_or_number() {
         r#""-1""#,
         r#""+5""#,
         "1.5",
-        "5.0",
+        "5.01",
+        "0.0",
+        "5.0e0",
+        r#""5.0""#,
         "1e1",
         r#""""#,
         r#""5m""#,

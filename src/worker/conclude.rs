@@ -1,0 +1,93 @@
+//! What is done with the deliveries of a job that was worked: published and acknowledged, put back, or refused.
+
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use tracing::{debug, warn};
+
+use super::Worker;
+use super::ending::Worked;
+use crate::crash::{self, Point};
+use crate::deliveries::job::Job;
+use crate::deliveries::original::Original;
+use crate::deliveries::receipt::Receipt;
+use crate::job::result::{Ending, Outcome};
+
+/// What a producer is told whose `message_id` was another job's.
+const ANOTHER_JOB: &str = "message_id was used before, for another job";
+
+impl Worker {
+    /// Deals with every delivery of a job that was worked.
+    pub(super) async fn conclude(&self, job: &Job, worked: &Worked) {
+        match worked {
+            Worked::Ended(_) => {
+                crash::point(Point::BeforePublish);
+                self.conclude_all(job, worked).await;
+            }
+            Worked::AnotherJob => self.conclude_all(job, worked).await,
+            // The flight ends before the job goes back. The broker may deliver the job again at once, and this
+            // delivery must be worked, not put back like the others.
+            Worked::GoesBack | Worked::Failed => {
+                for receipt in self.in_flight.end(&job.id) {
+                    self.conclude_one(job, worked, &receipt).await;
+                }
+            }
+        }
+    }
+
+    /// Deals with every delivery of the job, also with those that come meanwhile.
+    async fn conclude_all(&self, job: &Job, worked: &Worked) {
+        let mut is_concluded = false;
+        loop {
+            for receipt in to_conclude(self.in_flight.take(&job.id), is_concluded) {
+                self.conclude_one(job, worked, &receipt).await;
+                is_concluded = true;
+            }
+            if self.in_flight.end_if_all_are_taken(&job.id) {
+                return;
+            }
+        }
+    }
+
+    pub(super) async fn settle(&self, job: &Job, worked: &Worked, receipt: &Receipt) {
+        match worked {
+            Worked::Ended(event) => self.parts.outbox.publish(&job.id, event, receipt).await,
+            Worked::AnotherJob => self.refuse_as_another(job, receipt).await,
+            Worked::GoesBack => {
+                if receipt.give_back().await {
+                    debug!("given back");
+                }
+            }
+            Worked::Failed => {
+                receipt.reject().await;
+            }
+        }
+    }
+
+    /// Refuses a job whose id belongs to another job.
+    pub(super) async fn refuse_as_another(&self, job: &Job, receipt: &Receipt) {
+        self.refuse(&job.id, receipt, &job.original, ANOTHER_JOB).await;
+    }
+
+    /// Keeps a message that is no job for people, and tells its producer.
+    pub(super) async fn refuse(&self, id: &str, receipt: &Receipt, original: &Original, why: &str) {
+        warn!(
+            outcome = Outcome::Invalid.as_str(),
+            reason = why,
+            hint = "the producer must mend the job; a copy is on the dead-letter queue",
+            "job ended"
+        );
+        self.parts.outbox.dead_letter(original, why).await;
+        self.parts.metrics.job_ended(Outcome::Invalid, false);
+        let event = Ending::without_attempt(Outcome::Invalid, why).into_event(id, SystemTime::now());
+        self.parts.outbox.publish(id, &event, receipt).await;
+    }
+}
+
+/// The deliveries to deal with: those that are still live. If none is, one dead delivery stands for them: the
+/// worker that gets the job next may not know this result.
+fn to_conclude(receipts: Vec<Arc<Receipt>>, is_concluded: bool) -> Vec<Arc<Receipt>> {
+    let (live, dead): (Vec<_>, Vec<_>) = receipts.into_iter().partition(|receipt| receipt.is_live());
+    let nobody_else = if live.is_empty() && !is_concluded { dead.last().cloned() } else { None };
+    live.into_iter().chain(nobody_else).collect()
+}
