@@ -9,12 +9,23 @@ use crate::job::{API_KEY, Job, SECRET_KEY};
 use crate::settings::{Ledger, OnAmbiguous, OnError, Settings};
 
 /// The claims that are checked for every job, in the order of the table.
-pub(crate) const CLAIMS: [&str; 9] =
-    [ONE_RESULT, ALIKE, NO_SILENT_SECOND, AT_MOST_ONE, SENT_AS_SAID, UNCLEAR_IS_UNKNOWN, INVALID, RECORDED, SECRECY];
+pub(crate) const CLAIMS: [&str; 10] = [
+    ONE_RESULT,
+    ALIKE,
+    NO_SILENT_SECOND,
+    AT_MOST_TWO,
+    AT_MOST_ONE,
+    SENT_AS_SAID,
+    UNCLEAR_IS_UNKNOWN,
+    INVALID,
+    RECORDED,
+    SECRECY,
+];
 
 pub(crate) const ONE_RESULT: &str = "every job that the broker had has a result";
 pub(crate) const ALIKE: &str = "all results of a job are alike";
 pub(crate) const NO_SILENT_SECOND: &str = "a second send is told: MayBeDuplicate";
+pub(crate) const AT_MOST_TWO: &str = "nobody got more than two OTPs for one job, where the ledger saw all attempts";
 pub(crate) const AT_MOST_ONE: &str = "with give-up nobody got two, and nothing may be a duplicate";
 pub(crate) const SENT_AS_SAID: &str = "accepted was sent; rejected, failed, expired and invalid were not";
 pub(crate) const UNCLEAR_IS_UNKNOWN: &str = "with give-up an unclear attempt is the last, and unknown";
@@ -126,6 +137,7 @@ impl Case {
             (ONE_RESULT, self.without_result()),
             (ALIKE, self.differing(rules)),
             (NO_SILENT_SECOND, self.silent_second()),
+            (AT_MOST_TWO, self.flood(rules)),
             (AT_MOST_ONE, self.second_in_spite_of_give_up(rules)),
             (SENT_AS_SAID, self.sent_otherwise(rules)),
             (UNCLEAR_IS_UNKNOWN, self.unclear(rules)),
@@ -163,6 +175,11 @@ impl Case {
         (self.sends > 1 && !self.is_flagged()).then(|| format!("sent {} times, unsaid", self.sends))
     }
 
+    /// `OTP_RESEND_LIMIT` is at its default, 1.
+    fn flood(&self, rules: Rules) -> Option<String> {
+        (self.sends > 2 && !rules.unseen).then(|| format!("sent {} times", self.sends))
+    }
+
     fn second_in_spite_of_give_up(&self, rules: Rules) -> Option<String> {
         let wrong = rules.give_up && (self.sends > 1 || self.is_flagged());
         wrong.then(|| format!("sent {} times; MayBeDuplicate {}", self.sends, self.is_flagged()))
@@ -190,7 +207,7 @@ impl Case {
 
     fn misunderstood(&self) -> Option<String> {
         let invalid = self.results.iter().filter(|result| result.outcome == "invalid").count();
-        let given_up = |why: &String| why.starts_with("the broker gave the job up");
+        let given_up = |why: &String| why.starts_with("the broker gave the job up") || why.contains("panicked");
         match self.job.valid {
             true if invalid > 0 => Some("understood, and called invalid".to_owned()),
             true if !self.dead.iter().all(given_up) => Some(format!("on otp.dead: {:?}", self.dead)),

@@ -78,7 +78,7 @@ impl Logs {
             *count += u64::from(line.contains(words));
         }
         self.ledger_errors |= line.contains(LEDGER_LOST) && line.contains("WARN");
-        if line.contains("panicked") || holds_a_phone(line) || line.contains(API_KEY) || line.contains(SECRET_KEY) {
+        if is_unplanned_panic(line) || holds_a_phone(line) || line.contains(API_KEY) || line.contains(SECRET_KEY) {
             self.bad.push(line.to_owned());
         }
     }
@@ -116,6 +116,11 @@ fn for_each_line(path: &Path, mut look: impl FnMut(&str)) -> Result<(), Failed> 
 }
 
 /// Whether the line contains a number that can only be a phone of this campaign.
+/// A panic anywhere but at the planned places of `src/crash.rs`.
+fn is_unplanned_panic(line: &str) -> bool {
+    line.contains("\"panicked\"") && !line.contains("\"location\":\"src/crash.rs:")
+}
+
 fn holds_a_phone(line: &str) -> bool {
     let is_phone = |(at, _): (usize, &str)| {
         let digits = line[at + PHONES.len()..].bytes().take_while(u8::is_ascii_digit).count();

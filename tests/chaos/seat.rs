@@ -36,6 +36,8 @@ pub(crate) enum Wound {
     Pause,
     /// The worker dies when the n-th job reaches this point.
     Crash(Point),
+    /// The code panics when some jobs reach this point. The worker goes on.
+    Panic(Point),
 }
 
 /// One seat.
@@ -80,17 +82,21 @@ impl Seat {
     }
 
     fn start(&mut self, wound: Option<Wound>) -> Result<Program, Failed> {
-        let crash = match wound {
-            Some(Wound::Crash(point)) => {
-                Some(format!("{}:{}", point.name(), self.dice.of(1..10 * u64::from(self.stage.settings.calm))))
-            }
-            _ => None,
+        let most = 10 * u64::from(self.stage.settings.calm);
+        let mut at = |point: Point| format!("{}:{}", point.name(), self.dice.of(1..most));
+        let planned = match wound {
+            Some(Wound::Crash(point)) => Some(("CRASH_AT", at(point))),
+            Some(Wound::Panic(point)) => Some(("PANIC_AT", [at(point), at(point), at(point)].join(","))),
+            Some(Wound::Kill | Wound::Terminate | Wound::Pause) | None => None,
         };
+        if let Some(Wound::Panic(point)) = wound {
+            self.stage.journal.note(format!("panics {}", point.name()), self.name());
+        }
         let log = File::options().create(true).append(true).open(self.stage.log(self.number))?;
         let env = self.stage.env(self.number);
         Program::start(Path::new(PROGRAM), &["run"], Stdio::from(log), |command| {
             command.env_clear().envs(std::env::var_os("PATH").map(|path| ("PATH", path)));
-            command.envs(env).envs(crash.map(|at| ("CRASH_AT", at)));
+            command.envs(env).envs(planned);
         })
     }
 
@@ -115,7 +121,7 @@ impl Seat {
                 self.stage.journal.note("worker SIGKILL", self.name());
                 signal(worker, "KILL");
             }
-            Wound::Terminate => {
+            Wound::Terminate | Wound::Panic(_) => {
                 self.stage.journal.note("worker SIGTERM", self.name());
                 worker.terminate();
             }
@@ -157,7 +163,7 @@ impl Seat {
     fn judge(&self, wound: Option<Wound>, code: i32) -> Option<String> {
         match (wound, code) {
             (_, 0 | TERMINATED) | (Some(Wound::Kill | Wound::Crash(_)), KILLED) => None,
-            (Some(Wound::Terminate | Wound::Pause), GRACE_OVER) => None,
+            (Some(Wound::Terminate | Wound::Pause | Wound::Panic(_)), GRACE_OVER) => None,
             (_, code) => Some(format!("{} ended with exit code {code} after {wound:?}", self.name())),
         }
     }
@@ -168,7 +174,7 @@ pub(crate) fn wounds(settings: &Settings) -> Vec<Wound> {
     match settings.ledger {
         Ledger::Redis => {
             let others = [Wound::Kill, Wound::Kill, Wound::Terminate, Wound::Terminate, Wound::Pause];
-            Point::ALL.map(Wound::Crash).into_iter().chain(others).collect()
+            Point::ALL.into_iter().flat_map(|point| [Wound::Crash(point), Wound::Panic(point)]).chain(others).collect()
         }
         // A killed worker would forget what it sent. A worker that stops in order gives back only what it
         // did not send.
