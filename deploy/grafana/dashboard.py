@@ -220,7 +220,7 @@ def people():
     yield 8, 8, graph(
         "Request to accepted",
         "From when the producer made a job until it was accepted and acknowledged: percentiles of the time on the queue and of the "
-        "work, added. `on the queue` is the queue's part of p95.",
+        "work, added. `on the queue` is the queue's part of p95; a producer that names whole seconds only makes it up to a second too low.",
         "s",
         [
             ("p50", to_accepted(0.5)),
@@ -325,7 +325,7 @@ def esms():
 def queue():
     yield 8, 8, graph(
         "Time on the queue",
-        "How old jobs are when a worker gets them. After OTP_JOB_TTL (five minutes by default) a job is not sent any more; "
+        "How old jobs are when a worker gets them; at least so old, where producers name whole seconds only. After OTP_JOB_TTL (five minutes by default) a job is not sent any more; "
         "OtpQueueTimeNearTtl pages when one in twenty has waited for two.",
         "s",
         [(f"p{int(part * 100)}", quantile(part, "otp_job_queue_seconds")) for part in (0.5, 0.95, 0.99)],
