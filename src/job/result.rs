@@ -1,5 +1,6 @@
 //! The result event: what is published about a job after its end.
 
+use std::collections::BTreeMap;
 use std::time::SystemTime;
 
 use bytes::Bytes;
@@ -79,6 +80,16 @@ pub struct Ending {
     pub may_be_duplicate: bool,
 }
 
+impl Outcome {
+    /// Whether an OTP went out, or may have.
+    pub const fn may_have_sent(self) -> bool {
+        match self {
+            Outcome::Accepted | Outcome::Unknown => true,
+            Outcome::Rejected | Outcome::Failed | Outcome::Expired | Outcome::Invalid => false,
+        }
+    }
+}
+
 impl Ending {
     /// An ending without any attempt.
     pub fn without_attempt(outcome: Outcome, reason: impl Into<String>) -> Self {
@@ -156,6 +167,18 @@ impl ResultEvent {
     pub fn read(body: Bytes) -> Option<Self> {
         let Summary { outcome, attempts, may_be_duplicate } = serde_json::from_slice(&body).ok()?;
         Some(Self { outcome, attempts, may_be_duplicate, body })
+    }
+
+    /// The same result, which says `MayBeDuplicate`.
+    pub fn as_duplicate(self) -> Self {
+        // The other values stay as they are, to the letter.
+        let mut fields: BTreeMap<String, Box<RawValue>> = serde_json::from_slice(&self.body).unwrap_or_default();
+        if let Ok(yes) = RawValue::from_string("true".to_owned()) {
+            fields.insert("MayBeDuplicate".to_owned(), yes);
+        }
+        // A map of values that were parsed always has a JSON form.
+        let body = serde_json::to_vec(&fields).unwrap_or_default();
+        Self { may_be_duplicate: true, body: Bytes::from(body.into_boxed_slice()), ..self }
     }
 
     /// `otp.<outcome>`.

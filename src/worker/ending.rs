@@ -55,6 +55,14 @@ pub(super) fn after_finish(
         {
             Step::PublishAsDuplicate
         }
+        // This worker may have sent the job, too, without seeing the other's attempt.
+        Finish::Already(recorded)
+            if recorded.outcome == Outcome::Accepted
+                && !recorded.may_be_duplicate
+                && (ending.outcome.may_have_sent() || ending.may_be_duplicate) =>
+        {
+            Step::PublishRecorded(recorded.as_duplicate())
+        }
         Finish::Already(recorded) => Step::PublishRecorded(recorded),
         // That an OTP went out is worth more than what the other worker may find.
         Finish::HeldByAnother if is_accepted && !is_for_all => {
@@ -112,6 +120,28 @@ mod tests {
                 let said = Finish::Already(theirs.clone());
                 assert_eq!(step(said, &ours, is_for_all, OnAmbiguous::Resend), expected, "{ours:?} {theirs:?}");
             }
+        }
+    }
+
+    #[test]
+    fn a_result_of_another_worker_says_so_where_this_one_may_have_sent_the_job_too() {
+        let theirs = event(&ending(Outcome::Accepted, false));
+        for (ours, says_so) in [
+            (ending(Outcome::Unknown, false), true),
+            (ending(Outcome::Unknown, true), true),
+            (ending(Outcome::Rejected, true), true),
+            (ending(Outcome::Failed, false), false),
+            (ending(Outcome::Expired, false), false),
+            (ending(Outcome::Rejected, false), false),
+        ] {
+            let Step::PublishRecorded(event) = step(Finish::Already(theirs.clone()), &ours, false, OnAmbiguous::Resend)
+            else {
+                panic!("{ours:?}")
+            };
+            assert_eq!((event.may_be_duplicate, event.outcome), (says_so, Outcome::Accepted), "{ours:?}");
+            let body = String::from_utf8_lossy(&event.body).into_owned();
+            assert_eq!(body.contains("\"MayBeDuplicate\":true"), says_so, "{body}");
+            assert_eq!(ResultEvent::read(event.body.clone()), Some(event));
         }
     }
 
