@@ -31,7 +31,7 @@ limits: services ## what a million queued jobs and a blocked broker cost the wor
 lint: ## formatting, clippy and documentation; warnings are errors
 	cargo fmt --check
 	cargo clippy --all-targets --all-features --locked -- -D warnings
-	RUSTDOCFLAGS="-D warnings" cargo doc --no-deps --locked --document-private-items --lib --bin esms-otp-worker --bin esms-sandbox
+	RUSTDOCFLAGS="-D warnings" cargo doc --no-deps --locked --document-private-items
 
 fuzz: ## coverage-guided fuzzing, a minute a target; installs cargo-fuzz where it is missing
 	@tests/fuzz/run.sh
