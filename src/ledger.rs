@@ -118,12 +118,13 @@ impl Ledger {
     /// Asks for a job. With `hold` it waits for the store.
     pub async fn claim(&self, job: JobRef<'_>) -> Claimed {
         let owner = format!("{}:{}", self.process, self.holdings.fetch_add(1, Ordering::Relaxed));
-        let ask = Ask { id: job.id, fingerprint: job.fingerprint, owner: &owner };
-        let unwritten = self.unwritten.look_up(&ask);
+        let is_first_delivery = job.is_first_delivery;
+        let ask = Ask { id: job.id, fingerprint: job.fingerprint, owner: &owner, is_first_delivery };
+        let unwritten = self.unwritten.claim_known(&ask);
         match unwritten {
             Claim::Done(event) => return Claimed::Done(event),
             Claim::AnotherJob => return Claimed::AnotherJob,
-            Claim::New | Claim::Left(..) | Claim::HeldByAnother(_) => {}
+            Claim::New | Claim::Anew(_) | Claim::Left(..) | Claim::HeldByAnother(_) => {}
         }
         let said = self.until_answered(|| self.store.claim(ask)).await;
         match decide(said, unwritten, job, self.sees_every_attempt()) {

@@ -122,6 +122,7 @@ impl InFlight {
             fingerprint: job.fingerprint,
             is_named: job.is_named,
             is_dropped: job.dropped.is_some(),
+            is_first_delivery: !job.redelivered && job.dropped.is_none() && !job.was_elsewhere(),
             may_have_been_elsewhere: (job.redelivered && job.dropped.is_none()) || job.was_elsewhere(),
             delivery_count: latest.or(job.delivery_count),
         }

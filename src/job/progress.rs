@@ -28,6 +28,8 @@ pub struct Progress {
     pub trouble: Option<String>,
     /// How often the code that worked the job has panicked.
     pub panics: u32,
+    /// How often the job was tried anew, because its producer published it again.
+    pub reruns: u32,
 }
 
 /// What is known of the attempts that earlier deliveries of a job led to.
@@ -89,6 +91,11 @@ impl Progress {
         }
     }
 
+    /// Of a job that is tried anew for so many times.
+    pub fn anew(reruns: u32) -> Self {
+        Self { reruns, ..Self::default() }
+    }
+
     /// Whether nothing has happened to the job yet that is worth remembering.
     pub const fn is_untouched(&self) -> bool {
         self.attempts == 0 && !self.is_ambiguous() && self.panics == 0
@@ -108,6 +115,7 @@ impl Progress {
             reason,
             attempts: self.attempts,
             may_be_duplicate: self.may_be_duplicate,
+            run: self.reruns.saturating_add(1),
         }
     }
 

@@ -78,9 +78,21 @@ pub struct Ending {
     pub attempts: u32,
     /// Whether an attempt before the last was ambiguous.
     pub may_be_duplicate: bool,
+    /// The run that ended: 1, and one more each time that the producer published the job again and it was tried
+    /// anew.
+    pub run: u32,
 }
 
 impl Outcome {
+    /// Whether the job is tried anew when its producer publishes it again: nothing was sent, and eSMS has not
+    /// answered.
+    pub const fn may_be_tried_anew(self) -> bool {
+        match self {
+            Outcome::Failed | Outcome::Expired => true,
+            Outcome::Accepted | Outcome::Rejected | Outcome::Unknown | Outcome::Invalid => false,
+        }
+    }
+
     /// Whether an OTP went out, or may have.
     pub const fn may_have_sent(self) -> bool {
         match self {
@@ -93,7 +105,7 @@ impl Outcome {
 impl Ending {
     /// An ending without any attempt.
     pub fn without_attempt(outcome: Outcome, reason: impl Into<String>) -> Self {
-        Self { outcome, answer: None, reason: Some(reason.into()), attempts: 0, may_be_duplicate: false }
+        Self { outcome, answer: None, reason: Some(reason.into()), attempts: 0, may_be_duplicate: false, run: 1 }
     }
 
     /// The result event of the job `id`. It is made once, and every copy that is published is this one.
@@ -115,7 +127,13 @@ impl Ending {
         let body = serde_json::to_vec(&body).unwrap_or_default();
         // Without spare capacity, because the ledger may keep it for a day.
         let body = Bytes::from(body.into_boxed_slice());
-        ResultEvent { outcome: self.outcome, attempts: self.attempts, may_be_duplicate: self.may_be_duplicate, body }
+        ResultEvent {
+            outcome: self.outcome,
+            attempts: self.attempts,
+            may_be_duplicate: self.may_be_duplicate,
+            run: self.run,
+            body,
+        }
     }
 }
 
@@ -149,6 +167,8 @@ pub struct ResultEvent {
     pub attempts: u32,
     /// Whether the event says `MayBeDuplicate`.
     pub may_be_duplicate: bool,
+    /// The run of the job that ended so, from 1 on.
+    pub run: u32,
     /// The JSON.
     pub body: Bytes,
 }
@@ -163,10 +183,15 @@ struct Summary {
 }
 
 impl ResultEvent {
-    /// The event with this body; nothing if the body is not that of an event.
-    pub fn read(body: Bytes) -> Option<Self> {
+    /// The event of this run with this body; nothing if the body is not that of an event.
+    pub fn read(body: Bytes, run: u32) -> Option<Self> {
         let Summary { outcome, attempts, may_be_duplicate } = serde_json::from_slice(&body).ok()?;
-        Some(Self { outcome, attempts, may_be_duplicate, body })
+        Some(Self { outcome, attempts, may_be_duplicate, run, body })
+    }
+
+    /// The `message_id` of the result of the job `id`: the same for every copy, and another for every run.
+    pub fn message_id(&self, id: &str) -> String {
+        if self.run <= 1 { format!("{id}:result") } else { format!("{id}:result:{}", self.run) }
     }
 
     /// The same result, which says `MayBeDuplicate`.
@@ -187,8 +212,8 @@ impl ResultEvent {
     }
 }
 
-/// The properties of a result of the job `id`.
-pub fn properties(id: &str, correlation_id: &ShortString, trace: &Trace, now: SystemTime) -> BasicProperties {
+/// The properties of a result. `message_id` is [`ResultEvent::message_id`].
+pub fn properties(message_id: &str, correlation_id: &ShortString, trace: &Trace, now: SystemTime) -> BasicProperties {
     let seconds = now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
     let properties = BasicProperties::default()
         .with_content_type("application/json".into())
@@ -196,7 +221,7 @@ pub fn properties(id: &str, correlation_id: &ShortString, trace: &Trace, now: Sy
         .with_app_id("esms-otp-worker".into())
         // Persistent: a result must outlive the broker's restart.
         .with_delivery_mode(2)
-        .with_message_id(ShortString::from(format!("{id}:result")))
+        .with_message_id(ShortString::from(message_id))
         .with_correlation_id(correlation_id.clone())
         .with_timestamp(seconds);
     match trace_headers(trace) {

@@ -1,11 +1,13 @@
--- Asks for a job. KEYS: the job. ARGV: fingerprint, length of its key's name, owner, lease ms, ttl ms.
+-- Asks for a job. KEYS: the job. ARGV: fingerprint, length of its key's name, owner, lease ms, ttl ms, and whether
+-- this is the first delivery of its message (1 or 0).
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
-local job = redis.pcall('HMGET', KEYS[1], 'fingerprint', 'state', 'owner', 'until', 'found', 'progress', 'result', 'count')
+local job = redis.pcall('HMGET', KEYS[1], 'fingerprint', 'state', 'owner', 'until', 'found', 'progress', 'result', 'count',
+  'reruns', 'anew')
 if job.err then
   return job
 end
-local fingerprint, state, owner, till, found, progress, result, count = unpack(job)
+local fingerprint, state, owner, till, found, progress, result, count, reruns, anew = unpack(job)
 local until_then = string.format('%.0f', now + ARGV[4])
 
 if not state then
@@ -23,12 +25,21 @@ end
 if fingerprint ~= ARGV[1] and string.sub(fingerprint, 1, ARGV[2]) == string.sub(ARGV[1], 1, ARGV[2]) then
   return {'another'}
 end
+if state == 'done' and anew == '1' and ARGV[6] == '1' then
+  -- Nothing was sent, and the producer has published the job again: another run begins.
+  reruns = (tonumber(reruns) or 0) + 1
+  redis.call('DEL', KEYS[1])
+  redis.call('HSET', KEYS[1], 'fingerprint', ARGV[1], 'state', 'claimed', 'owner', ARGV[3], 'until', until_then,
+    'step', 0, 'found', 'anew', 'reruns', reruns)
+  redis.call('PEXPIRE', KEYS[1], ARGV[5])
+  return {'anew', '', '', tostring(reruns)}
+end
 if state == 'done' then
-  return {'done', result}
+  return {'done', result, '', reruns or ''}
 end
 if owner == ARGV[3] then
   -- The same asker, whose answer was lost.
-  return {found, progress or '', count or ''}
+  return {found, progress or '', count or '', reruns or ''}
 end
 if tonumber(till) > now then
   return {'held', string.format('%.0f', till - now)}
@@ -37,4 +48,4 @@ end
 local kept = state == 'sending' and 'sending' or 'claimed'
 redis.call('HSET', KEYS[1], 'state', kept, 'owner', ARGV[3], 'until', until_then, 'step', 0, 'found', state)
 redis.call('PEXPIRE', KEYS[1], ARGV[5])
-return {state, progress or '', count or ''}
+return {state, progress or '', count or '', reruns or ''}

@@ -1,22 +1,29 @@
--- Writes down how a job ended; the first result stays. KEYS: the job.
--- ARGV: fingerprint, length of its key's name, owner ('' for whoever holds it), result, ttl ms.
-local job = redis.pcall('HMGET', KEYS[1], 'fingerprint', 'state', 'owner', 'result')
+-- Writes down how a job ended; the first result of a run stays. KEYS: the job.
+-- ARGV: fingerprint, length of its key's name, owner ('' for whoever holds it), result, ttl ms, whether a producer's
+-- repeat tries the job anew (1 or 0), how often it was tried anew before.
+local job = redis.pcall('HMGET', KEYS[1], 'fingerprint', 'state', 'owner', 'result', 'reruns')
 if job.err then
   return job
 end
-local fingerprint, state, owner, result = unpack(job)
+local fingerprint, state, owner, result, reruns = unpack(job)
 
 if fingerprint and fingerprint ~= ARGV[1] and string.sub(fingerprint, 1, ARGV[2]) == string.sub(ARGV[1], 1, ARGV[2]) then
   -- Another job's by now, or all along: its record is not touched.
   return {'recorded'}
 end
 if state == 'done' and result then
-  return {'already', result}
+  return {'already', result, reruns or ''}
 end
 if owner and owner ~= ARGV[3] and ARGV[3] ~= '' then
   return {'held'}
 end
 redis.call('DEL', KEYS[1])
 redis.call('HSET', KEYS[1], 'fingerprint', ARGV[1], 'state', 'done', 'result', ARGV[4])
+if ARGV[6] == '1' then
+  redis.call('HSET', KEYS[1], 'anew', '1')
+end
+if ARGV[7] ~= '0' then
+  redis.call('HSET', KEYS[1], 'reruns', ARGV[7])
+end
 redis.call('PEXPIRE', KEYS[1], ARGV[5])
 return {'recorded'}

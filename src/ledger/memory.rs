@@ -67,6 +67,17 @@ impl Memory {
         }
     }
 
+    /// The same, and a job that may be tried anew is forgotten: the asker has it now.
+    pub fn claim_known(&self, ask: &Ask<'_>) -> Claim {
+        match self.look_up(ask) {
+            Claim::Done(event) if ask.is_first_delivery && event.outcome.may_be_tried_anew() => {
+                self.entries().jobs.remove(ask.id);
+                Claim::Anew(event.run)
+            }
+            known => known,
+        }
+    }
+
     /// The job has ended with this result. An earlier result stays.
     pub fn record_done(&self, id: &str, fingerprint: Fingerprint, event: &ResultEvent) -> Finish {
         let mut entries = self.entries();
@@ -102,7 +113,7 @@ impl Memory {
 
 impl Store for Memory {
     fn claim<'a>(&'a self, ask: Ask<'a>) -> Reply<'a, Claim> {
-        ready(Ok(self.look_up(&ask))).boxed()
+        ready(Ok(self.claim_known(&ask))).boxed()
     }
 
     fn note<'a>(&'a self, note: Note<'a>) -> Reply<'a, bool> {
@@ -124,7 +135,7 @@ impl Store for Memory {
     }
 
     fn recorded<'a>(&'a self, id: &'a str, fingerprint: Fingerprint) -> Reply<'a, Option<ResultEvent>> {
-        let ask = Ask { id, fingerprint, owner: "" };
+        let ask = Ask { id, fingerprint, owner: "", is_first_delivery: false };
         let Claim::Done(event) = self.look_up(&ask) else { return ready(Ok(None)).boxed() };
         ready(Ok(Some(event))).boxed()
     }
@@ -182,7 +193,7 @@ mod tests {
     }
 
     fn found(memory: &Memory, id: &str) -> Claim {
-        memory.look_up(&Ask { id, fingerprint: job(), owner: "" })
+        memory.look_up(&Ask { id, fingerprint: job(), owner: "", is_first_delivery: false })
     }
 
     #[test]
@@ -191,7 +202,7 @@ mod tests {
         assert!(matches!(found(&memory, "a"), Claim::New));
         memory.record_done("a", job(), &event());
         assert!(matches!(found(&memory, "a"), Claim::Done(found) if found == event()));
-        let other = Ask { id: "a", fingerprint: print("0901888485"), owner: "" };
+        let other = Ask { id: "a", fingerprint: print("0901888485"), owner: "", is_first_delivery: false };
         assert!(matches!(memory.look_up(&other), Claim::AnotherJob));
     }
 
@@ -201,6 +212,30 @@ mod tests {
         assert!(matches!(memory.record_done("a", job(), &event()), Finish::Recorded));
         let other = Ending::without_attempt(Outcome::Failed, "a test").into_event("a", SystemTime::UNIX_EPOCH);
         assert!(matches!(memory.record_done("a", job(), &other), Finish::Already(found) if found == event()));
+    }
+
+    #[test]
+    fn only_a_first_delivery_of_a_job_of_which_nothing_was_sent_tries_it_anew() {
+        for (outcome, is_first_delivery, anew) in [
+            (Outcome::Failed, true, true),
+            (Outcome::Expired, true, true),
+            (Outcome::Failed, false, false),
+            (Outcome::Accepted, true, false),
+            (Outcome::Rejected, true, false),
+            (Outcome::Unknown, true, false),
+        ] {
+            let memory = memory();
+            let ending = Ending { run: 4, ..Ending::without_attempt(outcome, "a test") };
+            memory.record_done("a", job(), &ending.into_event("a", SystemTime::UNIX_EPOCH));
+            let ask = Ask { id: "a", fingerprint: job(), owner: "", is_first_delivery };
+            match memory.claim_known(&ask) {
+                Claim::Anew(reruns) => assert!(anew && reruns == 4, "{outcome:?}"),
+                Claim::Done(_) => assert!(!anew, "{outcome:?}"),
+                other => panic!("{other:?}"),
+            }
+            // It is this asker's now.
+            assert_eq!(matches!(found(&memory, "a"), Claim::New), anew, "{outcome:?}");
+        }
     }
 
     #[test]

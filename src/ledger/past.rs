@@ -17,6 +17,8 @@ pub struct JobRef<'a> {
     pub is_named: bool,
     /// Whether the broker dropped it, so that it is not to be sent.
     pub is_dropped: bool,
+    /// Whether this is the first delivery of its message.
+    pub is_first_delivery: bool,
     /// Whether another worker may have had it: the broker delivered it before, or the ledger said so.
     pub may_have_been_elsewhere: bool,
     /// How often its queue delivered it before, where it counts.
@@ -76,6 +78,7 @@ pub fn decide(
         Claim::HeldByAnother(_) => return Decision::HeldByAnother,
         Claim::AnotherJob => return Decision::AnotherJob,
         Claim::New => (is_new_to_all(job, sees_every_attempt), Progress::default()),
+        Claim::Anew(reruns) => (true, Progress::anew(reruns)),
         Claim::Left(left, progress) => (is_told_in_full(left, job, sees_every_attempt), progress),
     };
     let past = match (is_complete, sees_every_attempt) {
@@ -114,6 +117,8 @@ fn with_unwritten(claim: Claim, unwritten: Claim) -> Claim {
         (Claim::New, Claim::Left(_, progress)) | (Claim::Left(_, progress), Claim::Left(..)) => {
             Claim::Left(Left::Sending, progress)
         }
+        // It ended here while the store was away, and the store knows nothing of it.
+        (Claim::New, Claim::Anew(reruns)) => Claim::Anew(reruns),
         (claim, _) => claim,
     }
 }

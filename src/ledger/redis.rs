@@ -62,18 +62,21 @@ impl Redis {
                     .arg(Fingerprint::KEY_LENGTH)
                     .arg(ask.owner)
                     .arg(millis(self.lease))
-                    .arg(millis(self.ttl)),
+                    .arg(millis(self.ttl))
+                    .arg(u8::from(ask.is_first_delivery)),
             )
             .await?;
         let mut said = said.into_iter();
         let (word, more) = (said.next().unwrap_or_default(), said.next().unwrap_or_default());
         let count = said.next().and_then(|count| DeliveryCount::parse(std::str::from_utf8(&count).ok()?));
+        let reruns = said.next().map_or(Some(0), |reruns| number(&reruns)).ok_or_else(unreadable)?;
         let left = match word.as_ref() {
             b"new" => return Ok(Claim::New),
+            b"anew" => return Ok(Claim::Anew(reruns)),
             b"another" => return Ok(Claim::AnotherJob),
             b"held" => return lease_left(&more).map(Claim::HeldByAnother),
             state => match State::parse(state) {
-                Some(State::Done) => return event(more).map(Claim::Done),
+                Some(State::Done) => return event(more, reruns).map(Claim::Done),
                 Some(State::Released) => Left::Released(count),
                 Some(State::Claimed | State::Waiting) => Left::Lapsed,
                 Some(State::Sending) => Left::Sending,
@@ -81,7 +84,8 @@ impl Redis {
                 Some(State::Delivered | State::Dropped) | None => return Err(unreadable()),
             },
         };
-        Ok(Claim::Left(left, progress(&more)?))
+        let written = progress(&more)?;
+        Ok(Claim::Left(left, Progress { reruns: reruns.max(written.reruns), ..written }))
     }
 
     async fn write(&self, note: Note<'_>) -> Result<bool, StoreError> {
@@ -120,25 +124,30 @@ impl Redis {
                     .arg(Fingerprint::KEY_LENGTH)
                     .arg(owner.unwrap_or_default())
                     .arg(result.body.as_ref())
-                    .arg(millis(self.ttl)),
+                    .arg(millis(self.ttl))
+                    .arg(u8::from(result.outcome.may_be_tried_anew()))
+                    .arg(result.run.saturating_sub(1)),
             )
             .await?;
         let mut said = said.into_iter();
         match said.next().unwrap_or_default().as_ref() {
             b"recorded" => Ok(Finish::Recorded),
             b"held" => Ok(Finish::HeldByAnother),
-            b"already" => event(said.next().unwrap_or_default()).map(Finish::Already),
+            b"already" => {
+                let (result, reruns) = (said.next().unwrap_or_default(), said.next().unwrap_or_default());
+                event(result, number(&reruns).ok_or_else(unreadable)?).map(Finish::Already)
+            }
             _ => Err(unreadable()),
         }
     }
 
     async fn result_of(&self, id: &str, fingerprint: Fingerprint) -> Result<Option<ResultEvent>, StoreError> {
         let mut read = redis::cmd("HMGET");
-        read.arg(key(id)).arg("fingerprint").arg("result");
-        let (found, result): (Option<String>, Option<Bytes>) =
+        read.arg(key(id)).arg("fingerprint").arg("result").arg("reruns");
+        let (found, result, reruns): (Option<String>, Option<Bytes>, Option<u32>) =
             self.link.step(async |mut connection| read.query_async(&mut connection).await).await?;
         let same = found.is_some_and(|found| found == fingerprint.text());
-        result.filter(|_| same).map(event).transpose()
+        result.filter(|_| same).map(|result| event(result, reruns.unwrap_or_default())).transpose()
     }
 }
 
@@ -204,7 +213,7 @@ pub async fn inspect(address: &Address) -> Result<Server, StoreError> {
     let store = Redis::new(address.clone(), Duration::from_secs(1), Duration::from_secs(1));
     let id = format!("check-{}", uuid::Uuid::new_v4());
     let (owner, fingerprint) = ("check", Fingerprint::NONE);
-    store.ask(Ask { id: &id, fingerprint, owner }).await?;
+    store.ask(Ask { id: &id, fingerprint, owner, is_first_delivery: true }).await?;
     let progress = &Progress::default();
     store.write(Note { id: &id, fingerprint, owner, step: 1, stage: Stage::Released(None), progress }).await?;
     let event = Ending::without_attempt(Outcome::Invalid, "a check").into_event(&id, SystemTime::now());
@@ -246,8 +255,14 @@ fn progress(written: &[u8]) -> Result<Progress, StoreError> {
     serde_json::from_slice(written).map_err(|_| unreadable())
 }
 
-fn event(body: Bytes) -> Result<ResultEvent, StoreError> {
-    ResultEvent::read(body).ok_or_else(unreadable)
+fn event(body: Bytes, reruns: u32) -> Result<ResultEvent, StoreError> {
+    ResultEvent::read(body, reruns.saturating_add(1)).ok_or_else(unreadable)
+}
+
+/// A number as Redis stores it; nothing stands for 0.
+fn number(text: &[u8]) -> Option<u32> {
+    let text = std::str::from_utf8(text).ok()?;
+    if text.is_empty() { Some(0) } else { text.parse().ok() }
 }
 
 fn lease_left(text: &[u8]) -> Result<Duration, StoreError> {

@@ -58,6 +58,8 @@ pub struct Ask<'a> {
     pub fingerprint: Fingerprint,
     /// A name for this one holding of the job, never used before.
     pub owner: &'a str,
+    /// Whether this is the first delivery of a message, and so a producer's repeat if the job is known already.
+    pub is_first_delivery: bool,
 }
 
 /// The answer to a claim.
@@ -65,6 +67,9 @@ pub struct Ask<'a> {
 pub enum Claim {
     /// Nobody had the job. The asker has it now.
     New,
+    /// The job had ended without anything sent, and its producer has published it again. The asker has it now, to
+    /// try it anew, for so many times.
+    Anew(u32),
     /// Another worker had it and left it. The asker has it now.
     Left(Left, Progress),
     /// Another worker has it, for this long at most unless it renews its lease.

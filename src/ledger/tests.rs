@@ -93,6 +93,7 @@ fn job(body: &str) -> JobRef<'static> {
         fingerprint,
         is_named: true,
         is_dropped: false,
+        is_first_delivery: true,
         may_have_been_elsewhere: false,
         delivery_count: None,
     }
@@ -103,7 +104,12 @@ fn first() -> JobRef<'static> {
 }
 
 fn again() -> JobRef<'static> {
-    JobRef { may_have_been_elsewhere: true, delivery_count: Some(DeliveryCount::Returned(1)), ..first() }
+    JobRef {
+        is_first_delivery: false,
+        may_have_been_elsewhere: true,
+        delivery_count: Some(DeliveryCount::Returned(1)),
+        ..first()
+    }
 }
 
 fn event() -> ResultEvent {

@@ -141,7 +141,7 @@ mod tests {
             assert_eq!((event.may_be_duplicate, event.outcome), (says_so, Outcome::Accepted), "{ours:?}");
             let body = String::from_utf8_lossy(&event.body).into_owned();
             assert_eq!(body.contains("\"MayBeDuplicate\":true"), says_so, "{body}");
-            assert_eq!(ResultEvent::read(event.body.clone()), Some(event));
+            assert_eq!(ResultEvent::read(event.body.clone(), event.run), Some(event));
         }
     }
 

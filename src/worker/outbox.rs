@@ -71,7 +71,7 @@ impl Outbox {
             exchange: &self.exchange,
             routing_key: &routing_key,
             body: &event.body,
-            properties: result::properties(id, &receipt.correlation_id, trace, SystemTime::now()),
+            properties: result::properties(&event.message_id(id), &receipt.correlation_id, trace, SystemTime::now()),
         };
         let routed = self.publish_until_confirmed(message).await;
         if routed == Routed::Nowhere {
@@ -115,7 +115,7 @@ impl Outbox {
             exchange: "",
             routing_key: queue.as_str(),
             body: &event.body,
-            properties: result::properties(id, &receipt.correlation_id, trace, SystemTime::now()),
+            properties: result::properties(&event.message_id(id), &receipt.correlation_id, trace, SystemTime::now()),
         };
         match timeout(REPLY_LIMIT, self.reply(message)).await {
             Ok(Some(routed)) => {

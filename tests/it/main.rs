@@ -24,6 +24,7 @@ mod panics;
 mod producers;
 mod program;
 mod readme;
+mod reruns;
 mod results;
 mod rolling;
 mod sandbox;

@@ -11,7 +11,7 @@ fn json(ending: Ending) -> String {
 }
 
 fn ending(outcome: Outcome, answer: Option<Answer>, reason: Option<&str>) -> Ending {
-    Ending { outcome, answer, reason: reason.map(str::to_owned), attempts: 1, may_be_duplicate: false }
+    Ending { outcome, answer, reason: reason.map(str::to_owned), attempts: 1, may_be_duplicate: false, run: 1 }
 }
 
 fn answer(code: &str, sms_id: Option<&str>, count: Option<&str>, message: Option<&str>) -> Option<Answer> {
@@ -115,7 +115,7 @@ fn the_event_carries_what_metrics_count() {
 
 #[test]
 fn the_properties_are_those_of_the_contract() {
-    let properties = properties("5f0c", &"c-1".into(), &Trace::default(), moment());
+    let properties = properties("5f0c:result", &"c-1".into(), &Trace::default(), moment());
     let text = |value: &Option<ShortString>| value.as_ref().map(|text| text.as_str().to_owned()).unwrap_or_default();
     assert_eq!(text(properties.message_id()), "5f0c:result");
     assert_eq!(text(properties.correlation_id()), "c-1");
@@ -130,8 +130,11 @@ fn the_properties_are_those_of_the_contract() {
 #[test]
 fn the_longest_id_fits_a_message_id() {
     let id = "a".repeat(crate::job::envelope::LONGEST_ID);
-    let properties = properties(&id, &"c".into(), &Trace::default(), moment());
-    assert_eq!(properties.message_id().as_ref().unwrap().as_str(), format!("{id}:result"));
+    for (run, ending) in [(1, ":result"), (2, ":result:2"), (u32::MAX, ":result:4294967295")] {
+        let event = Ending { run, ..Ending::without_attempt(Outcome::Failed, "") }.into_event(&id, moment());
+        let properties = properties(&event.message_id(&id), &"c".into(), &Trace::default(), moment());
+        assert_eq!(properties.message_id().as_ref().unwrap().as_str(), format!("{id}{ending}"));
+    }
 }
 
 #[test]

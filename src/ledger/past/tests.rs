@@ -10,6 +10,7 @@ fn first() -> JobRef<'static> {
         fingerprint: Fingerprint::NONE,
         is_named: true,
         is_dropped: false,
+        is_first_delivery: true,
         may_have_been_elsewhere: false,
         delivery_count: None,
     }
@@ -17,7 +18,12 @@ fn first() -> JobRef<'static> {
 
 /// The delivery right after it.
 fn second() -> JobRef<'static> {
-    JobRef { may_have_been_elsewhere: true, delivery_count: Some(DeliveryCount::Returned(1)), ..first() }
+    JobRef {
+        is_first_delivery: false,
+        may_have_been_elsewhere: true,
+        delivery_count: Some(DeliveryCount::Returned(1)),
+        ..first()
+    }
 }
 
 fn unnamed() -> JobRef<'static> {
@@ -62,6 +68,8 @@ fn the_past_is_complete_only_where_the_record_or_the_delivery_count_shows_it() {
     use Past::{AnyUnknown, Complete, OneUnknown};
     for (claim, job, hold, send) in [
         (Claim::New, first(), Complete, Complete),
+        // The record says that nothing was sent in the run before.
+        (Claim::Anew(1), first(), Complete, Complete),
         (Claim::New, second(), Complete, AnyUnknown),
         // An id made up for one delivery is not that of the record.
         (Claim::New, unnamed(), OneUnknown, AnyUnknown),
@@ -76,7 +84,7 @@ fn the_past_is_complete_only_where_the_record_or_the_delivery_count_shows_it() {
         // A producer's repeat, after a worker died with the first.
         (left(Left::Sending), first(), OneUnknown, AnyUnknown),
     ] {
-        let attempts = if matches!(claim, Claim::New) { 0 } else { 2 };
+        let attempts = if matches!(claim, Claim::New | Claim::Anew(_)) { 0 } else { 2 };
         for (sees, past) in [(true, hold), (false, send)] {
             let decided = ours(Ok(claim.clone()), Claim::New, job, sees);
             assert_eq!(decided, (past, attempts, Record::InStore), "{claim:?} {job:?} sees: {sees}");

@@ -82,7 +82,7 @@ impl Span {
             KeyValue::new("messaging.operation.name", "publish"),
             KeyValue::new("messaging.destination.name", exchange.to_owned()),
             KeyValue::new("messaging.rabbitmq.destination.routing_key", event.routing_key()),
-            KeyValue::new("messaging.message.id", format!("{id}:result")),
+            KeyValue::new("messaging.message.id", event.message_id(id)),
         ];
         Self::open(&open.tracer, &open.context, SpanKind::Producer, format!("publish {exchange}"), attributes)
     }

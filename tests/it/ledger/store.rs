@@ -18,7 +18,7 @@ async fn claim(store: &RedisStore, owner: &str) -> Claim {
 }
 
 async fn claim_as(store: &RedisStore, owner: &str, fingerprint: Fingerprint) -> Claim {
-    let ask = Ask { id: "a-job", fingerprint, owner };
+    let ask = Ask { id: "a-job", fingerprint, owner, is_first_delivery: false };
     store.claim(ask).await.expect("an answer")
 }
 
