@@ -46,7 +46,7 @@ pub fn after(class: Class, mut progress: Progress, limits: Limits, now: Instant,
             progress.trouble = Some(why);
             again(progress, limits, now + wait.max(not_before.unwrap_or_default()))
         }
-        Class::Ambiguous { why } => {
+        Class::Ambiguous { why } | Class::Unreadable { why, .. } => {
             progress.ambiguous = true;
             progress.trouble = Some(why);
             match limits.on_ambiguous {
