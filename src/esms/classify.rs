@@ -7,7 +7,7 @@ use bytes::Bytes;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use super::body::{self, Page};
+use super::body::{self, Look, Page};
 use crate::job::result::Answer;
 
 /// What was seen of one attempt.
@@ -160,12 +160,14 @@ pub fn classify(seen: Seen, retry_codes: &BTreeSet<String>, now: SystemTime) -> 
     }
 }
 
-/// A 2xx without an answer in it.
+/// A 2xx without an answer in it. What was cut short may have become an answer, unless it began as something else.
 fn unanswered(status: u16, body: Bytes, end: End) -> Class {
-    match end {
-        End::Cut(why) => Class::Ambiguous { why: format!("HTTP {status}, and the body was cut short: {why}") },
-        End::Whole | End::TooLong => {
-            let page = Page::new(body);
+    let page = Page::new(body);
+    match (end, page.look) {
+        (End::Cut(why), Look::Empty | Look::Json | Look::Binary) => {
+            Class::Ambiguous { why: format!("HTTP {status}, and the body was cut short: {why}") }
+        }
+        (End::Cut(_), Look::Html | Look::LoginPage | Look::Xml | Look::Text) | (End::Whole | End::TooLong, _) => {
             let why = format!("HTTP {status} without a CodeResult in it: {}", page.look.as_str());
             Class::Unreadable { why, page }
         }

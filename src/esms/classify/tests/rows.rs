@@ -48,10 +48,16 @@ fn an_answer_is_an_answer_once_its_object_is_whole_however_the_body_ends() {
 }
 
 #[test]
-fn a_body_cut_short_says_why_and_is_no_page() {
-    let class = ending(200, &ACCEPTED[..20], End::Cut("unexpected end".into()));
-    let expected = "HTTP 200, and the body was cut short: unexpected end";
-    assert!(matches!(&class, Class::Ambiguous { why } if why == expected), "{class:?}");
+fn a_body_cut_short_says_why_and_is_no_page_unless_it_began_as_one() {
+    let cut = |body: &[u8]| ending(200, body, End::Cut("unexpected end".into()));
+    for body in [&ACCEPTED[..20], b"", b"\x1f\x8b\x08"] {
+        let class = cut(body);
+        let expected = "HTTP 200, and the body was cut short: unexpected end";
+        assert!(matches!(&class, Class::Ambiguous { why } if why == expected), "{class:?}");
+    }
+    for body in [&b"<html><p>down"[..], b"<SendResult>", b"maintenance"] {
+        assert!(matches!(cut(body), Class::Unreadable { .. }));
+    }
 }
 
 #[test]
