@@ -81,6 +81,9 @@ fn tls_meaning(error: &rustls::Error) -> Option<&'static str> {
         Tls::InvalidCertificate(
             CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. },
         ) => "the server's certificate is for another name: check ESMS_URL",
+        Tls::InvalidCertificate(_) => {
+            "the server's certificate cannot be accepted: check ESMS_URL, and what stands in between"
+        }
         _ => return None,
     })
 }
@@ -127,6 +130,7 @@ mod tests {
             (Tls::InvalidCertificate(CertificateError::NotValidYet), "not valid yet"),
             (Tls::InvalidCertificate(CertificateError::UnknownIssuer), "SSL_CERT_FILE"),
             (Tls::InvalidCertificate(CertificateError::NotValidForName), "another name"),
+            (Tls::InvalidCertificate(CertificateError::BadEncoding), "in between"),
         ] {
             let words = meaning(error);
             assert!(words.contains(word), "{words}");

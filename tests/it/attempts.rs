@@ -169,6 +169,8 @@ async fn not_sent_when_the_tls_handshake_fails() {
     assert_eq!(ending(&result).0, "failed");
     assert_eq!(classes(&running).await[2], 0.0);
     assert_eq!(stage.sandbox.accepted_total(), 0);
+    let line = running.process.log_containing("attempt failed").swap_remove(0);
+    assert!(line.contains("does not speak TLS on this port") && line.contains("ESMS_URL"), "{line}");
 }
 
 #[tokio::test]
