@@ -1,7 +1,11 @@
 //! The provider: what it is asked, what its answers mean, and what its codes say.
 
 pub mod balance;
+pub mod body;
 pub mod classify;
 pub mod client;
 pub mod codes;
+mod reading;
+mod secret_words;
 pub mod settings;
+mod trouble;

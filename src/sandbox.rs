@@ -12,6 +12,8 @@
 //! | `GET /MainService.svc/json/CheckCodeGen_V4_get?ApiKey&SecretKey&Phone&Code` | 100 for the phone's last code, once, while it is valid; else 171 |
 //! | `POST /MainService.svc/json/GetBalance_json` | `Balance` and `CodeResponse` |
 //!
+//! The V5 call is also answered with a slash at the end of its path.
+//!
 //! Where eSMS answers with an HTML page instead of JSON, the sandbox does the same: 400 for a body that is
 //! not a JSON object or not `application/json`, 404, 405.
 //!
@@ -21,6 +23,9 @@
 //! phone, else from the [`Mix`]. The mix uses only the seed, the phone and the number of earlier requests of
 //! that phone. So the same run meets the same faults, in any order and at any concurrency. A request is taken
 //! (counted, charged) the moment its body has arrived. Latency, hangs and resets come after that.
+//!
+//! Some faults are answers as servers, proxies and firewalls of the field deliver them: with odd headers, compressed,
+//! with a wrong length, without a proper end. They are sent byte by byte where no HTTP server would send them.
 //!
 //! # The control plane
 //!
@@ -52,6 +57,7 @@ mod deck;
 mod dice;
 mod door;
 mod fault;
+mod fault_text;
 mod mix;
 mod pages;
 mod phones;
@@ -62,6 +68,7 @@ mod rules;
 mod settings;
 mod shared;
 mod stats;
+mod wire;
 
 use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
@@ -69,7 +76,8 @@ use tokio::time::timeout;
 
 use self::{door::Door, shared::Shared};
 pub use self::{
-    fault::{Fault, FaultError},
+    fault::Fault,
+    fault_text::FaultError,
     mix::{Mix, MixError, Share},
     phones::{PhoneCount, Recorded, STORY_LIMIT},
     routes::{BALANCE_PATH, CHECK_CODE_PATH, SEND_PATH},

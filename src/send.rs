@@ -20,14 +20,13 @@ use tokio::time::{Instant, sleep, sleep_until};
 use crate::backoff::{Policy, Waits};
 use crate::deliveries::in_flight::Custody;
 use crate::deliveries::job::Job;
-use crate::esms::classify::ClassName;
 use crate::esms::client::Esms;
 use crate::job::progress::{OnAmbiguous, Past, Progress};
 use crate::job::result::{Ending, Outcome};
 use crate::ledger::Marked;
 use crate::telemetry::metrics::Metrics;
 use attempt::Attempts;
-use circuit::{Circuit, Pass};
+use circuit::{Circuit, Pass, Shown};
 use held::Held;
 use rate::Rate;
 use retry::{Limits, Next};
@@ -129,7 +128,7 @@ impl Sender {
         // Counted from the first attempt: waiting before it uses nothing up.
         let give_up_at = *series.give_up_at.get_or_insert_with(|| Instant::now() + self.max_elapsed);
         let class = self.attempts.make(held.job, series.body.clone(), progress.attempts).await;
-        pass.report(class.name() == ClassName::Answered);
+        pass.report(Shown::by(&class));
         let limits = self.limits(held, give_up_at);
         match retry::after(class, progress, limits, Instant::now(), series.waits.next_wait()) {
             Next::End(ending) => ControlFlow::Break(Sent::Ended(ending)),

@@ -22,10 +22,15 @@ Faults, each with its probability (what is left to 1 is no fault):
                       html_after  cut_json  empty_body  json_array
                       no_code_result  huge_body:16 (MiB)  slow_body:5s
                       latency:2s  code_number  null_fields
-                      missing_fields  extra_fields
+                      missing_fields  extra_fields  answer_status:203
+                      byte_order_mark  many_headers:120  control_byte
+                      space_before_colon  folded_header  gzip  deflate
+                      until_close  long_length  open_end  cut_chunks
+                      cut_chunk  trailing_comment  xml_unless_asked
+                      proxy_lost (503)
   not accepted        reset_before  hang_before  status:503  html
                       status:429:1 (Retry-After: 1)  code:160
-                      code:99:a message  echo_secrets
+                      code:99:a message  echo_secrets  no_upstream (503)
 
 Example: 50 ms to answer, one in fifty accepted and then reset, one in twenty
 told to come back in a second:

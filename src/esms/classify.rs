@@ -7,32 +7,46 @@ use bytes::Bytes;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
+use super::body::{self, Look, Page};
 use crate::job::result::Answer;
 
 /// What was seen of one attempt.
 #[derive(Clone, Debug)]
 pub enum Seen {
-    /// A whole reply came.
+    /// A reply came, at least its status and headers.
     Reply {
         /// The HTTP status.
         status: u16,
         /// The header `Retry-After`, as text.
         retry_after: Option<String>,
-        /// The body.
+        /// The body, or what came of it.
         body: Bytes,
+        /// How the body ended.
+        end: End,
     },
-    /// No connection was made: nothing can have reached eSMS.
-    NotConnected(String),
-    /// The connection was made, and then no whole reply came.
+    /// No byte of the request was written: nothing can have reached eSMS.
+    NotWritten(String),
+    /// The request was written, or a part of it, and then no reply came.
     NoReply(String),
 }
 
+/// How a body ended.
+#[derive(Clone, Debug)]
+pub enum End {
+    /// As announced.
+    Whole,
+    /// It is longer than an answer can be, and was not read further.
+    TooLong,
+    /// Too early, for this reason.
+    Cut(String),
+}
+
 impl Seen {
-    /// The HTTP status, if a whole reply came.
+    /// The HTTP status, if a reply came.
     pub const fn status(&self) -> Option<u16> {
         match self {
             Seen::Reply { status, .. } => Some(*status),
-            Seen::NotConnected(_) | Seen::NoReply(_) => None,
+            Seen::NotWritten(_) | Seen::NoReply(_) => None,
         }
     }
 }
@@ -55,6 +69,13 @@ pub enum Class {
     Ambiguous {
         /// What happened, for people.
         why: String,
+    },
+    /// As ambiguous, because something was answered that is no answer of eSMS.
+    Unreadable {
+        /// What happened, for people.
+        why: String,
+        /// What was answered.
+        page: Page,
     },
     /// Refused at the HTTP level: nothing was sent, and trying again would not help.
     Refused {
@@ -102,7 +123,7 @@ impl Class {
         match self {
             Class::Answered(_) | Class::AnsweredTryLater(_) => ClassName::Answered,
             Class::NotSent { .. } => ClassName::NotSent,
-            Class::Ambiguous { .. } => ClassName::Ambiguous,
+            Class::Ambiguous { .. } | Class::Unreadable { .. } => ClassName::Ambiguous,
             Class::Refused { .. } => ClassName::Refused,
         }
     }
@@ -111,7 +132,7 @@ impl Class {
     pub const fn answer(&self) -> Option<&Answer> {
         match self {
             Class::Answered(answer) | Class::AnsweredTryLater(answer) => Some(answer),
-            Class::NotSent { .. } | Class::Ambiguous { .. } | Class::Refused { .. } => None,
+            Class::NotSent { .. } | Class::Ambiguous { .. } | Class::Unreadable { .. } | Class::Refused { .. } => None,
         }
     }
 }
@@ -119,21 +140,59 @@ impl Class {
 /// What `seen` means. `retry_codes` is `ESMS_RETRY_CODES`; `now` is for a `Retry-After` that is a date.
 pub fn classify(seen: Seen, retry_codes: &BTreeSet<String>, now: SystemTime) -> Class {
     match seen {
-        Seen::NotConnected(why) => Class::NotSent { why, not_before: None },
+        Seen::NotWritten(why) => Class::NotSent { why, not_before: None },
         Seen::NoReply(why) => Class::Ambiguous { why },
-        Seen::Reply { status: 200, body, .. } => match answer(&body) {
+        Seen::Reply { status: status @ 200..=299, body, end, .. } => match answer(&body) {
             Some(answer) if retry_codes.contains(&answer.code) => Class::AnsweredTryLater(answer),
             Some(answer) => Class::Answered(answer),
-            None => Class::Ambiguous { why: "HTTP 200 without a CodeResult in it".into() },
+            None => unanswered(status, body, end),
         },
-        Seen::Reply { status: status @ (429 | 503), retry_after, .. } => Class::NotSent {
+        Seen::Reply { status: status @ (408 | 425 | 429 | 503), body, .. } if was_lost(&body) => {
+            Class::Ambiguous { why: format!("HTTP {status} of a proxy that lost the request on the way") }
+        }
+        Seen::Reply { status: status @ (408 | 425 | 429 | 503), retry_after, .. } => Class::NotSent {
             why: format!("HTTP {status}"),
             not_before: retry_after.and_then(|header| not_before(&header, now)),
         },
         Seen::Reply { status: status @ 300..=499, .. } => Class::Refused { why: refusal(status) },
-        // 5xx, and statuses that no server should send here (1xx, other 2xx): eSMS may have taken the request.
+        // 5xx, and statuses that no server should send here: eSMS may have taken the request.
         Seen::Reply { status, .. } => Class::Ambiguous { why: format!("HTTP {status}") },
     }
+}
+
+/// A 2xx without an answer in it. What was cut short may have become an answer, unless it began as something else.
+fn unanswered(status: u16, body: Bytes, end: End) -> Class {
+    let page = Page::new(body);
+    match (end, page.look) {
+        (End::Cut(why), Look::Empty | Look::Json | Look::Binary) => {
+            Class::Ambiguous { why: format!("HTTP {status}, and the body was cut short: {why}") }
+        }
+        (End::Cut(_), Look::Html | Look::LoginPage | Look::Xml | Look::Text) | (End::Whole | End::TooLong, _) => {
+            let why = format!("HTTP {status} without a CodeResult in it: {}", page.look.as_str());
+            Class::Unreadable { why, page }
+        }
+    }
+}
+
+/// The words of proxies that had passed the request on, or may have, before they answered for the server.
+const LOST: [&str; 7] = [
+    // Envoy, and so Istio and most service meshes: the same words for a connection that was never made and for one
+    // that broke after the request.
+    "disconnect/reset before headers",
+    // Varnish, and Fastly, which is made of it: the server did not answer, or not in time.
+    "backend fetch failed",
+    "backend read error",
+    "backend write error",
+    "first byte timeout",
+    "between bytes timeout",
+    // Akamai: the server closed the connection without an answer.
+    "zero size object",
+];
+
+/// Whether a proxy says that it lost the request on the way. Then eSMS may have it.
+fn was_lost(body: &[u8]) -> bool {
+    let text = String::from_utf8_lossy(body).to_lowercase();
+    LOST.iter().any(|words| text.contains(words))
 }
 
 fn refusal(status: u16) -> String {
@@ -166,11 +225,9 @@ struct Words<'a> {
 }
 
 fn answer(body: &[u8]) -> Option<Answer> {
-    let text = std::str::from_utf8(body).ok()?;
-    // .NET services sometimes send a byte order mark before the JSON.
-    let text = text.trim_start_matches('\u{feff}').trim_start();
-    let found: Code<'_> = text.starts_with('{').then(|| serde_json::from_str(text).ok())??;
-    let said: Words<'_> = serde_json::from_str(text).unwrap_or_default();
+    let object = body::object(body)?;
+    let found: Code<'_> = serde_json::from_str(object.get()).ok()?;
+    let said: Words<'_> = serde_json::from_str(object.get()).unwrap_or_default();
     Some(Answer {
         code: string_or_digits(found.code)?,
         sms_id: said.sms_id.map(words),
@@ -179,7 +236,8 @@ fn answer(body: &[u8]) -> Option<Answer> {
     })
 }
 
-fn string_or_digits(raw: &RawValue) -> Option<String> {
+/// A code: the content of a string, or the digits of a number.
+pub(super) fn string_or_digits(raw: &RawValue) -> Option<String> {
     let json = raw.get();
     let number = !json.is_empty() && json.bytes().all(|byte| byte.is_ascii_digit());
     let code = if number { json.to_owned() } else { serde_json::from_str::<String>(json).ok()? };

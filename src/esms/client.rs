@@ -1,21 +1,31 @@
 //! One call of `SendMessageAutoGenCode_V5` over HTTP. It says what was seen and judges nothing.
 
-use std::error::Error as _;
+use std::convert::Infallible;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
-use reqwest::header::{CONTENT_TYPE, RETRY_AFTER};
-use reqwest::{Client, Response, Url, redirect};
+use bytes::Bytes;
+use http_body::{Body, Frame, SizeHint};
+use reqwest::header::{ACCEPT, ACCEPT_ENCODING, CONTENT_TYPE};
+use reqwest::{Client, RequestBuilder, Url, redirect};
 use secrecy::{ExposeSecret, SecretString};
 use serde::Serialize;
 
+use super::body::Page;
 use super::classify::Seen;
+use super::reading::read;
+use super::secret_words;
 use super::settings::EsmsSettings;
+use super::trouble::describe;
 use crate::job::request::OtpRequest;
 use crate::tls;
 
-/// The most bytes that are read of an answer. An answer of eSMS has a few hundred.
-const LARGEST_ANSWER: usize = 64 * 1024;
+/// The most header lines of a reply. Firewalls in front of a service add cookies by the dozen; the HTTP client's
+/// own limit is 100.
+const MOST_HEADERS: usize = 1024;
 
 /// How long an idle connection is kept. Servers and load balancers close it after a minute or two, and a request
 /// on a connection that is just being closed would be an ambiguous attempt.
@@ -71,6 +81,11 @@ impl Esms {
             // Repeating a call is a decision of the retry loop alone.
             .retry(reqwest::retry::never())
             .http1_only()
+            // A header that breaks the rules must not cost the answer behind it.
+            .http1_max_headers(MOST_HEADERS)
+            .http1_ignore_invalid_headers_in_responses(true)
+            .http1_allow_spaces_after_header_name_in_responses(true)
+            .http1_allow_obsolete_multiline_headers_in_responses(true)
             .pool_idle_timeout(IDLE_CONNECTION)
             .pool_max_idle_per_host(usize::from(concurrency))
             .tls_backend_preconfigured(tls::for_url(&settings.url)?)
@@ -99,11 +114,17 @@ impl Esms {
     }
 
     /// `text` without the credentials, should eSMS repeat them.
-    pub fn without_credentials(&self, text: String) -> String {
-        [&self.api_key, &self.secret_key].iter().fold(text, |text, secret| {
-            let secret = secret.expose_secret();
-            if text.contains(secret) { text.replace(secret, "[removed]") } else { text }
-        })
+    pub fn without_credentials(&self, text: &str) -> String {
+        secret_words::without(text, &self.secrets())
+    }
+
+    /// The beginning of what came in place of an answer, masked for a log line.
+    pub fn quote(&self, page: &Page) -> String {
+        secret_words::quote(&page.text(), &self.secrets())
+    }
+
+    fn secrets(&self) -> [&str; 2] {
+        [self.api_key.expose_secret(), self.secret_key.expose_secret()]
     }
 
     /// The endpoint.
@@ -114,44 +135,58 @@ impl Esms {
     /// Makes one call, which ends within `ESMS_TIMEOUT`. `traceparent` is its trace context; it is sent only
     /// with `OTP_TRACE_PROPAGATE_TO_ESMS`.
     pub async fn attempt(&self, body: Bytes, traceparent: Option<String>) -> Seen {
-        let mut call = self.client.post(self.url.clone()).header(CONTENT_TYPE, "application/json").body(body);
+        let (body, was_read) = Watched::new(body);
+        let mut call = self.post(self.url.clone(), reqwest::Body::wrap(body));
         if let Some(traceparent) = traceparent.filter(|_| self.traced) {
             call = call.header("traceparent", traceparent);
         }
         match call.send().await {
             Ok(response) => read(response).await,
-            Err(error) if error.is_connect() => Seen::NotConnected(describe(error)),
+            Err(error) if error.is_connect() || !was_read.load(Ordering::Acquire) => Seen::NotWritten(describe(error)),
             Err(error) => Seen::NoReply(describe(error)),
         }
     }
-}
 
-pub(super) async fn read(mut response: Response) -> Seen {
-    let status = response.status().as_u16();
-    let retry_after = response.headers().get(RETRY_AFTER).and_then(|value| value.to_str().ok()).map(str::to_owned);
-    let mut body = BytesMut::new();
-    loop {
-        match response.chunk().await {
-            Ok(Some(chunk)) if body.len() + chunk.len() <= LARGEST_ANSWER => body.extend_from_slice(&chunk),
-            // A larger body is not an answer, so the rest is not read.
-            Ok(Some(_)) => return Seen::Reply { status, retry_after, body: Bytes::new() },
-            Ok(None) => return Seen::Reply { status, retry_after, body: body.freeze() },
-            // The status is known and is enough: a 404 is a refusal with or without its page.
-            Err(_) if status != 200 => return Seen::Reply { status, retry_after, body: Bytes::new() },
-            Err(error) => return Seen::NoReply(describe(error)),
-        }
+    /// A call of eSMS with this JSON. A WCF service answers XML to whoever does not ask for JSON, and without
+    /// `Accept-Encoding` any compression is allowed.
+    pub(super) fn post(&self, url: Url, body: reqwest::Body) -> RequestBuilder {
+        let call = self.client.post(url).header(CONTENT_TYPE, "application/json");
+        call.header(ACCEPT, "application/json").header(ACCEPT_ENCODING, "identity").body(body)
     }
 }
 
-/// The error and its causes in one line, without the URL.
-pub(super) fn describe(error: reqwest::Error) -> String {
-    let timeout = if error.is_timeout() { "timed out: " } else { "" };
-    let error = error.without_url();
-    let mut line = format!("{timeout}{error}");
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        line.push_str(&format!(": {error}"));
-        cause = error.source();
-    }
-    line
+/// The body of a call, which knows whether the HTTP client has read it. The client reads it right after it has taken
+/// a connection, to write it. So what was not read was not written, and eSMS does not have it: no connection came in
+/// time, or a kept-alive one was closed before its turn.
+struct Watched {
+    body: Option<Bytes>,
+    was_read: Arc<AtomicBool>,
 }
+
+impl Watched {
+    fn new(body: Bytes) -> (Self, Arc<AtomicBool>) {
+        let was_read = Arc::new(AtomicBool::new(false));
+        (Self { body: Some(body), was_read: Arc::clone(&was_read) }, was_read)
+    }
+}
+
+impl Body for Watched {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        self.was_read.store(true, Ordering::Release);
+        Poll::Ready(self.body.take().map(|body| Ok(Frame::data(body))))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_none()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        SizeHint::with_exact(self.body.as_ref().map_or(0, |body| body.len() as u64))
+    }
+}
+
+#[cfg(test)]
+mod tests;

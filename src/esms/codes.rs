@@ -75,6 +75,7 @@ pub const DOCUMENTED: &[Code] = &[
     code("103", Scope::Account, "not enough balance: top up the account"),
     code("104", Scope::Template, "brandname does not exist"),
     code("105", Scope::Request, "message id not found"),
+    code("106", Scope::Request, "recording file not found"),
     code("107", Scope::Request, "fewer receivers than the minimum"),
     code("108", Scope::Recipient, "phone number malformed"),
     code("110", Scope::Request, "request data wrong"),
@@ -141,7 +142,7 @@ mod tests {
         assert_eq!(of(Scope::Account), ["101", "102", "103", "140", "143", "801", "802"]);
         assert_eq!(of(Scope::Recipient), ["99", "108", "115", "171", "177"]);
         assert_eq!(of(Scope::Template), ["104", "146", "201", "204", "788", "789", "790", "791", "799"]);
-        let request = ["105", "107", "110", "118", "120", "124", "163", "199", "210", "300", "301", "687"];
+        let request = ["105", "106", "107", "110", "118", "120", "124", "163", "199", "210", "300", "301", "687"];
         assert_eq!(of(Scope::Request), request);
         assert!(of(Scope::Unknown).is_empty());
     }

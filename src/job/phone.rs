@@ -41,23 +41,38 @@ impl Phone {
         &self.0
     }
 
-    /// `text` with every form of this number masked: eSMS repeats numbers in its error messages,
-    /// and may write `84…` for `0…`.
+    /// `text` with every form of this number masked: eSMS repeats numbers in its error messages, with and
+    /// without separators between the digits, and may write `84…` for `0…`.
     pub fn masked_in(&self, text: &str) -> String {
         let international = self.0.strip_prefix("00").unwrap_or(&self.0);
         let national = international.strip_prefix("84").unwrap_or(international).trim_start_matches('0');
         let core = if national.len() >= 7 { national } else { &self.0 };
-        let mut text = text.replace(core, &masked(core));
-        // The three digits that stay visible can be the beginning of another occurrence.
-        while text.contains(core) {
-            text = text.replace(core, &masked(core));
+        let mut chars: Vec<char> = text.chars().collect();
+        let digits: Vec<usize> = (0..chars.len()).filter(|at| chars[*at].is_ascii_digit()).collect();
+        let is_core = |places: &&[usize]| {
+            let are_joined = places.windows(2).all(|pair| is_gap(&chars[pair[0] + 1..pair[1]]));
+            are_joined && places.iter().map(|at| chars[*at]).eq(core.chars())
+        };
+        let hidden = core.len().saturating_sub(SHOWN);
+        let found: Vec<usize> =
+            digits.windows(core.len()).filter(is_core).flat_map(|places| &places[..hidden]).copied().collect();
+        for at in found {
+            chars[at] = '*';
         }
-        text
+        chars.into_iter().collect()
     }
 }
 
+/// How many digits of a masked number are shown, the last ones.
+const SHOWN: usize = 3;
+
+/// Whether these characters, or none, may stand between two digits of one number.
+fn is_gap(between: &[char]) -> bool {
+    between.len() <= 3 && !between.iter().any(|char| char.is_alphanumeric())
+}
+
 fn masked(digits: &str) -> String {
-    let hidden = digits.len().saturating_sub(3);
+    let hidden = digits.len().saturating_sub(SHOWN);
     format!("{}{}", "*".repeat(hidden), &digits[hidden..])
 }
 
@@ -127,6 +142,25 @@ mod tests {
         let phone = Phone::parse("0901888484").unwrap();
         assert_eq!(phone.masked_in("0901888484, Content: no"), "0******484, Content: no");
         assert_eq!(phone.masked_in("84901888484 and +84901888484"), "84******484 and +84******484");
+    }
+
+    #[test]
+    fn separators_do_not_hide_a_number() {
+        let phone = Phone::parse("0901888484").unwrap();
+        for (said, shown) in [
+            ("0901 888 484", "0*** *** 484"),
+            ("0901.888.484.", "0***.***.484."),
+            ("(+84) 901-888-484", "(+84) ***-***-484"),
+            ("+84 (0) 901 - 888 - 484", "+84 (0) *** - *** - 484"),
+            ("0901\u{a0}888\u{200b}484", "0***\u{a0}***\u{200b}484"),
+            ("0-9-0-1-8-8-8-4-8-4", "0-*-*-*-*-*-*-4-8-4"),
+            ("09018884840901 888 484", "0******4840*** *** 484"),
+            ("0901888484/0901888484", "0******484/0******484"),
+            ("0901 and 888484", "0901 and 888484"),
+            ("901888 483, code 484", "901888 483, code 484"),
+        ] {
+            assert_eq!(phone.masked_in(said), shown);
+        }
     }
 
     #[test]

@@ -1,20 +1,23 @@
-//! Connections that a handler can reset.
+//! Connections that a handler can reset, and on which it can say what no HTTP server says.
 //!
 //! hyper has no call for "drop this connection at once with a TCP RST". So the socket is wrapped.
 //! Once the connection is reset, every read and write of the wrapper fails, and hyper drops the socket.
-//! The socket's linger time is zero by then, so the kernel sends an RST.
+//! The socket's linger time is zero by then, so the kernel sends an RST. In the same way hyper refuses to send a
+//! malformed response. So the handler leaves its bytes with the wrapper, which sends them in place of everything
+//! that hyper writes from then on.
 
 use std::{
     future::Future,
     io,
     net::SocketAddr,
     pin::Pin,
-    sync::Arc,
-    task::{Context, Poll},
+    sync::{Arc, Mutex, PoisonError},
+    task::{Context, Poll, ready},
     time::Duration,
 };
 
 use axum::{
+    body::Bytes,
     extract::connect_info::Connected,
     serve::{IncomingStream, Listener},
 };
@@ -57,19 +60,29 @@ impl Listener for Doorway {
     }
 }
 
-/// Lets a handler reset the connection of its request.
+/// Lets a handler take over the connection of its request.
 #[derive(Clone)]
-pub(crate) struct Connection(CancellationToken);
+pub(crate) struct Connection {
+    reset: CancellationToken,
+    /// What is left to send in place of what hyper writes.
+    instead: Arc<Mutex<Option<Bytes>>>,
+}
 
 impl Connection {
     /// Resets the connection (TCP RST) at any time.
     pub(crate) fn reset(&self) {
-        self.0.cancel();
+        self.reset.cancel();
+    }
+
+    /// Sends these bytes in place of the response. They are sent when hyper writes the response, which must
+    /// close the connection.
+    pub(crate) fn send_instead(&self, bytes: Vec<u8>) {
+        *self.instead.lock().unwrap_or_else(PoisonError::into_inner) = Some(bytes.into());
     }
 
     /// The future's result, or `None` if the connection is reset first.
     pub(crate) async fn while_open<T>(&self, future: impl Future<Output = T>) -> Option<T> {
-        self.0.run_until_cancelled(future).await
+        self.reset.run_until_cancelled(future).await
     }
 }
 
@@ -95,7 +108,7 @@ impl Wire {
         let token = shared.life.child_token();
         Self {
             stream,
-            connection: Connection(token.clone()),
+            connection: Connection { reset: token.clone(), instead: Arc::default() },
             reset: Box::pin(token.cancelled_owned()),
             _open: shared.enter(|records| &mut records.connections),
         }
@@ -109,6 +122,19 @@ impl Wire {
         }
         Ok(&mut self.stream)
     }
+
+    /// Sends what a handler left in place of a write of hyper, and says whether a handler did.
+    fn poll_instead(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<bool>> {
+        let instead = Arc::clone(&self.connection.instead);
+        let mut instead = instead.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(rest) = &mut *instead else { return Poll::Ready(Ok(false)) };
+        let stream = self.still_open(cx)?;
+        while !rest.is_empty() {
+            let sent = ready!(Pin::new(&mut *stream).poll_write(cx, rest))?;
+            drop(rest.split_to(sent));
+        }
+        Poll::Ready(Ok(true))
+    }
 }
 
 impl AsyncRead for Wire {
@@ -119,6 +145,9 @@ impl AsyncRead for Wire {
 
 impl AsyncWrite for Wire {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        if ready!(self.poll_instead(cx))? {
+            return Poll::Ready(Ok(buf.len()));
+        }
         Pin::new(self.still_open(cx)?).poll_write(cx, buf)
     }
 
@@ -127,6 +156,9 @@ impl AsyncWrite for Wire {
         cx: &mut Context<'_>,
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
+        if ready!(self.poll_instead(cx))? {
+            return Poll::Ready(Ok(bufs.iter().map(|buf| buf.len()).sum()));
+        }
         Pin::new(self.still_open(cx)?).poll_write_vectored(cx, bufs)
     }
 

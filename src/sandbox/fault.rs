@@ -1,7 +1,5 @@
 //! The faults that one call can meet, and how they are written.
 
-use std::{fmt, str::FromStr, time::Duration};
-
 use serde::{Deserialize, Serialize};
 
 /// What the sandbox does with one V5 request.
@@ -12,7 +10,7 @@ use serde::{Deserialize, Serialize};
 /// fault then applies to the refusal: the refusal is cut short, delayed and so on.
 ///
 /// In JSON: `"reset_after"`, `{"status": {"code": 503, "retry_after": "1"}}`. As text,
-/// for flags and mixes: `reset_after`, `status:503:1`; [`Fault::from_str`] lists the forms.
+/// for flags and mixes: `reset_after`, `status:503:1`; its `from_str` lists the forms.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub enum Fault {
@@ -36,8 +34,8 @@ pub enum Fault {
     /// Accepted, and answered as usual once the test releases it. Class `answered`.
     Hold,
     /// An HTTP status with an HTML page, not accepted. A 3xx has a `Location` that leads back to the
-    /// sandbox, which counts the clients that follow it. Class `not sent` for 429 and 503, `ambiguous` for
-    /// another 5xx, `refused` for 3xx and another 4xx.
+    /// sandbox, which counts the clients that follow it. Class `not sent` for 408, 425, 429 and 503, `ambiguous`
+    /// for another 5xx, `refused` for 3xx and another 4xx.
     Status {
         /// The status, 200 to 599; anything else is played as 500.
         code: u16,
@@ -78,6 +76,51 @@ pub enum Fault {
     MissingFields,
     /// Accepted; the answer has fields that the provider's pages do not list. Class `answered`.
     ExtraFields,
+    /// Accepted, and answered as usual with this status, as a proxy may change it. Class `answered` for a 2xx.
+    AnswerStatus {
+        /// The status, 200 to 299; anything else is played as 500. A 204 and a 205 have no body.
+        code: u16,
+    },
+    /// Accepted; the answer begins with a byte order mark. Class `answered`.
+    ByteOrderMark,
+    /// Accepted; the answer has this many lines `Set-Cookie`. Class `answered`.
+    ManyHeaders {
+        /// How many, at most 500.
+        lines: u16,
+    },
+    /// Accepted; a cookie of the answer has a control character, as some firewalls send it. Class `answered`.
+    ControlByte,
+    /// Accepted; a header of the answer has a space before its colon. Class `answered`.
+    SpaceBeforeColon,
+    /// Accepted; a header of the answer is folded over three lines. Class `answered`.
+    FoldedHeader,
+    /// Accepted; the answer is compressed, whether the client allows that or not. Class `answered`.
+    Gzip,
+    /// As [`Fault::Gzip`], with `deflate`. Class `answered`.
+    Deflate,
+    /// Accepted; the answer has no length, and ends with the connection. Class `answered`.
+    UntilClose,
+    /// Accepted; `Content-Length` is one too long, and then the connection is closed. Class `answered`: the
+    /// object is whole.
+    LongLength,
+    /// As [`Fault::LongLength`], and the connection stays open until the client closes it or the hangs are
+    /// released. Class `answered`.
+    OpenEnd,
+    /// Accepted; the answer comes in a chunk, and the connection is closed before the last, empty chunk. Class
+    /// `answered`: the object is whole.
+    CutChunks,
+    /// Accepted; the connection is closed in the middle of the only chunk. Class `ambiguous`.
+    CutChunk,
+    /// Accepted; a comment of a proxy follows the answer. Class `answered`.
+    TrailingComment,
+    /// Accepted; a client whose `Accept` does not name JSON is answered in XML, as WCF does. Class `answered` for
+    /// a client that asks for JSON.
+    XmlUnlessAsked,
+    /// Accepted, and then 503 with the words of an Envoy proxy that lost the answer. Class `ambiguous`.
+    ProxyLost,
+    /// Not accepted; 503 with the words of an Envoy proxy that has no server to pass the request on to. Class
+    /// `not sent`.
+    NoUpstream,
     /// Refused with this `CodeResult`. Class `answered`, or `not sent` if the client is set to retry this
     /// code (160).
     Code {
@@ -135,6 +178,23 @@ impl Fault {
             Self::EchoSecrets => "echo_secrets",
             Self::Raw { .. } => "raw",
             Self::SlowBody { .. } => "slow_body",
+            Self::AnswerStatus { .. } => "answer_status",
+            Self::ByteOrderMark => "byte_order_mark",
+            Self::ManyHeaders { .. } => "many_headers",
+            Self::ControlByte => "control_byte",
+            Self::SpaceBeforeColon => "space_before_colon",
+            Self::FoldedHeader => "folded_header",
+            Self::Gzip => "gzip",
+            Self::Deflate => "deflate",
+            Self::UntilClose => "until_close",
+            Self::LongLength => "long_length",
+            Self::OpenEnd => "open_end",
+            Self::CutChunks => "cut_chunks",
+            Self::CutChunk => "cut_chunk",
+            Self::TrailingComment => "trailing_comment",
+            Self::XmlUnlessAsked => "xml_unless_asked",
+            Self::ProxyLost => "proxy_lost",
+            Self::NoUpstream => "no_upstream",
         }
     }
 
@@ -149,166 +209,7 @@ impl Fault {
                 | Self::Code { .. }
                 | Self::EchoSecrets
                 | Self::Raw { .. }
+                | Self::NoUpstream
         )
-    }
-}
-
-impl fmt::Display for Fault {
-    /// The text form. [`Fault::Raw`] has no text form, so this writes its name.
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.name())?;
-        match self {
-            Self::Latency { ms } | Self::SlowBody { ms } => write!(f, ":{ms}ms"),
-            Self::Status { code, retry_after: Some(after) } => write!(f, ":{code}:{after}"),
-            Self::Status { code, .. } | Self::StatusAfter { code } => write!(f, ":{code}"),
-            Self::HugeBody { mib } => write!(f, ":{mib}"),
-            Self::Code { code, message } if message.is_empty() => write!(f, ":{code}"),
-            Self::Code { code, message } => write!(f, ":{code}:{message}"),
-            _ => Ok(()),
-        }
-    }
-}
-
-/// A fault's text that cannot be read. If the name is known, the message gives the right form.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum FaultError {
-    /// No fault has this name.
-    #[error("there is no fault `{0}`")]
-    Unknown(String),
-    /// The fault needs a value after its name, and this one is missing or wrong.
-    #[error("`{name}` is written `{form}`")]
-    Form {
-        /// The fault's name.
-        name: &'static str,
-        /// The right form.
-        form: &'static str,
-    },
-}
-
-impl FromStr for Fault {
-    type Err = FaultError;
-
-    /// The text forms: `none`, `latency:2s`, `reset_before`, `reset_after`, `hang_before`,
-    /// `hang_after`, `hold`, `status:503`, `status:429:1` (the last is `Retry-After`),
-    /// `status_after:502`, `html`, `html_after`, `cut_json`, `empty_body`, `json_array`,
-    /// `no_code_result`, `huge_body:16` (MiB), `code_number`, `null_fields`, `missing_fields`,
-    /// `extra_fields`, `code:160`, `code:99:a message`, `echo_secrets`, `slow_body:5s`.
-    fn from_str(text: &str) -> Result<Self, FaultError> {
-        let (name, rest) = match text.split_once(':') {
-            Some((name, rest)) => (name, Some(rest)),
-            None => (text, None),
-        };
-        if let Some(fault) = plain(text) {
-            return Ok(fault);
-        }
-        match name {
-            "latency" => millis(rest).map(|ms| Self::Latency { ms }).ok_or(form("latency", "latency:2s")),
-            "slow_body" => millis(rest).map(|ms| Self::SlowBody { ms }).ok_or(form("slow_body", "slow_body:5s")),
-            "status" => status(rest).ok_or(form("status", "status:503 or status:429:1, the last being Retry-After")),
-            "status_after" => rest
-                .and_then(status_code)
-                .map(|code| Self::StatusAfter { code })
-                .ok_or(form("status_after", "status_after:502")),
-            "huge_body" => rest
-                .and_then(|mib| mib.parse().ok())
-                .map(|mib| Self::HugeBody { mib })
-                .ok_or(form("huge_body", "huge_body:16, in MiB")),
-            "code" => code(rest).ok_or(form("code", "code:160 or code:99:a message")),
-            _ => Err(FaultError::Unknown(name.to_owned())),
-        }
-    }
-}
-
-fn form(name: &'static str, form: &'static str) -> FaultError {
-    FaultError::Form { name, form }
-}
-
-/// The faults whose text form is only a name.
-fn plain(name: &str) -> Option<Fault> {
-    const PLAIN: [Fault; 17] = [
-        Fault::None,
-        Fault::ResetBefore,
-        Fault::ResetAfter,
-        Fault::HangBefore,
-        Fault::HangAfter,
-        Fault::Hold,
-        Fault::Html,
-        Fault::HtmlAfter,
-        Fault::CutJson,
-        Fault::EmptyBody,
-        Fault::JsonArray,
-        Fault::NoCodeResult,
-        Fault::CodeNumber,
-        Fault::NullFields,
-        Fault::MissingFields,
-        Fault::ExtraFields,
-        Fault::EchoSecrets,
-    ];
-    PLAIN.into_iter().find(|fault| fault.name() == name)
-}
-
-fn millis(text: Option<&str>) -> Option<u64> {
-    let duration: Duration = humantime::parse_duration(text?).ok()?;
-    u64::try_from(duration.as_millis()).ok()
-}
-
-fn status_code(text: &str) -> Option<u16> {
-    text.parse().ok().filter(|code| (200..=599).contains(code))
-}
-
-fn status(rest: Option<&str>) -> Option<Fault> {
-    let (code, retry_after) = match rest?.split_once(':') {
-        Some((code, after)) => (code, Some(after.to_owned())),
-        None => (rest?, None),
-    };
-    status_code(code).map(|code| Fault::Status { code, retry_after })
-}
-
-fn code(rest: Option<&str>) -> Option<Fault> {
-    let (code, message) = rest?.split_once(':').unwrap_or((rest?, ""));
-    (!code.is_empty()).then(|| Fault::Code { code: code.to_owned(), message: message.to_owned() })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn every_text_form_is_read_back_as_it_was_written() {
-        let forms = "none latency:2000ms reset_before reset_after hang_before hang_after hold \
-            status:503 status:429:1 status_after:502 html html_after cut_json empty_body json_array \
-            no_code_result huge_body:16 code_number null_fields missing_fields extra_fields \
-            code:160 code:99:blocked:really echo_secrets slow_body:5000ms";
-        for text in forms.split_whitespace() {
-            let fault: Fault = text.parse().unwrap();
-            assert_eq!(fault.to_string(), text);
-        }
-    }
-
-    #[test]
-    fn a_date_is_a_retry_after_too() {
-        let fault: Fault = "status:503:Wed, 21 Oct 2026 07:28:00 GMT".parse().unwrap();
-        let retry_after = Some("Wed, 21 Oct 2026 07:28:00 GMT".to_owned());
-        assert_eq!(fault, Fault::Status { code: 503, retry_after });
-    }
-
-    #[test]
-    fn a_bad_text_is_told_the_right_form() {
-        let message = |text: &str| text.parse::<Fault>().unwrap_err().to_string();
-        assert_eq!(message("boom"), "there is no fault `boom`");
-        assert_eq!(message("html:1"), "there is no fault `html`");
-        assert_eq!(message("latency"), "`latency` is written `latency:2s`");
-        assert_eq!(message("latency:soon"), "`latency` is written `latency:2s`");
-        assert!(message("status:42").contains("status:503"));
-        assert!(message("status_after").contains("status_after:502"));
-        assert!(message("huge_body:big").contains("MiB"));
-        assert!(message("code:").contains("code:160"));
-    }
-
-    #[test]
-    fn json_is_snake_case() {
-        let json = r#"["reset_after",{"status":{"code":503}},{"hold":null}]"#;
-        let faults: Result<Vec<Fault>, _> = serde_json::from_str(json);
-        assert_eq!(faults.unwrap(), [Fault::ResetAfter, Fault::Status { code: 503, retry_after: None }, Fault::Hold]);
     }
 }

@@ -6,7 +6,8 @@ use serde::Deserialize;
 
 use super::{
     dice::{Dice, Purpose},
-    fault::{Fault, FaultError},
+    fault::Fault,
+    fault_text::FaultError,
 };
 
 /// Faults and their probabilities. The rest up to 1 is [`Fault::None`].

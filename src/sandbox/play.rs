@@ -1,20 +1,29 @@
 //! Plays a fault: turns the decision about a request into bytes on the wire.
 
-use std::{convert::Infallible, sync::Arc, time::Duration};
+use std::{convert::Infallible, io::Write, sync::Arc, time::Duration};
 
 use axum::{
     body::{Body, Bytes},
     http::{HeaderValue, StatusCode, header},
     response::{IntoResponse, Response},
 };
+use flate2::{
+    Compression,
+    write::{GzEncoder, ZlibEncoder},
+};
 use futures_util::{Stream, StreamExt, stream};
 use serde_json::{Map, Value, json};
 use tokio::sync::watch;
 
-use super::{connection::Connection, fault::Fault, pages, records::Arrival, shared::Shared};
+use super::{connection::Connection, fault::Fault, pages, records::Arrival, shared::Shared, wire};
 
 /// The most pieces of a slow body.
 const PIECES: u32 = 16;
+
+/// Envoy's words when the connection to the server broke after the request.
+const LOST: &str = "upstream connect error or disconnect/reset before headers. reset reason: connection termination";
+
+const FAST: Compression = Compression::fast();
 
 const MIB: usize = 1024 * 1024;
 
@@ -22,7 +31,7 @@ const MIB: usize = 1024 * 1024;
 const HUGE_LIMIT: u32 = 1024;
 
 /// Waits as the fault says, and then answers or resets the connection.
-pub(crate) async fn play(shared: &Arc<Shared>, connection: &Connection, told: Arrival) -> Response {
+pub(crate) async fn play(shared: &Arc<Shared>, connection: &Connection, told: Arrival, wants_json: bool) -> Response {
     tokio::time::sleep(told.latency).await;
     match &told.fault {
         Fault::Latency { ms } => tokio::time::sleep(Duration::from_millis(*ms)).await,
@@ -34,7 +43,31 @@ pub(crate) async fn play(shared: &Arc<Shared>, connection: &Connection, told: Ar
         Fault::ResetBefore | Fault::ResetAfter => connection.reset(),
         _ => {}
     }
-    response(&told.fault, told.answer.json())
+    let answer = told.answer.json();
+    if let Some(bytes) = wire::bytes(&told.fault, &text(&answer)) {
+        connection.send_instead(bytes);
+        return carrier(shared, &told.fault);
+    }
+    match told.fault {
+        Fault::XmlUnlessAsked if !wants_json => xml(&answer),
+        fault => response(&fault, answer),
+    }
+}
+
+/// The response that hyper believes it sends. The connection is closed after it.
+fn carrier(shared: &Arc<Shared>, fault: &Fault) -> Response {
+    let shared = Arc::clone(shared);
+    let mut response = match fault {
+        // The body does not end before it is released, so the connection stays open.
+        Fault::OpenEnd => Body::from_stream(stream::once(async move {
+            hold(&shared, &shared.hangs).await;
+            Ok::<_, Infallible>(Bytes::new())
+        })),
+        _ => Body::empty(),
+    }
+    .into_response();
+    response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+    response
 }
 
 async fn hold(shared: &Arc<Shared>, release: &watch::Sender<()>) {
@@ -45,7 +78,25 @@ async fn hold(shared: &Arc<Shared>, release: &watch::Sender<()>) {
     let _ = released.changed().await;
 }
 
-fn response(fault: &Fault, mut answer: Map<String, Value>) -> Response {
+/// The fields of the answer, as the fault has them.
+fn fields(fault: &Fault, mut answer: Map<String, Value>) -> Map<String, Value> {
+    match fault {
+        Fault::NoCodeResult => drop(answer.remove("CodeResult")),
+        Fault::CodeNumber => answer = with_code_number(answer),
+        Fault::NullFields => answer = with_nulls(answer),
+        Fault::MissingFields => answer.retain(|name, _| name == "CodeResult"),
+        Fault::ExtraFields => {
+            answer.insert("Campaign".into(), json!({"Id": 7, "Tags": [null, true]}));
+            answer.insert("codeResult".into(), json!("999"));
+        }
+        _ => {}
+    }
+    answer
+}
+
+/// What remains of the fault once its waits are over. The bytes of some were sent by hand before.
+fn response(fault: &Fault, answer: Map<String, Value>) -> Response {
+    let answer = fields(fault, answer);
     match fault {
         Fault::Status { code, retry_after } => status(*code, retry_after.as_deref()),
         Fault::StatusAfter { code } => status(*code, None),
@@ -53,25 +104,32 @@ fn response(fault: &Fault, mut answer: Map<String, Value>) -> Response {
         Fault::CutJson => cut_short(text(&answer)),
         Fault::EmptyBody => body(Body::empty()),
         Fault::JsonArray => body(json!([answer]).to_string()),
-        Fault::NoCodeResult => {
-            answer.remove("CodeResult");
-            object(&answer)
-        }
         Fault::HugeBody { mib } => body(Body::from_stream(huge(&answer, *mib))),
-        Fault::CodeNumber => object(&with_code_number(answer)),
-        Fault::NullFields => object(&with_nulls(answer)),
-        Fault::MissingFields => {
-            answer.retain(|name, _| name == "CodeResult");
-            object(&answer)
-        }
-        Fault::ExtraFields => {
-            answer.insert("Campaign".into(), json!({"Id": 7, "Tags": [null, true]}));
-            answer.insert("codeResult".into(), json!("999"));
-            object(&answer)
-        }
+        Fault::AnswerStatus { code } => (known_status(*code), object(&answer)).into_response(),
+        Fault::ByteOrderMark => body(format!("\u{feff}{}", text(&answer))),
+        Fault::TrailingComment => body(format!("{}\r\n<!-- 0.012 s, cache MISS -->\r\n", text(&answer))),
+        Fault::Gzip => encoded("gzip", GzEncoder::new(Vec::new(), FAST), &answer, GzEncoder::finish),
+        Fault::Deflate => encoded("deflate", ZlibEncoder::new(Vec::new(), FAST), &answer, ZlibEncoder::finish),
+        Fault::ProxyLost => raw(503, "text/plain", LOST),
+        Fault::NoUpstream => raw(503, "text/plain", "no healthy upstream"),
         Fault::Raw { status, content_type, body } => raw(*status, content_type, body),
         Fault::SlowBody { ms } => slow(text(&answer), Duration::from_millis(*ms)),
         Fault::None
+        | Fault::NoCodeResult
+        | Fault::CodeNumber
+        | Fault::NullFields
+        | Fault::MissingFields
+        | Fault::ExtraFields
+        | Fault::ManyHeaders { .. }
+        | Fault::ControlByte
+        | Fault::SpaceBeforeColon
+        | Fault::FoldedHeader
+        | Fault::UntilClose
+        | Fault::LongLength
+        | Fault::OpenEnd
+        | Fault::CutChunks
+        | Fault::CutChunk
+        | Fault::XmlUnlessAsked
         | Fault::Latency { .. }
         | Fault::ResetBefore
         | Fault::ResetAfter
@@ -124,6 +182,32 @@ fn raw(status: u16, content_type: &str, body: &str) -> Response {
         response.headers_mut().insert(header::CONTENT_TYPE, value);
     }
     response
+}
+
+/// The answer, compressed.
+fn encoded<E: Write>(
+    name: &'static str,
+    mut encoder: E,
+    answer: &Map<String, Value>,
+    finish: fn(E) -> std::io::Result<Vec<u8>>,
+) -> Response {
+    // Writing to memory cannot fail.
+    let _ = encoder.write_all(text(answer).as_bytes());
+    let mut response = body(finish(encoder).unwrap_or_default());
+    response.headers_mut().insert(header::CONTENT_ENCODING, HeaderValue::from_static(name));
+    response
+}
+
+/// The answer as WCF writes it in XML.
+fn xml(answer: &Map<String, Value>) -> Response {
+    let fields: String = answer
+        .iter()
+        .map(|(name, value)| {
+            let value = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+            format!("<{name}>{value}</{name}>")
+        })
+        .collect();
+    raw(200, "application/xml; charset=utf-8", &format!("<SendResult>{fields}</SendResult>"))
 }
 
 fn with_code_number(mut answer: Map<String, Value>) -> Map<String, Value> {

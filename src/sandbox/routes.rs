@@ -43,6 +43,8 @@ const USER_ID: u32 = 9999;
 pub(crate) fn router(shared: Arc<Shared>, door: Arc<Door>) -> Router {
     Router::new()
         .route(SEND_PATH, post(send))
+        // Clients write the address with and without a slash at its end.
+        .route(&format!("{SEND_PATH}/"), post(send))
         .route(CHECK_CODE_PATH, get(check_code))
         .route(BALANCE_PATH, post(balance))
         .layer(map_response(with_cookie))
@@ -78,12 +80,17 @@ async fn send(
     };
     match shared.change(|records| records.arrive(&asked)) {
         Some(arrival) => {
-            let answer = connection.while_open(play(&shared, &connection, arrival)).await;
+            let answer = connection.while_open(play(&shared, &connection, arrival, wants_json(&headers))).await;
             // If the connection was reset, nobody sees the answer.
             answer.unwrap_or_default()
         }
         None => pages::too_many_phones(),
     }
+}
+
+/// Whether the client asks for JSON by name.
+fn wants_json(headers: &HeaderMap) -> bool {
+    headers.get_all(header::ACCEPT).iter().any(|value| value.to_str().is_ok_and(|value| value.contains("json")))
 }
 
 async fn read(body: Body) -> Option<Bytes> {

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::SystemTime;
 
 use bytes::Bytes;
@@ -24,12 +25,14 @@ pub(super) struct Attempts {
     esms: Esms,
     retry_codes: BTreeSet<String>,
     metrics: Arc<Metrics>,
+    /// Whether the last reply that was answer or page was a page.
+    unreadable: AtomicBool,
 }
 
 impl Attempts {
     /// Attempts with this client. `retry_codes` is `ESMS_RETRY_CODES`.
     pub(super) const fn new(esms: Esms, retry_codes: BTreeSet<String>, metrics: Arc<Metrics>) -> Self {
-        Self { esms, retry_codes, metrics }
+        Self { esms, retry_codes, metrics, unreadable: AtomicBool::new(false) }
     }
 
     /// The body of the call, made once for all attempts of a job.
@@ -41,8 +44,23 @@ impl Attempts {
     /// within `ESMS_TIMEOUT`.
     pub(super) async fn make(&self, job: &Job, body: Bytes, number: u32) -> Class {
         let class = self.call(job, body, number).await;
+        self.log_page(&class);
         log_failure(job, &class, number);
         class
+    }
+
+    /// Says once what comes in place of answers, until answers come again.
+    fn log_page(&self, class: &Class) {
+        match class {
+            Class::Answered(_) | Class::AnsweredTryLater(_) => self.unreadable.store(false, Ordering::Relaxed),
+            Class::Unreadable { page, .. } if !self.unreadable.swap(true, Ordering::Relaxed) => warn!(
+                looks_like = page.look.as_str(),
+                begins = self.esms.quote(page),
+                hint = page.look.hint(),
+                "an answer cannot be read"
+            ),
+            Class::Unreadable { .. } | Class::NotSent { .. } | Class::Ambiguous { .. } | Class::Refused { .. } => {}
+        }
     }
 
     async fn call(&self, job: &Job, body: Bytes, number: u32) -> Class {
@@ -59,13 +77,17 @@ impl Attempts {
         class
     }
 
-    /// eSMS repeats numbers in its messages; a result event must not, in no field.
+    /// eSMS repeats numbers in its messages; a result event must not, in no field. A documented code is neither a
+    /// number nor a credential, even where a short credential is a part of it: what follows the answer is decided on
+    /// its code, and must be the same before and after.
     fn mask(&self, answer: &mut Answer, phone: &Phone) {
-        let masked = |text: String| phone.masked_in(&self.esms.without_credentials(text));
-        answer.error_message = answer.error_message.take().map(&masked);
-        answer.code = masked(std::mem::take(&mut answer.code));
-        answer.sms_id = answer.sms_id.take().map(&masked);
-        let json = answer.count_regenerate.take().map(|json| masked(json.get().to_owned()));
+        let masked = |text: &str| phone.masked_in(&self.esms.without_credentials(text));
+        if codes::documented(&answer.code) == &codes::UNDOCUMENTED {
+            answer.code = masked(&answer.code);
+        }
+        answer.error_message = answer.error_message.as_deref().map(masked);
+        answer.sms_id = answer.sms_id.as_deref().map(masked);
+        let json = answer.count_regenerate.take().map(|json| masked(json.get()));
         // What is no JSON once masked was no count.
         answer.count_regenerate = json.and_then(|json| RawValue::from_string(json).ok());
     }
@@ -79,7 +101,9 @@ fn log_failure(job: &Job, class: &Class, attempt: u32) {
             (format!("CodeResult {}: {}", answer.code, known.meaning), known.scope.hint())
         }
         Class::NotSent { why, .. } => (why.clone(), Some("nothing was sent; check the network to eSMS and its status")),
-        Class::Ambiguous { why } => (why.clone(), Some("the OTP may have gone out; OTP_ON_AMBIGUOUS decides")),
+        Class::Ambiguous { why } | Class::Unreadable { why, .. } => {
+            (why.clone(), Some("the OTP may have gone out; OTP_ON_AMBIGUOUS decides"))
+        }
         Class::Refused { why } => (why.clone(), Some("check ESMS_URL and what stands between here and eSMS")),
     };
     warn!(

@@ -2,7 +2,8 @@
 //!
 //! While it is closed, every call passes. After so many failed attempts in a row it opens: no call is made, and
 //! no job uses up an attempt. After the cooldown one call at a time passes as a probe. If the probe succeeds,
-//! the circuit closes; if it fails, it stays open for another cooldown. Every answer of eSMS is a success.
+//! the circuit closes; if it fails, it stays open for another cooldown. Every answer of eSMS is a success, and a
+//! reply that cannot be read as one is a failure.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -12,6 +13,7 @@ use tokio::time::{Instant, sleep_until};
 use tracing::{info, warn};
 
 use super::settings::CircuitSettings;
+use crate::esms::classify::Class;
 use crate::telemetry::metrics::Metrics;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,6 +24,39 @@ enum State {
     Open(Instant),
     /// The probe with this number is under way. No other call passes.
     Probing(u64),
+}
+
+/// What an attempt shows about eSMS.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Shown {
+    /// It answers.
+    Answered,
+    /// It was not reached, or did not answer.
+    NoAnswer,
+    /// Something answers, and not as eSMS does.
+    Unreadable,
+}
+
+impl Shown {
+    /// What an attempt of this class shows.
+    pub const fn by(class: &Class) -> Self {
+        match class {
+            Class::Answered(_) | Class::AnsweredTryLater(_) => Self::Answered,
+            Class::Unreadable { .. } => Self::Unreadable,
+            Class::NotSent { .. } | Class::Ambiguous { .. } | Class::Refused { .. } => Self::NoAnswer,
+        }
+    }
+
+    const fn hint(self) -> &'static str {
+        match self {
+            Self::Answered | Self::NoAnswer => {
+                "eSMS does not answer: check its status and the network to it; jobs wait, and expire in time"
+            }
+            Self::Unreadable => {
+                "what answers does not answer as eSMS does, as an earlier line quotes it: jobs wait, and expire in time"
+            }
+        }
+    }
 }
 
 /// One circuit for all jobs of a worker.
@@ -101,7 +136,7 @@ impl Circuit {
         }
     }
 
-    fn failed(&self, probe: Option<u64>) {
+    fn failed(&self, probe: Option<u64>, shown: Shown) {
         let mut state = self.state();
         let failures = match *state {
             State::Closed(failures) => failures.saturating_add(1),
@@ -119,7 +154,7 @@ impl Circuit {
             warn!(
                 failures,
                 cooldown = %humantime::format_duration(self.settings.cooldown),
-                hint = "eSMS does not answer: check its status and the network to it; jobs wait, and expire in time",
+                hint = shown.hint(),
                 "circuit opened"
             );
         }
@@ -143,10 +178,13 @@ impl Pass<'_> {
         self.probe.is_some() || !self.circuit.is_open()
     }
 
-    /// Says whether eSMS answered the attempt.
-    pub fn report(mut self, answered: bool) {
+    /// Says what the attempt has shown.
+    pub fn report(mut self, shown: Shown) {
         let probe = self.probe.take();
-        if answered { self.circuit.succeeded() } else { self.circuit.failed(probe) }
+        match shown {
+            Shown::Answered => self.circuit.succeeded(),
+            Shown::NoAnswer | Shown::Unreadable => self.circuit.failed(probe, shown),
+        }
     }
 }
 
@@ -190,7 +228,7 @@ mod tests {
 
     async fn fail(circuit: &Circuit, times: u32) {
         for _ in 0..times {
-            circuit.pass().await.report(false);
+            circuit.pass().await.report(Shown::NoAnswer);
         }
     }
 
@@ -198,12 +236,25 @@ mod tests {
     async fn it_opens_after_so_many_failures_in_a_row_and_not_before() {
         let circuit = circuit(3);
         fail(&circuit, 2).await;
-        circuit.pass().await.report(true);
+        circuit.pass().await.report(Shown::Answered);
         fail(&circuit, 2).await;
         assert!(!circuit.is_open());
         fail(&circuit, 1).await;
         assert!(circuit.is_open());
         assert!(!passes(&circuit).await);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn replies_that_cannot_be_read_open_it_as_silence_does() {
+        let circuit = circuit(3);
+        for shown in [Shown::Unreadable, Shown::NoAnswer, Shown::Unreadable] {
+            assert!(!circuit.is_open());
+            circuit.pass().await.report(shown);
+        }
+        assert!(circuit.is_open());
+        advance(COOLDOWN).await;
+        circuit.pass().await.report(Shown::Unreadable);
+        assert!(circuit.is_open());
     }
 
     #[tokio::test(start_paused = true)]
@@ -214,7 +265,7 @@ mod tests {
         let probe = circuit.pass().await;
         assert!(!passes(&circuit).await, "a second probe passed");
         let waiting = circuit.pass();
-        probe.report(true);
+        probe.report(Shown::Answered);
         timeout(Duration::from_secs(1), waiting).await.unwrap();
         assert!(!circuit.is_open());
     }
@@ -224,7 +275,7 @@ mod tests {
         let circuit = circuit(2);
         fail(&circuit, 2).await;
         advance(COOLDOWN).await;
-        circuit.pass().await.report(false);
+        circuit.pass().await.report(Shown::NoAnswer);
         advance(COOLDOWN - Duration::from_millis(10)).await;
         assert!(!passes(&circuit).await);
         advance(Duration::from_millis(10)).await;
@@ -237,7 +288,7 @@ mod tests {
         fail(&circuit, 1).await;
         advance(COOLDOWN).await;
         drop(circuit.pass().await);
-        circuit.pass().await.report(true);
+        circuit.pass().await.report(Shown::Answered);
         assert!(!circuit.is_open());
     }
 
@@ -248,7 +299,7 @@ mod tests {
         fail(&circuit, 1).await;
         advance(COOLDOWN).await;
         let probe = circuit.pass().await;
-        early.report(true);
+        early.report(Shown::Answered);
         drop(probe);
         assert!(!circuit.is_open());
     }
@@ -257,9 +308,9 @@ mod tests {
     async fn attempts_that_began_before_it_opened_do_not_prolong_it() {
         let circuit = circuit(1);
         let (early, late) = (circuit.pass().await, circuit.pass().await);
-        early.report(false);
+        early.report(Shown::NoAnswer);
         advance(COOLDOWN - Duration::from_millis(1)).await;
-        late.report(false);
+        late.report(Shown::NoAnswer);
         advance(Duration::from_millis(1)).await;
         assert!(passes(&circuit).await);
     }

@@ -48,7 +48,7 @@ pub fn after(class: Class, mut progress: Progress, limits: Limits, now: Instant,
             progress.trouble = Some(why);
             again(progress, limits, now + wait.max(not_before.unwrap_or_default()))
         }
-        Class::Ambiguous { why } => {
+        Class::Ambiguous { why } | Class::Unreadable { why, .. } => {
             progress.ambiguous_attempts = progress.ambiguous_attempts.saturating_add(1);
             progress.trouble = Some(why);
             if progress.may_attempt(limits.on_ambiguous, limits.resend_limit) {

@@ -237,12 +237,13 @@ impl Case {
     }
 }
 
-/// Whether this fault leaves a careful client in doubt: eSMS may have taken the request, or not.
+/// Whether this fault leaves a careful client in doubt: eSMS may have taken the request, or not. An answer that
+/// is whole does not, however it is delivered.
 fn is_unclear(fault: &str) -> bool {
     let name = fault.split(':').next().unwrap_or_default();
     match name {
         "reset_before" | "reset_after" | "hang_before" | "hang_after" | "status_after" => true,
-        "html" | "html_after" | "cut_json" | "empty_body" | "no_code_result" => true,
+        "html" | "html_after" | "cut_json" | "cut_chunk" | "empty_body" | "no_code_result" | "proxy_lost" => true,
         "status" => fault.starts_with("status:5") && !fault.starts_with("status:503"),
         _ => false,
     }

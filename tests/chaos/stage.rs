@@ -22,7 +22,7 @@ use crate::support::redis::Redis;
 
 /// The faults of eSMS, and how often each happens. The most important is a request that is taken and not
 /// answered.
-const MIX: [(&str, f64); 20] = [
+const MIX: [(&str, f64); 37] = [
     ("reset_after", 0.05),
     ("hang_after", 0.02),
     ("reset_before", 0.02),
@@ -43,6 +43,23 @@ const MIX: [(&str, f64); 20] = [
     ("code:160:too many requests", 0.02),
     ("code:99:blocked", 0.02),
     ("echo_secrets", 0.005),
+    ("answer_status:203", 0.004),
+    ("byte_order_mark", 0.004),
+    ("many_headers:120", 0.004),
+    ("control_byte", 0.004),
+    ("space_before_colon", 0.004),
+    ("folded_header", 0.004),
+    ("gzip", 0.004),
+    ("deflate", 0.004),
+    ("until_close", 0.004),
+    ("long_length", 0.004),
+    ("open_end", 0.004),
+    ("cut_chunks", 0.004),
+    ("cut_chunk", 0.004),
+    ("trailing_comment", 0.004),
+    ("xml_unless_asked", 0.004),
+    ("proxy_lost", 0.004),
+    ("no_upstream", 0.004),
 ];
 
 /// Everything except the workers.

@@ -15,12 +15,12 @@ fn status(code: u16) -> Fault {
 }
 
 /// A result's outcome, attempts and `MayBeDuplicate`.
-fn is(outcome: &str, attempts: u64, may_be_duplicate: bool) -> (String, u64, bool) {
+pub(crate) fn is(outcome: &str, attempts: u64, may_be_duplicate: bool) -> (String, u64, bool) {
     (outcome.to_owned(), attempts, may_be_duplicate)
 }
 
 /// How many attempts each class has: answered, not sent, ambiguous, refused.
-async fn classes(running: &Running) -> [f64; 4] {
+pub(crate) async fn classes(running: &Running) -> [f64; 4] {
     let mut counts = [0.0; 4];
     for (count, class) in counts.iter_mut().zip(["answered", "not_sent", "ambiguous", "refused"]) {
         *count = running.metric("otp_attempts_total", &[("class", class)]).await;
@@ -169,6 +169,8 @@ async fn not_sent_when_the_tls_handshake_fails() {
     assert_eq!(ending(&result).0, "failed");
     assert_eq!(classes(&running).await[2], 0.0);
     assert_eq!(stage.sandbox.accepted_total(), 0);
+    let line = running.process.log_containing("attempt failed").swap_remove(0);
+    assert!(line.contains("does not speak TLS on this port") && line.contains("ESMS_URL"), "{line}");
 }
 
 #[tokio::test]
@@ -183,11 +185,12 @@ async fn not_sent_when_the_tls_handshake_hangs() {
 }
 
 #[tokio::test]
-async fn not_sent_by_429_and_503() {
+async fn not_sent_by_408_425_429_and_503() {
     let stage = Stage::new().await;
-    let (running, result) = stage.play(vec![status(429), status(503), OK]).await;
-    assert_eq!(ending(&result), is("accepted", 3, false));
-    assert_eq!(classes(&running).await, [1.0, 2.0, 0.0, 0.0]);
+    let faults = vec![status(408), status(425), status(429), status(503), Fault::NoUpstream, OK];
+    let (running, result) = stage.play(faults).await;
+    assert_eq!(ending(&result), is("accepted", 6, false));
+    assert_eq!(classes(&running).await, [1.0, 5.0, 0.0, 0.0]);
 }
 
 #[tokio::test]
@@ -234,10 +237,21 @@ async fn ambiguous_by_reset_after_connecting() {
 
 #[tokio::test]
 async fn ambiguous_by_a_body_cut_short() {
+    for fault in [Fault::CutJson, Fault::CutChunk] {
+        let stage = Stage::new().await;
+        let (running, result) = stage.play(vec![fault.clone(), OK]).await;
+        assert_eq!(ending(&result), is("accepted", 2, true), "{fault:?}");
+        assert_eq!(classes(&running).await, [1.0, 0.0, 1.0, 0.0], "{fault:?}");
+    }
+}
+
+#[tokio::test]
+async fn ambiguous_by_a_503_of_a_proxy_that_lost_the_request() {
     let stage = Stage::new().await;
-    let (running, result) = stage.play(vec![Fault::CutJson, OK]).await;
+    let (running, result) = stage.play(vec![Fault::ProxyLost, OK]).await;
     assert_eq!(ending(&result), is("accepted", 2, true));
     assert_eq!(classes(&running).await, [1.0, 0.0, 1.0, 0.0]);
+    assert_eq!(stage.sandbox.accepted(PHONE), 2);
 }
 
 #[tokio::test]
@@ -313,7 +327,7 @@ async fn refused_by_3xx_is_failed_and_the_redirect_is_not_followed() {
 
 #[tokio::test]
 async fn refused_by_4xx_is_failed_without_another_try() {
-    for code in [400, 401, 403, 404, 405, 408, 499] {
+    for code in [400, 401, 403, 404, 405, 499] {
         let stage = Stage::new().await;
         let (running, result) = stage.play(vec![status(code), OK]).await;
         assert_eq!(ending(&result), is("failed", 1, false), "{code}");

@@ -93,10 +93,27 @@ fn faults(phone: &str) -> Vec<Fault> {
         Fault::Code { code: "103".into(), message: format!("no money for {phone}, +84{}", national) },
         Fault::Code { code: "160".into(), message: format!("84{} is busy", national) },
         Fault::EchoSecrets,
+        Fault::Code { code: "99".into(), message: with_separators(national) },
         raw(echo.to_string()),
         raw(number),
+        raw(format!("<html><p>{API_KEY} {SECRET_KEY} {phone}, {}</p></html>", with_separators(national))),
+        raw(format!("{API_KEY}\u{0}{phone}")),
+        Fault::AnswerStatus { code: 203 },
+        Fault::ManyHeaders { lines: 120 },
+        Fault::Gzip,
+        Fault::LongLength,
+        Fault::CutChunk,
+        Fault::ProxyLost,
+        Fault::NoUpstream,
         Fault::SlowBody { ms: 2_000 },
     ]
+}
+
+/// The number of seven digits and two, as eSMS or a page may write it.
+fn with_separators(national: &str) -> String {
+    let (head, rest) = national.split_at(3);
+    let (middle, last) = rest.split_at(3);
+    format!("(+84) {head} - {middle}.{last} is {head}.{middle}.{last}")
 }
 
 /// Bodies that no worker can read, and bodies with content that does not belong on a queue.
@@ -171,7 +188,7 @@ async fn start(stage: &Stage) -> Running {
 async fn play_everything(stage: &Stage, client: &crate::support::client::Client) -> usize {
     let jobs = &stage.names.jobs;
     let mut expected = 0;
-    for n in 0..faults("").len() {
+    for n in 0..faults(&phone(0)).len() {
         let fault = faults(&phone(n)).swap_remove(n);
         stage.sandbox.script(Some(&phone(n)), vec![fault.clone(), fault]);
         client.publish(jobs, Job::for_phone(&phone(n), &format!("job-{n}"))).await;
@@ -233,14 +250,17 @@ async fn nobody_reads_a_canary(format: &str) {
     assert!(log.iter().filter(|line| line.contains("job ended")).count() >= expected - 1, "{log:#?}");
     for line in &log {
         assert_silent("the log", line, &everyone);
+        // The numbers with separators: `(+84) 987 - 654.3`.
+        assert!(!line.contains("987 - 654") && !line.contains("987.654"), "{line}");
     }
     assert_silent("the metrics", &metrics, &everyone);
-    assert!(collector.spans().len() >= 3 * faults("").len(), "every job and call was traced");
+    assert!(collector.spans().len() >= 3 * faults(&phone(0)).len(), "every job and call was traced");
     for export in collector.exports() {
         assert_silent("a trace", &String::from_utf8_lossy(&export.body), &everyone);
     }
     for result in &results {
         assert_silent("a result", &String::from_utf8_lossy(&result.body), &everyone);
+        assert!(!String::from_utf8_lossy(&result.body).contains("987."), "a number with separators");
         assert_silent("a result's properties", &properties(result), &everyone);
     }
     // A copy has the producer's own body, which people must see. The reason comes from the worker.

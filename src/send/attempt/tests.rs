@@ -4,11 +4,11 @@ use crate::job::request::decode;
 use crate::settings::reader::Reader;
 use crate::settings::table::Setting;
 
-/// Attempts whose credentials are `key-canary` and `secret-canary`; none is ever made.
-fn attempts() -> Attempts {
+/// Attempts with these credentials; none is ever made.
+fn attempts(key: &str, secret: &str) -> Attempts {
     let source = |setting: &Setting| match setting.env {
-        "ESMS_API_KEY" => Some("key-canary".to_owned()),
-        "ESMS_SECRET_KEY" => Some("secret-canary".to_owned()),
+        "ESMS_API_KEY" => Some(key.to_owned()),
+        "ESMS_SECRET_KEY" => Some(secret.to_owned()),
         "ESMS_URL" => Some("http://127.0.0.1:1/".to_owned()),
         _ => None,
     };
@@ -16,10 +16,14 @@ fn attempts() -> Attempts {
     Attempts::new(Esms::new(&settings, 1).unwrap(), BTreeSet::new(), Arc::new(Metrics::new().unwrap()))
 }
 
-fn masked(mut answer: Answer) -> Answer {
+fn masked_with(key: &str, secret: &str, mut answer: Answer) -> Answer {
     let job = br#"{"Phone":"0901888484","MultiChannelTempId":"1"}"#;
-    attempts().mask(&mut answer, &decode(job, None).unwrap().phone);
+    attempts(key, secret).mask(&mut answer, &decode(job, None).unwrap().phone);
     answer
+}
+
+fn masked(answer: Answer) -> Answer {
+    masked_with("key-canary", "secret-canary", answer)
 }
 
 #[test]
@@ -54,4 +58,23 @@ fn an_answer_without_number_or_credentials_stays_verbatim() {
     assert_eq!(answer.sms_id.as_deref(), Some("d533459ee42b2b9525ba9eabf6a8156"));
     assert_eq!(answer.count_regenerate.unwrap().get(), "0");
     assert_eq!(answer.error_message.as_deref(), Some("Authorize Failed"));
+}
+
+#[test]
+fn no_credential_is_so_short_that_it_changes_a_documented_code() {
+    for known in codes::DOCUMENTED {
+        for (key, secret) in [("1", "0"), ("100", "10"), (known.code, known.code), ("e", "[")] {
+            let answer = masked_with(key, secret, Answer { code: known.code.into(), ..Answer::default() });
+            assert_eq!(answer.code, known.code, "{key} {secret}");
+        }
+    }
+}
+
+#[test]
+fn a_number_with_separators_is_masked() {
+    for said in ["0901 888 484", "0901.888.484", "(+84) 901-888-484", "+84 (0) 901 - 888 - 484"] {
+        let answer = masked(Answer { error_message: Some(format!("{said} is busy")), ..Answer::default() });
+        let message = answer.error_message.unwrap();
+        assert!(!message.contains("901") && !message.contains("888") && message.ends_with("484 is busy"), "{message}");
+    }
 }

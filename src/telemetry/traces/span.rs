@@ -67,7 +67,7 @@ impl Span {
         match (code, status) {
             (Some(codes::ACCEPTED), _) => {}
             (Some(_), _) => open.fail("code_result"),
-            (None, Some(200) | None) => open.fail(class.name().as_str()),
+            (None, Some(200..=299) | None) => open.fail(class.name().as_str()),
             (None, Some(status)) => open.fail(status.to_string()),
         }
         open.context.span().end();

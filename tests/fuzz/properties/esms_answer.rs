@@ -4,7 +4,7 @@
 
 use super::json::{self, Object};
 use bytes::Bytes;
-use esms_otp_worker::esms::classify::{Class, Seen, classify, not_before};
+use esms_otp_worker::esms::classify::{Class, End, Seen, classify, not_before};
 use esms_otp_worker::job::result::{Answer, Ending, Outcome};
 use std::{
     collections::BTreeSet,
@@ -23,20 +23,25 @@ struct Reply<'a> {
 pub fn holds(input: &[u8]) {
     let Some(reply) = Reply::read(input) else { return };
     match (reply.status, reply.class(), reply.code()) {
-        (200, Class::Answered(answer), Some(code)) => {
+        (200..=299, Class::Answered(answer), Some(code)) => {
             assert_ne!(code, TRY_LATER);
             is_verbatim(&answer, &code, &reply);
         }
-        (200, Class::AnsweredTryLater(answer), Some(code)) => {
+        (200..=299, Class::AnsweredTryLater(answer), Some(code)) => {
             assert_eq!(code, TRY_LATER);
             is_verbatim(&answer, &code, &reply);
         }
-        (200, Class::Ambiguous { why }, None) => assert_eq!(why, "HTTP 200 without a CodeResult in it"),
-        (429 | 503, Class::NotSent { why, not_before }, _) => {
+        (200..=299, Class::Unreadable { why, .. }, None) => {
+            assert!(why.starts_with(&format!("HTTP {} without a CodeResult in it: ", reply.status)));
+        }
+        (408 | 425 | 429 | 503, Class::NotSent { why, not_before }, _) => {
             assert_eq!((why, not_before), (format!("HTTP {}", reply.status), reply.wait()));
         }
-        (300..=428 | 430..=499, Class::Refused { why }, _) => repeats_nothing(&why, reply.status),
-        (..=199 | 201..=299 | 500..=502 | 504.., Class::Ambiguous { why }, _) => repeats_nothing(&why, reply.status),
+        (408 | 425 | 429 | 503, Class::Ambiguous { why }, _) => {
+            assert_eq!(why, format!("HTTP {} of a proxy that lost the request on the way", reply.status));
+        }
+        (300..=499, Class::Refused { why }, _) => repeats_nothing(&why, reply.status),
+        (..=199 | 500.., Class::Ambiguous { why }, _) => repeats_nothing(&why, reply.status),
         (status, class, code) => panic!("HTTP {status} with CodeResult {code:?} is {class:?}"),
     }
 }
@@ -58,6 +63,7 @@ impl<'a> Reply<'a> {
             status: self.status,
             retry_after: self.retry_after.map(str::to_owned),
             body: Bytes::copy_from_slice(self.body),
+            end: End::Whole,
         };
         classify(seen, &BTreeSet::from([TRY_LATER.to_owned()]), now())
     }
@@ -66,9 +72,22 @@ impl<'a> Reply<'a> {
         self.retry_after.and_then(|header| not_before(header, now()))
     }
 
+    /// The object that the body begins with. It ends at the first brace at which it can be read.
     fn object(&self) -> Option<Object> {
-        let text = std::str::from_utf8(self.body).ok()?;
-        Object::read(text.trim_start_matches('\u{feff}').trim_start())
+        let text = self.text();
+        let text = text.trim_start_matches('\u{feff}').trim_start();
+        text.match_indices('}').find_map(|(at, _)| Object::read(&text[..=at]))
+    }
+
+    /// UTF-8, or UTF-16 as .NET writes it.
+    fn text(&self) -> String {
+        let order: fn([u8; 2]) -> u16 = match self.body {
+            [0xff, 0xfe, ..] | [b'{', 0, ..] => u16::from_le_bytes,
+            [0xfe, 0xff, ..] | [0, b'{', ..] => u16::from_be_bytes,
+            _ => return String::from_utf8_lossy(self.body).into_owned(),
+        };
+        let units: Vec<u16> = self.body.chunks_exact(2).map(|pair| order([pair[0], pair[1]])).collect();
+        String::from_utf16_lossy(&units)
     }
 
     /// The `CodeResult`, if there is exactly one. A second one could contradict it.

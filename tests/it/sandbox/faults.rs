@@ -286,3 +286,138 @@ async fn a_forced_refusal_lasts_until_it_is_lifted() {
     assert_eq!(playing.answer().await["CodeResult"], "100");
     assert_eq!(playing.accepted(), 1);
 }
+
+/// What the sandbox sends for this fault, as head and body. The request was accepted.
+async fn sent(fault: Fault) -> (String, Vec<u8>) {
+    let playing = Playing::meeting(fault).await;
+    let seen = raw(playing.sandbox.addr()).await.unwrap();
+    let end = seen.windows(4).position(|four| four == b"\r\n\r\n").expect("the end of the headers");
+    assert_eq!(playing.accepted(), 1);
+    (String::from_utf8(seen[..end + 2].to_vec()).unwrap(), seen[end + 4..].to_vec())
+}
+
+fn is_answer(body: &[u8]) -> bool {
+    serde_json::from_slice::<Value>(body)
+        .is_ok_and(|answer| answer["CodeResult"] == "100" && answer["SMSID"].is_string())
+}
+
+/// The length that the headers announce.
+fn length(head: &str) -> Option<usize> {
+    let value = head.lines().find_map(|line| line.strip_prefix("Content-Length: "))?;
+    value.parse().ok()
+}
+
+#[tokio::test]
+async fn an_answer_may_have_another_status() {
+    for code in [201, 202, 203, 299] {
+        let playing = Playing::meeting(Fault::AnswerStatus { code }).await;
+        let response = playing.send().await.unwrap();
+        assert_eq!(response.status(), code);
+        assert!(is_answer(&within(response.bytes()).await.unwrap()));
+        assert_eq!(playing.accepted(), 1);
+    }
+    let playing = Playing::meeting(Fault::AnswerStatus { code: 204 }).await;
+    assert!(within(playing.send().await.unwrap().bytes()).await.unwrap().is_empty());
+    assert_eq!(playing.accepted(), 1);
+}
+
+#[tokio::test]
+async fn headers_are_as_odd_as_they_should_be() {
+    for (fault, odd) in [
+        (Fault::ManyHeaders { lines: 120 }, "Set-Cookie: visid_incap_119=x; path=/\r\n"),
+        (Fault::ControlByte, "Set-Cookie: ___utmvaPRuXKscZ=dmo\u{1}OZPF;"),
+        (Fault::SpaceBeforeColon, "\r\nX-Powered-By : ASP.NET\r\n"),
+        (Fault::FoldedHeader, "X-Policy: one,\r\n two,\r\n\tthree\r\n"),
+    ] {
+        let (head, body) = sent(fault.clone()).await;
+        assert!(head.starts_with("HTTP/1.1 200 OK\r\n") && head.contains(odd), "{fault}: {head}");
+        assert_eq!(length(&head), Some(body.len()), "{fault}");
+        assert!(is_answer(&body), "{fault}");
+    }
+    let (head, _) = sent(Fault::ManyHeaders { lines: 120 }).await;
+    assert_eq!(head.matches("Set-Cookie: ").count(), 120);
+}
+
+#[tokio::test]
+async fn a_body_ends_as_oddly_as_it_should() {
+    let (head, body) = sent(Fault::UntilClose).await;
+    assert!(length(&head).is_none() && !head.contains("chunked") && is_answer(&body), "{head}");
+    let (head, body) = sent(Fault::LongLength).await;
+    assert!(length(&head) == Some(body.len() + 1) && is_answer(&body), "{head}");
+    let (head, body) = sent(Fault::CutChunks).await;
+    let text = String::from_utf8(body).unwrap();
+    let (size, chunk) = text.split_once("\r\n").unwrap();
+    assert!(head.contains("Transfer-Encoding: chunked\r\n") && is_answer(chunk.trim_end().as_bytes()), "{text}");
+    assert_eq!(usize::from_str_radix(size, 16).unwrap(), chunk.trim_end().len());
+    assert!(!chunk.contains("\r\n0"), "the last chunk is missing");
+    let (_, body) = sent(Fault::CutChunk).await;
+    let text = String::from_utf8(body).unwrap();
+    let (size, chunk) = text.split_once("\r\n").unwrap();
+    assert_eq!(usize::from_str_radix(size, 16).unwrap() / 2, chunk.len());
+}
+
+#[tokio::test]
+async fn an_open_end_lasts_until_it_is_released() {
+    let playing = Playing::meeting(Fault::OpenEnd).await;
+    let mut response = playing.send().await.unwrap();
+    let length = response.content_length().unwrap();
+    let body = within(response.chunk()).await.unwrap().unwrap();
+    assert!(is_answer(&body));
+    assert_eq!(length, body.len() as u64 + 1);
+    within(playing.sandbox.wait_until_held(1)).await;
+    playing.sandbox.release_hangs();
+    assert!(within(response.chunk()).await.is_err());
+    assert_eq!(playing.accepted(), 1);
+}
+
+#[tokio::test]
+async fn an_answer_may_be_compressed_or_have_something_around_it() {
+    let playing = Playing::meeting(Fault::Gzip).await;
+    let response = playing.send().await.unwrap();
+    assert_eq!(response.headers()[header::CONTENT_ENCODING], "gzip");
+    assert!(within(response.bytes()).await.unwrap().starts_with(b"\x1f\x8b"));
+    playing.sandbox.script(None, vec![Fault::Deflate, Fault::ByteOrderMark, Fault::TrailingComment]);
+    let response = playing.send().await.unwrap();
+    assert_eq!(response.headers()[header::CONTENT_ENCODING], "deflate");
+    assert_eq!(within(response.bytes()).await.unwrap()[0], 0x78);
+    let marked = within(playing.send().await.unwrap().bytes()).await.unwrap();
+    assert!(marked.starts_with(b"\xef\xbb\xbf") && is_answer(&marked[3..]));
+    let text = within(playing.send().await.unwrap().text()).await.unwrap();
+    let (answer, comment) = text.split_once("\r\n").unwrap();
+    assert!(is_answer(answer.as_bytes()) && comment.starts_with("<!--"), "{text}");
+    assert_eq!(playing.accepted(), 4);
+}
+
+#[tokio::test]
+async fn whoever_does_not_ask_for_json_may_get_xml() {
+    let playing = Playing::meeting(Fault::XmlUnlessAsked).await;
+    let xml = within(playing.send().await.unwrap().text()).await.unwrap();
+    assert!(xml.starts_with("<SendResult>") && xml.contains("<CodeResult>100</CodeResult>"), "{xml}");
+    playing.sandbox.script(None, vec![Fault::XmlUnlessAsked]);
+    let asking = playing.client.post(playing.sandbox.send_url()).header(header::ACCEPT, "application/json");
+    let asking = asking.header(header::CONTENT_TYPE, "application/json").body(request(PHONE).to_string());
+    assert!(is_answer(&within(within(asking.send()).await.unwrap().bytes()).await.unwrap()));
+    assert_eq!(playing.accepted(), 2);
+}
+
+#[tokio::test]
+async fn a_proxy_loses_an_answer_or_does_not_pass_the_request_on() {
+    for (fault, words, accepted) in
+        [(Fault::ProxyLost, "disconnect/reset before headers", 1), (Fault::NoUpstream, "no healthy upstream", 0)]
+    {
+        let playing = Playing::meeting(fault).await;
+        let response = playing.send().await.unwrap();
+        assert_eq!(response.status(), StatusCode::SERVICE_UNAVAILABLE);
+        assert!(within(response.text()).await.unwrap().contains(words));
+        assert_eq!(playing.accepted(), accepted);
+    }
+}
+
+#[tokio::test]
+async fn a_slash_at_the_end_of_the_address_changes_nothing() {
+    let playing = Playing::start().await;
+    let url = playing.sandbox.send_url() + "/";
+    let response = within(post(&playing.client, &url, &request(PHONE))).await.unwrap();
+    assert!(is_answer(&within(response.bytes()).await.unwrap()));
+    assert_eq!(playing.accepted(), 1);
+}
