@@ -4,4 +4,6 @@ pub mod balance;
 pub mod classify;
 pub mod client;
 pub mod codes;
+mod connecting;
+pub mod keys;
 pub mod settings;

@@ -6,12 +6,16 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use reqwest::header::{CONTENT_TYPE, RETRY_AFTER};
 use reqwest::{Client, Response, Url, redirect};
-use secrecy::{ExposeSecret, SecretString};
+use secrecy::ExposeSecret;
 use serde::Serialize;
+use tokio::time::Instant;
 
 use super::classify::Seen;
+use super::connecting::{ByDeadline, connected_by};
+use super::keys::Keys;
 use super::settings::EsmsSettings;
 use crate::job::request::OtpRequest;
+use crate::proxy::Route;
 use crate::tls;
 
 /// The most bytes that are read of an answer. An answer of eSMS has a few hundred.
@@ -26,8 +30,8 @@ const IDLE_CONNECTION: Duration = Duration::from_secs(20);
 pub struct Esms {
     pub(super) client: Client,
     pub(super) url: Url,
-    pub(super) api_key: SecretString,
-    pub(super) secret_key: SecretString,
+    pub(super) keys: Keys,
+    route: Route,
     traced: bool,
 }
 
@@ -61,9 +65,12 @@ impl Esms {
     /// # Errors
     /// When the system has no certificates to trust or the client cannot be made.
     pub fn new(settings: &EsmsSettings, concurrency: u16) -> Result<Self, BuildError> {
-        let client = Client::builder()
+        let route = Route::to(&settings.url);
+        let client = route
+            .apply(Client::builder())?
             .user_agent(concat!("esms-otp-worker/", env!("CARGO_PKG_VERSION")))
             .connect_timeout(settings.connect_timeout)
+            .connector_layer(ByDeadline)
             .timeout(settings.timeout)
             // A redirect would carry the credentials to wherever it points.
             .redirect(redirect::Policy::none())
@@ -78,17 +85,18 @@ impl Esms {
         Ok(Self {
             client,
             url: settings.url.clone(),
-            api_key: settings.api_key.clone(),
-            secret_key: settings.secret_key.clone(),
+            keys: settings.keys.clone(),
+            route,
             traced: settings.traced,
         })
     }
 
-    /// The body of the call, made once for all attempts of a job.
+    /// The body of the call, with the keys of this moment.
     pub fn body(&self, request: &OtpRequest) -> Bytes {
+        let keys = self.keys.now();
         let call = Call {
-            api_key: self.api_key.expose_secret(),
-            secret_key: self.secret_key.expose_secret(),
+            api_key: keys.api_key.expose_secret(),
+            secret_key: keys.secret_key.expose_secret(),
             phone: request.phone.digits(),
             multi_channel_temp_id: &request.template_id,
             type_id: request.kind.type_id(),
@@ -100,10 +108,7 @@ impl Esms {
 
     /// `text` without the credentials, should eSMS repeat them.
     pub fn without_credentials(&self, text: String) -> String {
-        [&self.api_key, &self.secret_key].iter().fold(text, |text, secret| {
-            let secret = secret.expose_secret();
-            if text.contains(secret) { text.replace(secret, "[removed]") } else { text }
-        })
+        self.keys.removed_from(text)
     }
 
     /// The endpoint.
@@ -111,14 +116,19 @@ impl Esms {
         &self.url
     }
 
-    /// Makes one call, which ends within `ESMS_TIMEOUT`. `traceparent` is its trace context; it is sent only
-    /// with `OTP_TRACE_PROPAGATE_TO_ESMS`.
-    pub async fn attempt(&self, body: Bytes, traceparent: Option<String>) -> Seen {
+    /// How it is called.
+    pub const fn route(&self) -> &Route {
+        &self.route
+    }
+
+    /// Makes one call, which ends within `ESMS_TIMEOUT`. If there is no connection by `deadline`, nothing is sent.
+    /// `traceparent` is its trace context; it is sent only with `OTP_TRACE_PROPAGATE_TO_ESMS`.
+    pub async fn attempt(&self, body: Bytes, traceparent: Option<String>, deadline: Instant) -> Seen {
         let mut call = self.client.post(self.url.clone()).header(CONTENT_TYPE, "application/json").body(body);
         if let Some(traceparent) = traceparent.filter(|_| self.traced) {
             call = call.header("traceparent", traceparent);
         }
-        match call.send().await {
+        match connected_by(deadline, call.send()).await {
             Ok(response) => read(response).await,
             Err(error) if error.is_connect() => Seen::NotConnected(describe(error)),
             Err(error) => Seen::NoReply(describe(error)),

@@ -4,7 +4,6 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use bytes::Bytes;
 use serde_json::value::RawValue;
 use tokio::time::Instant;
 use tracing::warn;
@@ -14,7 +13,6 @@ use crate::esms::classify::{Class, classify};
 use crate::esms::client::Esms;
 use crate::esms::codes;
 use crate::job::phone::Phone;
-use crate::job::request::OtpRequest;
 use crate::job::result::Answer;
 use crate::telemetry::metrics::Metrics;
 
@@ -32,22 +30,19 @@ impl Attempts {
         Self { esms, retry_codes, metrics }
     }
 
-    /// The body of the call, made once for all attempts of a job.
-    pub(super) fn body(&self, request: &OtpRequest) -> Bytes {
-        self.esms.body(request)
-    }
-
     /// Makes the attempt `number` of the job; what it means, with eSMS's words masked. It ends within
     /// `ESMS_TIMEOUT`.
-    pub(super) async fn make(&self, job: &Job, body: Bytes, number: u32) -> Class {
-        let class = self.call(job, body, number).await;
+    pub(super) async fn make(&self, job: &Job, number: u32) -> Class {
+        let class = self.call(job, number).await;
         log_failure(job, &class, number);
         class
     }
 
-    async fn call(&self, job: &Job, body: Bytes, number: u32) -> Class {
+    async fn call(&self, job: &Job, number: u32) -> Class {
         let (began, span) = (Instant::now(), job.span.call(self.esms.url(), number));
-        let seen = self.esms.attempt(body, span.traceparent()).await;
+        // Made for each attempt: the keys may be new since the last one.
+        let body = self.esms.body(&job.request);
+        let seen = self.esms.attempt(body, span.traceparent(), job.deadline).await;
         let status = seen.status();
         let mut class = classify(seen, &self.retry_codes, SystemTime::now());
         span.called(status, &class);
