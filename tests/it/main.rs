@@ -16,6 +16,7 @@ mod dropped;
 mod fuzzed;
 mod hostile;
 mod house;
+mod keys;
 mod ledger;
 mod limits;
 mod pace;

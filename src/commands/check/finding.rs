@@ -141,7 +141,7 @@ pub(super) fn of_topology(mode: TopologyMode, prepared: Result<(), TopologyError
     }
 }
 
-/// What a server says that refuses this login, this database or these commands for good.
+/// What is said where this login, this database, these commands or this certificate are refused for good.
 const REFUSALS: &[&str] = &[
     "WRONGPASS",
     "NOAUTH",
@@ -154,6 +154,7 @@ const REFUSALS: &[&str] = &[
     "MOVED",
     "CrossSlot",
     "DENIED",
+    "invalid peer certificate",
 ];
 
 /// The ledger's store.
@@ -166,8 +167,7 @@ pub(super) fn of_store(address: &Address, inspected: Result<Server, StoreError>)
         Err(error) => {
             let told = error.to_string();
             let may_mend = match error {
-                StoreError::Unreachable(_) => true,
-                StoreError::Refused(_) => !REFUSALS.iter().any(|refusal| told.contains(refusal)),
+                StoreError::Unreachable(_) | StoreError::Refused(_) => !REFUSALS.iter().any(|refusal| told.contains(refusal)),
                 StoreError::Unreadable(_) => false,
             };
             let why = format!("{}:{}: {told}", address.host, address.port);

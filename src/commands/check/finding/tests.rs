@@ -83,6 +83,7 @@ fn a_store_that_is_away_or_full_does_not_fail_and_one_that_refuses_us_does() {
     let address = Address { host: "redis".into(), port: 6379, tls: None, login: redis::RedisConnectionInfo::default() };
     for (error, fails) in [
         (StoreError::Unreachable("connecting took too long".into()), false),
+        (StoreError::Unreachable("invalid peer certificate: UnknownIssuer".into()), true),
         (StoreError::Refused("\"WRONGPASS\": invalid username-password pair or user is disabled.".into()), true),
         (StoreError::Refused("\"NOAUTH\": Authentication required.".into()), true),
         (StoreError::Refused("NoPerm: this user has no permissions".into()), true),
