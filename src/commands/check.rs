@@ -95,7 +95,9 @@ async fn check(config: &Config, mut report: Report) -> std::io::Result<bool> {
             report.tell("clock", of_clock(&account, SystemTime::now())).await?;
         }
         Err(error @ (BuildError::Tls(_) | BuildError::Client(_))) => {
-            report.tell("credentials", failed(error.to_string(), "check ESMS_URL and the system's certificates")).await?;
+            report
+                .tell("credentials", failed(error.to_string(), "check ESMS_URL and the system's certificates"))
+                .await?;
             report.tell("clock", Finding::Untried("eSMS's clock is not known".into())).await?;
         }
     }

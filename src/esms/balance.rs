@@ -63,8 +63,7 @@ impl Esms {
     /// [`BalanceError`].
     pub async fn balance(&self) -> Result<Account, BalanceError> {
         let keys = self.keys.now();
-        let question =
-            Question { api_key: keys.api_key.expose_secret(), secret_key: keys.secret_key.expose_secret() };
+        let question = Question { api_key: keys.api_key.expose_secret(), secret_key: keys.secret_key.expose_secret() };
         // A struct of strings always has a JSON form.
         let body = serde_json::to_vec(&question).unwrap_or_default();
         let sent = self.client.post(balance_url(&self.url)).header(CONTENT_TYPE, "application/json").body(body).send();

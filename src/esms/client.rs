@@ -82,13 +82,7 @@ impl Esms {
             .pool_max_idle_per_host(usize::from(concurrency))
             .tls_backend_preconfigured(tls::for_url(&settings.url)?)
             .build()?;
-        Ok(Self {
-            client,
-            url: settings.url.clone(),
-            keys: settings.keys.clone(),
-            route,
-            traced: settings.traced,
-        })
+        Ok(Self { client, url: settings.url.clone(), keys: settings.keys.clone(), route, traced: settings.traced })
     }
 
     /// The body of the call, with the keys of this moment.

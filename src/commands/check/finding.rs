@@ -119,7 +119,9 @@ pub(super) fn of_connecting(error: &ConnectError) -> Finding {
 fn may_pass(error: &lapin::Error) -> bool {
     let ErrorKind::ProtocolError(error) = error.kind() else { return true };
     match error.kind() {
-        AMQPErrorKind::Hard(AMQPHardError::NOTIMPLEMENTED | AMQPHardError::NOTALLOWED) | AMQPErrorKind::Soft(_) => false,
+        AMQPErrorKind::Hard(AMQPHardError::NOTIMPLEMENTED | AMQPHardError::NOTALLOWED) | AMQPErrorKind::Soft(_) => {
+            false
+        }
         // A broker that stops, or has no memory or disk left, says one of the others.
         AMQPErrorKind::Hard(_) => true,
     }
@@ -167,7 +169,9 @@ pub(super) fn of_store(address: &Address, inspected: Result<Server, StoreError>)
         Err(error) => {
             let told = error.to_string();
             let may_mend = match error {
-                StoreError::Unreachable(_) | StoreError::Refused(_) => !REFUSALS.iter().any(|refusal| told.contains(refusal)),
+                StoreError::Unreachable(_) | StoreError::Refused(_) => {
+                    !REFUSALS.iter().any(|refusal| told.contains(refusal))
+                }
                 StoreError::Unreadable(_) => false,
             };
             let why = format!("{}:{}: {told}", address.host, address.port);

@@ -181,7 +181,12 @@ fn every_setting_can_be_changed() {
 
 #[test]
 fn a_value_may_have_spaces_around_it() {
-    let given = [("OTP_CONCURRENCY", " 5\r\n"), ("OTP_QUEUE", "\u{feff} q \n"), ("OTP_TOPOLOGY", "skip "), ("ESMS_TEMPLATE_ID", "7\n")];
+    let given = [
+        ("OTP_CONCURRENCY", " 5\r\n"),
+        ("OTP_QUEUE", "\u{feff} q \n"),
+        ("OTP_TOPOLOGY", "skip "),
+        ("ESMS_TEMPLATE_ID", "7\n"),
+    ];
     let config = read(&given).unwrap();
     assert_eq!(config.esms.template_id.as_deref(), Some("7"));
     assert_eq!((config.worker.concurrency, config.broker.queue.as_str()), (5, "q"));

@@ -103,8 +103,7 @@ fn every_setting_that_can_be_wrong_is_tried() {
     ];
     let doubted = DOUBTED.map(|(setting, _)| setting);
     let elsewhere = |env: &&str| secrets.contains(env) || doubted.contains(env);
-    let untried =
-        settings::ALL.iter().map(|setting| setting.env).filter(|env| !tried.contains(env) && !elsewhere(env));
+    let untried = settings::ALL.iter().map(|setting| setting.env).filter(|env| !tried.contains(env) && !elsewhere(env));
     assert_eq!(untried.collect::<Vec<_>>(), ["ESMS_TEMPLATE_ID"], "any text is a template's id");
 }
 
@@ -112,7 +111,10 @@ fn every_setting_that_can_be_wrong_is_tried() {
 const DOUBTED: [(&str, &[&str]); 3] = [
     ("LOG_FORMAT", &["text", "logfmt"]),
     ("RUST_LOG", &["info,=", "esms_otp_worker=loud", "[", "/regex"]),
-    ("OTEL_EXPORTER_OTLP_ENDPOINT", &["collector:4317", "localhost", "http://", "https://user:zQcanaryQz@collector:4318"]),
+    (
+        "OTEL_EXPORTER_OTLP_ENDPOINT",
+        &["collector:4317", "localhost", "http://", "https://user:zQcanaryQz@collector:4318"],
+    ),
 ];
 
 #[test]

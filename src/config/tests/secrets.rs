@@ -135,7 +135,8 @@ fn a_wrong_address_of_the_broker_is_told_without_its_password() {
         "zQcanaryQz",
         "user:zQcanaryQz@host",
     ] {
-        let told = refused(&[("AMQP_URL", address), ("ESMS_API_KEY", "api-key-1"), ("ESMS_SECRET_KEY", "secret-key-1")]);
+        let told =
+            refused(&[("AMQP_URL", address), ("ESMS_API_KEY", "api-key-1"), ("ESMS_SECRET_KEY", "secret-key-1")]);
         assert!(told.starts_with("a setting is wrong:\n  AMQP_URL: must be an address such as "), "{address}: {told}");
         let (_kept, path) = file(address.as_bytes());
         assert!(refused(&[("AMQP_URL_FILE", &path)]).contains("\n  AMQP_URL: must be an address such as "));

@@ -86,6 +86,41 @@ async fn a_file_is_read_again_and_keeps_its_last_good_value() {
     assert_eq!((secret.last(), secret.current().await, secret.last()), (1, 2, 2));
 }
 
+/// Keeps the log's text.
+#[derive(Clone, Default)]
+struct Log(Arc<Mutex<Vec<u8>>>);
+
+impl io::Write for Log {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.lock().unwrap().write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+#[tokio::test]
+async fn a_bad_file_is_logged_once_until_it_is_good_again_and_never_shown() {
+    let (log, (_kept, path)) = (Log::default(), file(b"31415926"));
+    let writer = log.clone();
+    let subscriber = tracing_subscriber::fmt().with_writer(move || writer.clone()).finish();
+    let _used = tracing::subscriber::set_default(subscriber);
+    let secret = secret(&path);
+    for (content, times) in [("", 3), ("31415926", 2), ("no number", 3), ("27182818", 2)] {
+        for _ in 0..times {
+            fs::write(&path, content).unwrap();
+            secret.current().await;
+        }
+    }
+    let text = String::from_utf8(log.0.lock().unwrap().clone()).unwrap();
+    assert_eq!(text.matches("a secret's file cannot be used").count(), 2, "{text}");
+    assert_eq!(text.matches("has a new value").count(), 1, "{text}");
+    for shown in ["31415926", "27182818", path.to_str().unwrap()] {
+        assert!(!text.contains(shown), "{text}");
+    }
+}
+
 #[cfg(unix)]
 #[tokio::test]
 async fn a_mounted_secret_that_is_replaced_through_a_link_is_seen() {

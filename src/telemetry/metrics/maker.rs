@@ -39,7 +39,12 @@ impl Maker {
     }
 
     /// A counter of something that counts itself. It is asked at each scrape.
-    pub(super) fn counted_elsewhere(&self, name: &str, help: &str, count: fn() -> u64) -> Result<(), prometheus::Error> {
+    pub(super) fn counted_elsewhere(
+        &self,
+        name: &str,
+        help: &str,
+        count: fn() -> u64,
+    ) -> Result<(), prometheus::Error> {
         let shape = IntCounter::new(name, help)?;
         self.0.register(Box::new(CountedElsewhere { name: name.into(), help: help.into(), shape, count }))
     }

@@ -4,9 +4,8 @@ const ENDPOINT: &str = "OTEL_EXPORTER_OTLP_ENDPOINT";
 
 /// The settings, and which variables are in doubt.
 fn with(given: &[(&str, &str)]) -> (TracesSettings, Vec<&'static str>) {
-    let source = |setting: &Setting| {
-        given.iter().find(|(name, _)| *name == setting.env).map(|(_, value)| (*value).to_owned())
-    };
+    let source =
+        |setting: &Setting| given.iter().find(|(name, _)| *name == setting.env).map(|(_, value)| (*value).to_owned());
     let mut reader = Reader::new(&source);
     let settings = TracesSettings::from_reader(&mut reader);
     let doubts = reader.take_doubts();
