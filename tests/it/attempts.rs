@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use esms_otp_worker::sandbox::Fault;
 
-use crate::stage::{PHONE, Running, Stage, ending, field};
+use crate::stage::{LIMIT, PHONE, Running, Stage, ending, field};
 
 const OK: Fault = Fault::None;
 
@@ -192,6 +192,7 @@ async fn nothing_is_sent_when_the_deadline_passes_while_connecting() {
     let (running, result) = stage.play(vec![]).await;
     assert_eq!(ending(&result), is("expired", 1, false));
     assert_eq!(classes(&running).await, [0.0, 1.0, 0.0, 0.0]);
+    running.process.wait_for_log("attempt failed", LIMIT).await;
     let said = running.process.log_containing("attempt failed");
     assert!(said.len() == 1 && said[0].contains("deadline passed before there was a connection"), "{said:#?}");
 }

@@ -166,10 +166,11 @@ async fn output_that_cannot_be_written_is_told() {
 }
 
 /// The log line about this setting.
-fn about(running: &Running, setting: &str) -> String {
-    let lines = running.process.log_containing(&format!("\"setting\":\"{setting}\""));
-    assert_eq!(lines.len(), 1, "{setting}: {:#?}", running.process.log());
-    lines[0].clone()
+async fn about(running: &Running, setting: &str) -> String {
+    let said = format!("\"setting\":\"{setting}\"");
+    let line = running.process.wait_for_log(&said, LIMIT).await;
+    assert_eq!(running.process.log_containing(&said).as_slice(), std::slice::from_ref(&line));
+    line
 }
 
 #[tokio::test]
@@ -187,9 +188,9 @@ async fn what_a_cluster_sets_for_all_programs_does_not_stop_the_worker() {
     let (running, result) = stage.play(vec![]).await;
     assert_eq!(ending(&result), ("accepted".to_owned(), 1, false));
     for setting in ["OTEL_EXPORTER_OTLP_ENDPOINT", "LOG_FORMAT", "RUST_LOG"] {
-        assert!(about(&running, setting).contains("\"level\":\"WARN\""));
+        assert!(about(&running, setting).await.contains("\"level\":\"WARN\""));
     }
-    assert!(about(&running, "OTEL_EXPORTER_OTLP_ENDPOINT").contains("gRPC, which is not spoken"));
+    assert!(about(&running, "OTEL_EXPORTER_OTLP_ENDPOINT").await.contains("gRPC, which is not spoken"));
 }
 
 #[tokio::test]
@@ -200,7 +201,7 @@ async fn an_exporter_that_cannot_be_made_does_not_stop_the_worker() {
     stage.set("SSL_CERT_FILE", "/no/such/file").set("SSL_CERT_DIR", "/no/such/folder");
     let (running, result) = stage.play(vec![]).await;
     assert_eq!(ending(&result), ("accepted".to_owned(), 1, false));
-    assert_eq!(running.process.log_containing("there are no traces").len(), 1, "{:#?}", running.process.log());
+    running.process.wait_for_log("there are no traces", LIMIT).await;
 }
 
 #[tokio::test]
@@ -245,9 +246,9 @@ async fn a_proxy_that_is_used_is_named_without_its_credentials() {
     stage.set("HTTP_PROXY", &format!("http://user:zQcanaryQz@{proxy}\n")).set("ESMS_URL", &url);
     let (running, result) = stage.play(vec![]).await;
     assert_eq!(ending(&result), ("accepted".to_owned(), 1, false));
-    assert!(about(&running, "ESMS_URL").contains(&format!("\"proxy\":\"{proxy}\"")));
-    let clear = running.process.log_containing("travel unencrypted");
-    assert!(clear.len() == 1 && clear[0].contains("the proxy reads them"), "{clear:?}");
+    assert!(about(&running, "ESMS_URL").await.contains(&format!("\"proxy\":\"{proxy}\"")));
+    let clear = running.process.wait_for_log("travel unencrypted", LIMIT).await;
+    assert!(clear.contains("the proxy reads them"), "{clear}");
     assert!(running.process.log_containing("zQcanaryQz").is_empty());
     drop(running);
     stage.set("NO_PROXY", "esms.example").set("OTP_RETRY_MAX_ELAPSED", "0s");
