@@ -8,7 +8,7 @@ use crate::broker::settings::BrokerSettings;
 use crate::esms::settings::EsmsSettings;
 use crate::ledger::settings::{LEASE_MARGIN, LedgerSettings};
 use crate::send::settings::SendSettings;
-use crate::settings::reader::{Reader, Source, WrongSettings};
+use crate::settings::reader::{Mistake, Reader, Source, WrongSettings};
 use crate::settings::table as settings;
 use crate::telemetry::settings::TelemetrySettings;
 use crate::worker::settings::WorkerSettings;
@@ -28,6 +28,8 @@ pub struct Config {
     pub ledger: LedgerSettings,
     /// Metrics, health, logs and traces.
     pub telemetry: TelemetrySettings,
+    /// What was not understood, and does not stop the worker.
+    pub doubts: Vec<Mistake>,
 }
 
 impl Config {
@@ -43,7 +45,8 @@ impl Config {
         let esms = EsmsSettings::from_reader(&mut reader);
         let ledger = LedgerSettings::from_reader(&mut reader, send.on_ambiguous, esms.timeout);
         let telemetry = TelemetrySettings::from_reader(&mut reader);
-        let config = Self { broker, worker, send, esms, ledger, telemetry };
+        let doubts = reader.take_doubts();
+        let config = Self { broker, worker, send, esms, ledger, telemetry, doubts };
         config.check(&mut reader);
         reader.finish(config)
     }

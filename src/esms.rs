@@ -5,6 +5,8 @@ pub mod body;
 pub mod classify;
 pub mod client;
 pub mod codes;
+mod connecting;
+pub mod keys;
 mod reading;
 mod secret_words;
 pub mod settings;

@@ -14,7 +14,6 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
 use tokio::time::{Instant, sleep, sleep_until};
 
 use crate::backoff::{Policy, Waits};
@@ -59,8 +58,6 @@ pub enum Sent {
 
 /// What one series of attempts keeps from round to round.
 struct Series {
-    /// The request, made once for all attempts.
-    body: Bytes,
     /// The waits between attempts.
     waits: Waits,
     /// When no further attempt begins; known from the first attempt on.
@@ -93,8 +90,7 @@ impl Sender {
 
     /// Attempts a job until it has ended or must be left. `progress` is what happened before.
     pub async fn send(&self, held: &Held<'_>, mut progress: Progress) -> Sent {
-        let body = self.attempts.body(&held.job.request);
-        let mut series = Series { body, waits: self.backoff.waits(), give_up_at: None };
+        let mut series = Series { waits: self.backoff.waits(), give_up_at: None };
         loop {
             match self.round(held, &mut series, progress).await {
                 ControlFlow::Continue(next) => progress = next,
@@ -127,7 +123,7 @@ impl Sender {
         };
         // Counted from the first attempt: waiting before it uses nothing up.
         let give_up_at = *series.give_up_at.get_or_insert_with(|| Instant::now() + self.max_elapsed);
-        let class = self.attempts.make(held.job, series.body.clone(), progress.attempts).await;
+        let class = self.attempts.make(held.job, progress.attempts).await;
         pass.report(Shown::by(&class));
         let limits = self.limits(held, give_up_at);
         match retry::after(class, progress, limits, Instant::now(), series.waits.next_wait()) {

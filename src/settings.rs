@@ -3,4 +3,5 @@
 //! Each room owns the type of its own settings and reads them with this reader.
 
 pub mod reader;
+pub mod secret;
 pub mod table;

@@ -81,6 +81,8 @@ pub fn trusting_nobody() -> Arc<ClientConfig> {
 }
 
 fn certificates(pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, TlsError> {
+    // Some editors begin a file with a byte order mark, and then the first section would not be seen.
+    let pem = pem.strip_prefix(b"\xef\xbb\xbf").unwrap_or(pem);
     let found = CertificateDer::pem_slice_iter(pem).collect::<Result<Vec<_>, _>>()?;
     if found.is_empty() {
         return Err(TlsError::NoCertificate);
@@ -142,6 +144,12 @@ mod tests {
         assert_eq!(refusal("not PEM at all"), nothing);
         let key = rcgen::KeyPair::generate().expect("a key").serialize_pem();
         assert_eq!(refusal(&key), nothing, "a key is no certificate");
+    }
+
+    #[test]
+    fn a_ca_file_may_begin_with_a_byte_order_mark() {
+        let marked = format!("\u{feff}{}", loopback::authority().0.replace('\n', "\r\n"));
+        assert!(client_config(Some(marked.as_bytes())).is_ok());
     }
 
     #[test]

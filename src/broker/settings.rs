@@ -101,8 +101,8 @@ impl BrokerSettings {
 fn amqp_uri(reader: &mut Reader<'_>) -> AMQPUri {
     let text = reader
         .secret(&settings::AMQP_URL, &settings::AMQP_URL_FILE)
-        .unwrap_or_else(|| settings::AMQP_URL.default.unwrap_or_default().to_owned());
-    amqp_address(text.trim()).unwrap_or_else(|| {
+        .map_or_else(|| settings::AMQP_URL.default.unwrap_or_default().to_owned(), |secret| secret.text);
+    amqp_address(&text).unwrap_or_else(|| {
         // Repeat neither the text nor the parser's message: both may hold the password.
         reader.mistake(
             &settings::AMQP_URL,

@@ -22,12 +22,14 @@ use crate::broker::topology::TopologyError;
 use crate::config::Config;
 use crate::esms::client::{BuildError, Esms};
 use crate::ledger::Ledger;
+use crate::proxy::is_loopback;
 use crate::send::Sender;
+use crate::settings::reader::Mistake;
 use crate::settings::table;
 use crate::stop::Stop;
 use crate::telemetry::http::{self, Health};
 use crate::telemetry::metrics::Metrics;
-use crate::telemetry::traces::{self, Traces};
+use crate::telemetry::traces::Traces;
 use crate::telemetry::{balance, logs};
 use crate::worker::outbox::Outbox;
 use crate::worker::{Parts, Rules, Worker};
@@ -44,8 +46,6 @@ enum RunError {
     Http(std::net::SocketAddr, std::io::Error),
     #[error(transparent)]
     Esms(#[from] BuildError),
-    #[error(transparent)]
-    Traces(#[from] traces::StartError),
     #[error("{0}\nDelete what differs, or run with OTP_TOPOLOGY=check or skip if it is meant to be so.")]
     Topology(#[from] TopologyError),
     /// The grace ended, or a second signal came, before every delivery was settled.
@@ -56,7 +56,7 @@ enum RunError {
 impl RunError {
     const fn exit_code(&self) -> u8 {
         match self {
-            RunError::Metrics(_) | RunError::Http(..) | RunError::Esms(_) | RunError::Traces(_) => FAILED,
+            RunError::Metrics(_) | RunError::Http(..) | RunError::Esms(_) => FAILED,
             RunError::Topology(_) => 3,
             RunError::Unfinished(_) => 4,
         }
@@ -84,6 +84,7 @@ pub(super) fn execute(given: &ArgMatches) -> ExitCode {
         Err(error) => return failed(&error.to_string()),
     };
     logs::log_panics();
+    tell_of_doubts(&config);
     info!(version = env!("CARGO_PKG_VERSION"), broker = ?config.broker, concurrency = config.worker.concurrency, "starting");
     match block_on(run_until_signalled(config)) {
         Ok(Ok(())) => {
@@ -169,11 +170,12 @@ impl App {
         let addr = config.telemetry.http_addr;
         let listener = http::listen(addr).await.map_err(|error| RunError::Http(addr, error))?;
         let esms = Esms::new(&config.esms, config.worker.concurrency)?;
-        let traces = Traces::start(&config.telemetry.traces)?;
-        warn_of_plain_http(&config);
+        let traces = traces(&config);
+        tell_how_esms_is_called(&config, &esms);
 
         let services = TaskTracker::new();
         services.spawn(http::serve(listener, Arc::clone(&health), stop.clone()));
+        services.spawn(stop.closing().clone().run_until_cancelled_owned(config.esms.keys.clone().keep_fresh()));
         if let Some(interval) = config.esms.balance_interval {
             services.spawn(balance::watch(esms.clone(), interval, Arc::clone(&metrics), stop.clone()));
         }
@@ -198,8 +200,8 @@ impl App {
 }
 
 fn ledger(config: &Config, metrics: &Arc<Metrics>) -> Ledger {
-    let secret = config.esms.secret_key.expose_secret();
-    Ledger::new(&config.ledger, config.send.on_ambiguous, secret, Arc::clone(metrics))
+    let keys = config.esms.keys.now();
+    Ledger::new(&config.ledger, config.send.on_ambiguous, keys.secret_key.expose_secret(), Arc::clone(metrics))
 }
 
 fn rules(config: &Config) -> Rules {
@@ -233,12 +235,30 @@ fn outbox(
     Outbox::new(results, replies, broker, Arc::clone(metrics))
 }
 
-fn warn_of_plain_http(config: &Config) {
-    if config.esms.url.scheme() == "http" {
-        warn!(
-            host = config.esms.url.host_str(),
-            hint = "right for a sandbox on this machine, wrong for anything else",
-            "ESMS_URL is http://: credentials and phone numbers travel unencrypted"
-        );
+/// Says what could not be understood of the settings that serve seeing, not sending.
+fn tell_of_doubts(config: &Config) {
+    for Mistake { setting, problem } in &config.doubts {
+        warn!(setting, problem, "a setting is not understood; the worker runs without it");
+    }
+}
+
+/// Traces serve seeing: a worker that cannot export them works all the same.
+fn traces(config: &Config) -> Traces {
+    Traces::start(&config.telemetry.traces).unwrap_or_else(|error| {
+        warn!(%error, hint = "jobs are worked as ever; check the OTEL_ variables", "there are no traces");
+        Traces::default()
+    })
+}
+
+fn tell_how_esms_is_called(config: &Config, esms: &Esms) {
+    esms.route().log("ESMS_URL");
+    if config.esms.url.scheme() == "http" && !is_loopback(&config.esms.url) {
+        let (host, proxy) = (config.esms.url.host_str(), esms.route().proxy());
+        let hint = if proxy.is_some() {
+            "the proxy reads them, too; use https://, or name the host in NO_PROXY"
+        } else {
+            "right for a gateway within your own network, wrong for anything else"
+        };
+        warn!(host, proxy, hint, "ESMS_URL is http://: credentials and phone numbers travel unencrypted");
     }
 }

@@ -15,11 +15,10 @@ use indicatif::{ProgressBar, ProgressStyle};
 use lapin::options::{BasicConsumeOptions, ConfirmSelectOptions};
 use lapin::types::FieldTable;
 use lapin::{Channel, Connection};
-use tokio::io::{AsyncWriteExt as _, stdout};
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 
-use super::shell::{BROKER_GROUPS, block_on, failed, source, wrong_settings};
+use super::shell::{BROKER_GROUPS, Output, block_on, failed, say, source, wrong_settings};
 use crate::amqp;
 use crate::broker::settings::BrokerSettings;
 use crate::broker::{DIRECT_REPLY, REPLY_WITHIN, close};
@@ -129,16 +128,17 @@ fn job_from_flags(given: &ArgMatches, phone: &str) -> String {
 
 fn report(summary: &Summary) -> ExitCode {
     for line in &summary.refused {
-        eprintln!("not queued: {line}");
+        say(&format!("not queued: {line}"));
     }
     let jobs = if summary.queued == 1 { "job" } else { "jobs" };
     let outcomes: Vec<String> = summary.outcomes.iter().map(|(outcome, count)| format!("{count} {outcome}")).collect();
-    eprintln!("queued {} {jobs}{}{}", summary.queued, if outcomes.is_empty() { "" } else { ": " }, outcomes.join(", "));
+    let colon = if outcomes.is_empty() { "" } else { ": " };
+    say(&format!("queued {} {jobs}{colon}{}", summary.queued, outcomes.join(", ")));
     if summary.missing() > 0 {
-        eprintln!(
+        say(&format!(
             "{} without a result in time: is a worker running? They are still queued or being worked",
             summary.missing()
-        );
+        ));
     }
     ExitCode::from(u8::from(!summary.is_success()))
 }
@@ -175,11 +175,11 @@ async fn send_only(
     let progress = bar("queued", lines.total);
     let (ids, mut printed) = mpsc::channel::<String>(UNCONFIRMED);
     let printing = tokio::spawn(async move {
-        let mut out = stdout();
+        let mut output = Output::new();
         while let Some(id) = printed.recv().await {
-            out.write_all(format!("{id}\n").as_bytes()).await?;
+            output.line(id.as_bytes()).await?;
         }
-        out.flush().await
+        output.end().await
     });
     let publishing = Publishing::new(channel, broker, expiration, None, ids);
     let summary = publishing.run(lines, &progress).await;

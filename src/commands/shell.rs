@@ -1,8 +1,10 @@
-//! The code that all commands share: where settings come from, how a command runs, and how it fails.
+//! The code that all commands share: where settings come from, how a command runs, prints and fails.
 
+use std::io::{self, ErrorKind, Write as _};
 use std::process::ExitCode;
 
 use clap::ArgMatches;
+use tokio::io::{AsyncWriteExt as _, Stdout, stdout};
 use tokio::runtime::Runtime;
 
 use crate::settings::reader::WrongSettings;
@@ -24,7 +26,8 @@ pub(super) const BROKER_GROUPS: &[Group] = &[Group::Broker, Group::Topology];
 /// The value of a flag, else of the environment variable.
 pub(super) fn source(given: &ArgMatches) -> impl Fn(&Setting) -> Option<String> + '_ {
     |setting| {
-        let flag = given.get_one::<String>(setting.env).cloned();
+        // A variable of a specification is no flag.
+        let flag = given.try_get_one::<String>(setting.env).ok().flatten().cloned();
         flag.or_else(|| std::env::var_os(setting.env).map(|value| value.to_string_lossy().into_owned()))
     }
 }
@@ -41,12 +44,64 @@ pub(super) fn block_on<T>(work: impl Future<Output = T>) -> Result<T, ExitCode> 
     }
 }
 
+/// Standard output.
+///
+/// When its reader has gone, as with `| head -1`, nothing more is printed, and the command goes on to its end: its
+/// work and its exit code are the same. Any other error is one to report, such as a disk that is full.
+pub(super) struct Output {
+    out: Stdout,
+    has_reader: bool,
+}
+
+impl Output {
+    pub(super) fn new() -> Self {
+        Self { out: stdout(), has_reader: true }
+    }
+
+    /// Prints one line.
+    pub(super) async fn line(&mut self, line: &[u8]) -> io::Result<()> {
+        if !self.has_reader {
+            return Ok(());
+        }
+        let printed = self.out.write_all(&[line, b"\n"].concat()).await;
+        self.unless_closed(printed)
+    }
+
+    /// Waits until everything is printed.
+    pub(super) async fn end(&mut self) -> io::Result<()> {
+        if !self.has_reader {
+            return Ok(());
+        }
+        let printed = self.out.flush().await;
+        self.unless_closed(printed)
+    }
+
+    fn unless_closed(&mut self, printed: io::Result<()>) -> io::Result<()> {
+        match printed {
+            Err(error) if error.kind() == ErrorKind::BrokenPipe => {
+                self.has_reader = false;
+                Ok(())
+            }
+            printed => printed,
+        }
+    }
+}
+
+/// Prints a line to standard error. That its reader has gone changes nothing.
+pub(super) fn say(line: &str) {
+    let _ = writeln!(io::stderr(), "{line}");
+}
+
+pub(super) fn output_failed(error: &io::Error) -> ExitCode {
+    failed(&format!("cannot write to standard output: {error}"))
+}
+
 pub(super) fn wrong_settings(error: &WrongSettings) -> ExitCode {
-    eprintln!("esms-otp-worker: {error}\nSee: esms-otp-worker run --help");
+    say(&format!("esms-otp-worker: {error}\nSee: esms-otp-worker run --help"));
     ExitCode::from(WRONG_SETTINGS)
 }
 
 pub(super) fn failed(why: &str) -> ExitCode {
-    eprintln!("esms-otp-worker: {why}");
+    say(&format!("esms-otp-worker: {why}"));
     ExitCode::from(FAILED)
 }

@@ -14,7 +14,7 @@ mod secrets;
 
 /// Reads the given settings and the two credentials that `run` requires.
 fn read(given: &[(&str, &str)]) -> Result<Config, WrongSettings> {
-    let mut all = vec![("ESMS_API_KEY", "key"), ("ESMS_SECRET_KEY", "secret")];
+    let mut all = vec![("ESMS_API_KEY", "api-key-1"), ("ESMS_SECRET_KEY", "secret-key-1")];
     all.extend(given);
     read_only(&all)
 }

@@ -82,9 +82,10 @@ impl Esms {
     /// # Errors
     /// [`BalanceError`].
     pub async fn balance(&self) -> Result<Account, BalanceError> {
-        let keys = Question { api_key: self.api_key.expose_secret(), secret_key: self.secret_key.expose_secret() };
+        let keys = self.keys.now();
+        let question = Question { api_key: keys.api_key.expose_secret(), secret_key: keys.secret_key.expose_secret() };
         // A struct of strings always has a JSON form.
-        let body = serde_json::to_vec(&keys).unwrap_or_default();
+        let body = serde_json::to_vec(&question).unwrap_or_default();
         let sent = self.post(balance_url(&self.url), body.into()).send();
         let response = sent.await.map_err(|error| BalanceError::NotReached(describe(error)))?;
         let status = response.status().as_u16();

@@ -11,16 +11,20 @@ use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use reqwest::header::{ACCEPT, ACCEPT_ENCODING, CONTENT_TYPE};
 use reqwest::{Client, RequestBuilder, Url, redirect};
-use secrecy::{ExposeSecret, SecretString};
+use secrecy::ExposeSecret;
 use serde::Serialize;
+use tokio::time::Instant;
 
 use super::body::Page;
 use super::classify::Seen;
+use super::connecting::{ByDeadline, connected_by};
+use super::keys::Keys;
 use super::reading::read;
 use super::secret_words;
 use super::settings::EsmsSettings;
 use super::trouble::describe;
 use crate::job::request::OtpRequest;
+use crate::proxy::Route;
 use crate::tls;
 
 /// The most header lines of a reply. Firewalls in front of a service add cookies by the dozen; the HTTP client's
@@ -36,8 +40,8 @@ const IDLE_CONNECTION: Duration = Duration::from_secs(20);
 pub struct Esms {
     pub(super) client: Client,
     pub(super) url: Url,
-    pub(super) api_key: SecretString,
-    pub(super) secret_key: SecretString,
+    pub(super) keys: Keys,
+    route: Route,
     traced: bool,
 }
 
@@ -71,9 +75,12 @@ impl Esms {
     /// # Errors
     /// When the system has no certificates to trust or the client cannot be made.
     pub fn new(settings: &EsmsSettings, concurrency: u16) -> Result<Self, BuildError> {
-        let client = Client::builder()
+        let route = Route::to(&settings.url);
+        let client = route
+            .apply(Client::builder())?
             .user_agent(concat!("esms-otp-worker/", env!("CARGO_PKG_VERSION")))
             .connect_timeout(settings.connect_timeout)
+            .connector_layer(ByDeadline)
             .timeout(settings.timeout)
             // A redirect would carry the credentials to wherever it points.
             .redirect(redirect::Policy::none())
@@ -90,20 +97,15 @@ impl Esms {
             .pool_max_idle_per_host(usize::from(concurrency))
             .tls_backend_preconfigured(tls::for_url(&settings.url)?)
             .build()?;
-        Ok(Self {
-            client,
-            url: settings.url.clone(),
-            api_key: settings.api_key.clone(),
-            secret_key: settings.secret_key.clone(),
-            traced: settings.traced,
-        })
+        Ok(Self { client, url: settings.url.clone(), keys: settings.keys.clone(), route, traced: settings.traced })
     }
 
-    /// The body of the call, made once for all attempts of a job.
+    /// The body of the call, with the keys of this moment.
     pub fn body(&self, request: &OtpRequest) -> Bytes {
+        let keys = self.keys.now();
         let call = Call {
-            api_key: self.api_key.expose_secret(),
-            secret_key: self.secret_key.expose_secret(),
+            api_key: keys.api_key.expose_secret(),
+            secret_key: keys.secret_key.expose_secret(),
             phone: request.phone.digits(),
             multi_channel_temp_id: &request.template_id,
             type_id: request.kind.type_id(),
@@ -115,16 +117,12 @@ impl Esms {
 
     /// `text` without the credentials, should eSMS repeat them.
     pub fn without_credentials(&self, text: &str) -> String {
-        secret_words::without(text, &self.secrets())
+        self.keys.with_all(|secrets| secret_words::without(text, secrets))
     }
 
     /// The beginning of what came in place of an answer, masked for a log line.
     pub fn quote(&self, page: &Page) -> String {
-        secret_words::quote(&page.text(), &self.secrets())
-    }
-
-    fn secrets(&self) -> [&str; 2] {
-        [self.api_key.expose_secret(), self.secret_key.expose_secret()]
+        self.keys.with_all(|secrets| secret_words::quote(&page.text(), secrets))
     }
 
     /// The endpoint.
@@ -132,15 +130,20 @@ impl Esms {
         &self.url
     }
 
-    /// Makes one call, which ends within `ESMS_TIMEOUT`. `traceparent` is its trace context; it is sent only
-    /// with `OTP_TRACE_PROPAGATE_TO_ESMS`.
-    pub async fn attempt(&self, body: Bytes, traceparent: Option<String>) -> Seen {
+    /// How it is called.
+    pub const fn route(&self) -> &Route {
+        &self.route
+    }
+
+    /// Makes one call, which ends within `ESMS_TIMEOUT`. If there is no connection by `deadline`, nothing is sent.
+    /// `traceparent` is its trace context; it is sent only with `OTP_TRACE_PROPAGATE_TO_ESMS`.
+    pub async fn attempt(&self, body: Bytes, traceparent: Option<String>, deadline: Instant) -> Seen {
         let (body, was_read) = Watched::new(body);
         let mut call = self.post(self.url.clone(), reqwest::Body::wrap(body));
         if let Some(traceparent) = traceparent.filter(|_| self.traced) {
             call = call.header("traceparent", traceparent);
         }
-        match call.send().await {
+        match connected_by(deadline, call.send()).await {
             Ok(response) => read(response).await,
             Err(error) if error.is_connect() || !was_read.load(Ordering::Acquire) => Seen::NotWritten(describe(error)),
             Err(error) => Seen::NoReply(describe(error)),

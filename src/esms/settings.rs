@@ -3,8 +3,9 @@
 use std::time::Duration;
 
 use reqwest::Url;
-use secrecy::{ExposeSecret, SecretString};
+use secrecy::ExposeSecret;
 
+use super::keys::Keys;
 use crate::settings::reader::{Reader, http_url};
 use crate::settings::table as settings;
 
@@ -13,10 +14,8 @@ use crate::settings::table as settings;
 pub struct EsmsSettings {
     /// The V5 endpoint.
     pub url: Url,
-    /// The account's key.
-    pub api_key: SecretString,
-    /// The account's secret.
-    pub secret_key: SecretString,
+    /// The account's key and secret.
+    pub keys: Keys,
     /// The template of jobs that name none.
     pub template_id: Option<String>,
     /// The limit on DNS, TCP and TLS together.
@@ -33,27 +32,50 @@ impl EsmsSettings {
     pub(crate) fn from_reader(reader: &mut Reader<'_>) -> Self {
         let config = Self {
             url: esms_url(reader),
-            api_key: reader.required_secret(&settings::ESMS_API_KEY, &settings::ESMS_API_KEY_FILE),
-            secret_key: reader.required_secret(&settings::ESMS_SECRET_KEY, &settings::ESMS_SECRET_KEY_FILE),
-            template_id: reader.given(&settings::ESMS_TEMPLATE_ID).map(|id| id.trim().to_owned()),
+            keys: keys(reader),
+            template_id: reader.given(&settings::ESMS_TEMPLATE_ID),
             connect_timeout: reader.duration(&settings::ESMS_CONNECT_TIMEOUT, Duration::from_millis(1)),
             timeout: reader.duration(&settings::ESMS_TIMEOUT, Duration::from_millis(1)),
             balance_interval: balance_interval(reader),
             traced: traced(reader),
         };
-        if config.connect_timeout > config.timeout {
+        if config.connect_timeout >= config.timeout {
             reader.mistake(
                 &settings::ESMS_CONNECT_TIMEOUT,
-                "must not be longer than ESMS_TIMEOUT, or a failure to connect could not be told from a lost answer",
+                "must be shorter than ESMS_TIMEOUT, or a failure to connect could not be told from a lost answer",
             );
         }
         config
     }
 
     /// Every word that must never be repeated in anything published or logged.
-    pub fn secrets(&self) -> [&str; 2] {
-        [self.api_key.expose_secret(), self.secret_key.expose_secret()]
+    pub fn secrets(&self) -> [String; 2] {
+        let pair = self.keys.now();
+        [&pair.api_key, &pair.secret_key].map(|secret| secret.expose_secret().to_owned())
     }
+}
+
+fn keys(reader: &mut Reader<'_>) -> Keys {
+    let sources = [
+        (&settings::ESMS_API_KEY, &settings::ESMS_API_KEY_FILE),
+        (&settings::ESMS_SECRET_KEY, &settings::ESMS_SECRET_KEY_FILE),
+    ]
+    .map(|(direct, file)| {
+        let source = reader.required_secret(direct, file);
+        let named = if source.file.is_some() { file } else { direct };
+        (named, source)
+    });
+    let [(api_setting, api_key), (secret_setting, secret_key)] = sources;
+    // What is not there was reported already.
+    let was_read = [!api_key.text.is_empty(), !secret_key.text.is_empty()];
+    Keys::new(api_key, secret_key).unwrap_or_else(|rules| {
+        for ((setting, rule), was_read) in [api_setting, secret_setting].into_iter().zip(rules).zip(was_read) {
+            if let Some(rule) = rule.filter(|_| was_read) {
+                reader.mistake(setting, rule);
+            }
+        }
+        Keys::none()
+    })
 }
 
 /// Not more often than every second: the call counts against the account's rate.

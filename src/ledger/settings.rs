@@ -73,8 +73,8 @@ impl LedgerSettings {
 
 fn store(reader: &mut Reader<'_>) -> StoreSettings {
     let setting = &settings::OTP_LEDGER_URL;
-    let text = reader.secret(setting, &settings::OTP_LEDGER_URL_FILE);
-    let store = match text.as_deref().map(str::trim) {
+    let secret = reader.secret(setting, &settings::OTP_LEDGER_URL_FILE);
+    let store = match secret.as_ref().map(|secret| secret.text.as_str()) {
         None | Some("memory:") => Ok(StoreSettings::Memory),
         Some(url) => address(url).map(StoreSettings::Redis),
     };

@@ -5,7 +5,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::SystemTime;
 
-use bytes::Bytes;
 use serde_json::value::RawValue;
 use tokio::time::Instant;
 use tracing::warn;
@@ -15,7 +14,6 @@ use crate::esms::classify::{Class, classify};
 use crate::esms::client::Esms;
 use crate::esms::codes;
 use crate::job::phone::Phone;
-use crate::job::request::OtpRequest;
 use crate::job::result::Answer;
 use crate::telemetry::metrics::Metrics;
 
@@ -35,15 +33,10 @@ impl Attempts {
         Self { esms, retry_codes, metrics, unreadable: AtomicBool::new(false) }
     }
 
-    /// The body of the call, made once for all attempts of a job.
-    pub(super) fn body(&self, request: &OtpRequest) -> Bytes {
-        self.esms.body(request)
-    }
-
     /// Makes attempt `number` of the job. Returns its class, with phone number and credentials masked. It ends
     /// within `ESMS_TIMEOUT`.
-    pub(super) async fn make(&self, job: &Job, body: Bytes, number: u32) -> Class {
-        let class = self.call(job, body, number).await;
+    pub(super) async fn make(&self, job: &Job, number: u32) -> Class {
+        let class = self.call(job, number).await;
         self.log_page(&class);
         log_failure(job, &class, number);
         class
@@ -63,9 +56,11 @@ impl Attempts {
         }
     }
 
-    async fn call(&self, job: &Job, body: Bytes, number: u32) -> Class {
+    async fn call(&self, job: &Job, number: u32) -> Class {
         let (began, span) = (Instant::now(), job.span.call(self.esms.url(), number));
-        let seen = self.esms.attempt(body, span.traceparent()).await;
+        // Made for each attempt: the keys may be new since the last one.
+        let body = self.esms.body(&job.request);
+        let seen = self.esms.attempt(body, span.traceparent(), job.deadline).await;
         let status = seen.status();
         let mut class = classify(seen, &self.retry_codes, SystemTime::now());
         span.called(status, &class);

@@ -4,8 +4,8 @@ use std::fmt;
 use std::time::Duration;
 
 use reqwest::Url;
-use secrecy::SecretString;
 
+use super::secret::{self, SecretFile, is_quoted, tidy};
 use super::table::Setting;
 
 /// One setting that is wrong, and the rule it breaks.
@@ -41,12 +41,13 @@ pub type Source<'a> = dyn Fn(&Setting) -> Option<String> + 'a;
 pub(crate) struct Reader<'a> {
     source: &'a Source<'a>,
     mistakes: Vec<Mistake>,
+    doubts: Vec<Mistake>,
 }
 
 impl<'a> Reader<'a> {
     /// A reader over `source`.
     pub(crate) fn new(source: &'a Source<'a>) -> Self {
-        Self { source, mistakes: Vec::new() }
+        Self { source, mistakes: Vec::new(), doubts: Vec::new() }
     }
 
     /// The value if no mistake was found.
@@ -58,22 +59,53 @@ impl<'a> Reader<'a> {
     }
 
     pub(crate) fn mistake(&mut self, setting: &Setting, problem: impl Into<String>) {
-        self.mistakes.push(Mistake { setting: setting.env, problem: problem.into() });
+        let mistake = Mistake { setting: setting.env, problem: problem.into() };
+        // A setting may be read more than once.
+        if !self.mistakes.contains(&mistake) {
+            self.mistakes.push(mistake);
+        }
+    }
+
+    /// Notes that a setting cannot be understood, and that the worker runs all the same. This is for settings
+    /// that serve seeing, not sending: a cluster often sets them for every program in it.
+    pub(crate) fn doubt(&mut self, setting: &Setting, problem: impl Into<String>) {
+        self.doubts.push(Mistake { setting: setting.env, problem: problem.into() });
+    }
+
+    /// What [`Reader::doubt`] has noted so far.
+    pub(crate) fn take_doubts(&mut self) -> Vec<Mistake> {
+        std::mem::take(&mut self.doubts)
     }
 
     /// The value that was given. An empty value counts as not given, because `FOO=` in a manifest means that.
-    pub(crate) fn given(&self, setting: &Setting) -> Option<String> {
-        (self.source)(setting).filter(|value| !value.trim().is_empty())
+    pub(crate) fn given(&mut self, setting: &Setting) -> Option<String> {
+        let value = self.written(setting)?;
+        if is_quoted(&value) {
+            self.mistake(setting, "has quotation marks around it, which are part of the value: remove them");
+            return None;
+        }
+        Some(value)
     }
 
-    pub(crate) fn text(&self, setting: &Setting) -> String {
+    /// The value that was given, for a setting that must not stop the worker.
+    pub(crate) fn given_loosely(&self, setting: &Setting) -> Option<String> {
+        let value = self.written(setting)?;
+        let value = if is_quoted(&value) { &value[1..value.len() - 1] } else { &value };
+        Some(tidy(value).to_owned()).filter(|value| !value.is_empty())
+    }
+
+    fn written(&self, setting: &Setting) -> Option<String> {
+        (self.source)(setting).map(|value| tidy(&value).to_owned()).filter(|value| !value.is_empty())
+    }
+
+    pub(crate) fn text(&mut self, setting: &Setting) -> String {
         self.given(setting).unwrap_or_else(|| setting.default.unwrap_or_default().to_owned())
     }
 
     /// Parses a setting and uses its default after a mistake. Not for secrets: the mistake shows the value.
     pub(crate) fn parsed<T>(&mut self, setting: &Setting, parse: impl Fn(&str) -> Result<T, String>) -> Option<T> {
         let text = self.text(setting);
-        match parse(text.trim()) {
+        match parse(&text) {
             Ok(value) => Some(value),
             Err(rule) => {
                 self.mistake(setting, format!("{rule}, not {:?}", shortened(&text)));
@@ -94,8 +126,24 @@ impl<'a> Reader<'a> {
         .unwrap_or_default()
     }
 
+    /// Parses a setting that must not stop the worker. After a doubt, there is no value.
+    pub(crate) fn parsed_loosely<T>(
+        &mut self,
+        setting: &Setting,
+        parse: impl Fn(&str) -> Result<T, String>,
+    ) -> Option<T> {
+        let text = self.given_loosely(setting)?;
+        match parse(&text) {
+            Ok(value) => Some(value),
+            Err(rule) => {
+                self.doubt(setting, format!("{rule}, not {:?}", shortened(&text)));
+                None
+            }
+        }
+    }
+
     /// Reads a secret from its own setting, or from the file that its `…_FILE` setting names.
-    pub(crate) fn secret(&mut self, direct: &Setting, file: &Setting) -> Option<String> {
+    pub(crate) fn secret(&mut self, direct: &Setting, file: &Setting) -> Option<secret::Source> {
         match (self.given(direct), self.given(file)) {
             (Some(_), Some(_)) => {
                 self.mistake(direct, format!("is set, and so is {}: set only one", file.env));
@@ -106,35 +154,31 @@ impl<'a> Reader<'a> {
                 self.mistake(direct, "is not UTF-8 text");
                 None
             }
-            (Some(value), None) => Some(value),
+            (Some(value), None) => Some(secret::Source::fixed(value)),
             (None, Some(path)) => self.secret_file(file, &path),
             (None, None) => None,
         }
     }
 
     /// A mistake does not repeat the path, because people put the secret itself there.
-    fn secret_file(&mut self, file: &Setting, path: &str) -> Option<String> {
-        match std::fs::read_to_string(path) {
-            // Files made by `echo` and by editors end in a newline that is not part of the secret.
-            Ok(text) if !text.trim().is_empty() => Some(text.trim().to_owned()),
-            Ok(_) => {
-                self.mistake(file, "names a file that is empty");
-                None
-            }
+    fn secret_file(&mut self, setting: &Setting, path: &str) -> Option<secret::Source> {
+        let file = SecretFile::new(setting.env, path);
+        match file.read_now() {
+            Ok(text) => Some(secret::Source { text, file: Some(file) }),
             Err(error) => {
-                self.mistake(file, format!("names a file that cannot be read: {error}"));
+                self.mistake(setting, format!("names a file that {error}"));
                 None
             }
         }
     }
 
-    pub(crate) fn required_secret(&mut self, direct: &Setting, file: &Setting) -> SecretString {
+    pub(crate) fn required_secret(&mut self, direct: &Setting, file: &Setting) -> secret::Source {
         let before = self.mistakes.len();
         let secret = self.secret(direct, file);
         if secret.is_none() && self.mistakes.len() == before {
             self.mistake(direct, format!("is required: set it, or {} to a file that holds it", file.env));
         }
-        SecretString::from(secret.unwrap_or_default())
+        secret.unwrap_or_else(|| secret::Source::fixed(""))
     }
 }
 

@@ -3,9 +3,10 @@
 mod json;
 
 use std::io::IsTerminal as _;
+use std::sync::OnceLock;
 
 use tracing::{Level, Span, error, error_span};
-use tracing_appender::non_blocking::WorkerGuard;
+use tracing_appender::non_blocking::{ErrorCounter, WorkerGuard};
 use tracing_subscriber::filter::filter_fn;
 use tracing_subscriber::fmt::format::JsonFields;
 use tracing_subscriber::layer::SubscriberExt as _;
@@ -36,20 +37,18 @@ pub enum LogFormat {
 
 impl LogSettings {
     pub(crate) fn from_reader(reader: &mut Reader<'_>) -> Self {
-        let format = match reader.given(&table::LOG_FORMAT) {
-            None if std::io::stderr().is_terminal() => Some(LogFormat::Pretty),
-            None => Some(LogFormat::Json),
-            Some(_) => reader.parsed(&table::LOG_FORMAT, |text| match text {
-                "json" => Ok(LogFormat::Json),
-                "pretty" => Ok(LogFormat::Pretty),
-                _ => Err("must be json or pretty".into()),
-            }),
-        };
-        let filter = reader.parsed(&table::RUST_LOG, |text| match EnvFilter::builder().parse(text) {
-            Ok(_) => Ok(text.to_owned()),
-            Err(_) => Err("must be a level such as info, or a filter such as info,esms_otp_worker=debug".into()),
+        let format = reader.parsed_loosely(&table::LOG_FORMAT, |text| match text.to_ascii_lowercase().as_str() {
+            "json" => Ok(LogFormat::Json),
+            "pretty" => Ok(LogFormat::Pretty),
+            _ => Err("is neither json nor pretty".into()),
         });
-        Self { format: format.unwrap_or(LogFormat::Json), filter: filter.unwrap_or_default() }
+        let by_default = if std::io::stderr().is_terminal() { LogFormat::Pretty } else { LogFormat::Json };
+        let filter = reader.parsed_loosely(&table::RUST_LOG, |text| match EnvFilter::builder().parse(text) {
+            Ok(_) => Ok(text.to_owned()),
+            Err(_) => Err("is neither a level such as info, nor a filter such as info,esms_otp_worker=debug".into()),
+        });
+        let filter = filter.unwrap_or_else(|| table::RUST_LOG.default.unwrap_or_default().to_owned());
+        Self { format: format.unwrap_or(by_default), filter }
     }
 }
 
@@ -60,6 +59,7 @@ impl LogSettings {
 /// When logging was started before.
 pub fn start(settings: &LogSettings) -> Result<WorkerGuard, TryInitError> {
     let (writer, guard) = tracing_appender::non_blocking(std::io::stderr());
+    let dropped = writer.error_counter();
     let lines = fmt::layer().with_writer(writer);
     let lines = match settings.format {
         LogFormat::Json => lines.fmt_fields(JsonFields::new()).event_format(Json).boxed(),
@@ -70,7 +70,17 @@ pub fn start(settings: &LogSettings) -> Result<WorkerGuard, TryInitError> {
         .with(filter(&settings.filter))
         .with(lines.with_filter(filter_fn(|line| may_be_logged(line.target(), *line.level()))))
         .try_init()?;
+    // Logging is started once, and so this is set once.
+    let _ = DROPPED.set(dropped);
     Ok(guard)
+}
+
+/// Counts the lines that were dropped. Logging belongs to the whole process, and so does this.
+static DROPPED: OnceLock<ErrorCounter> = OnceLock::new();
+
+/// How many lines were dropped, because what reads them is too slow.
+pub fn dropped_lines() -> u64 {
+    DROPPED.get().map_or(0, |counter| counter.dropped_lines() as u64)
 }
 
 /// The target of the spans below. A `RUST_LOG` that filters other targets must not remove the id from a line.
@@ -116,6 +126,7 @@ fn may_be_logged(target: &str, level: Level) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use tracing_appender::non_blocking::NonBlockingBuilder;
 
     #[test]
     fn whatever_is_logged_of_a_job_has_its_id_and_with_nothing_logged_there_is_no_span() {
@@ -131,6 +142,31 @@ mod tests {
             assert_eq!(!job_span("a").is_disabled(), has_span, "{given}");
             assert_eq!(!connection_span("a").is_disabled(), has_span, "{given}");
         }
+    }
+
+    #[test]
+    fn lines_that_nobody_reads_are_dropped_and_counted() {
+        /// Takes nothing until it is dropped with its lock.
+        struct Stuck(std::sync::Arc<std::sync::Mutex<()>>);
+        impl std::io::Write for Stuck {
+            fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+                let _waiting = self.0.lock();
+                Ok(bytes.len())
+            }
+            fn flush(&mut self) -> std::io::Result<()> {
+                Ok(())
+            }
+        }
+        let door = std::sync::Arc::new(std::sync::Mutex::new(()));
+        let closed = door.lock().unwrap();
+        let (writer, guard) = NonBlockingBuilder::default().buffered_lines_limit(2).finish(Stuck(door.clone()));
+        let dropped = writer.error_counter();
+        let subscriber = tracing_subscriber::registry().with(fmt::layer().with_writer(writer));
+        tracing::subscriber::with_default(subscriber, || (0..10).for_each(|n| error!(n, "a line")));
+        // Two wait in the queue, and one may have been taken out of it.
+        assert!((7..=8).contains(&dropped.dropped_lines()), "{}", dropped.dropped_lines());
+        drop(closed);
+        drop(guard);
     }
 
     #[test]

@@ -11,6 +11,7 @@ use prometheus::{
 };
 
 use super::labels::{Found, Published};
+use super::logs;
 use crate::esms::classify::ClassName;
 use crate::esms::codes;
 use crate::job::result::Outcome;
@@ -171,6 +172,11 @@ impl Metrics {
         registry.register(Box::new(prometheus::process_collector::ProcessCollector::for_self()))?;
         let make = Maker(registry.clone());
         build_info(&make)?;
+        make.counted_elsewhere(
+            "otp_log_lines_dropped_total",
+            "Log lines that were dropped, because what reads them is too slow.",
+            logs::dropped_lines,
+        )?;
         let (jobs, calls, messages) = (Jobs::new(&make)?, Calls::new(&make)?, Messages::new(&make)?);
         Ok(Self { registry, jobs, calls, messages })
     }
@@ -307,6 +313,7 @@ mod tests {
             "otp_broker_connected 0",
             "otp_broker_connections_total 0",
             "otp_circuit_open 0",
+            "otp_log_lines_dropped_total 0",
             "otp_rate_limited_seconds_total 0",
             "otp_build_info{",
             "process_resident_memory_bytes ",

@@ -47,8 +47,9 @@ impl Traces {
     /// [`StartError`]: the exporter refuses its settings.
     pub fn start(settings: &TracesSettings) -> Result<Self, StartError> {
         let Some(endpoint) = &settings.endpoint else { return Ok(Self(None)) };
-        // The sampler, the size of the queue and the rest follow the specification's variables and defaults.
+        // The size of the queue and the rest follow the specification's variables and defaults.
         let provider = SdkTracerProvider::builder()
+            .with_sampler(settings.sampler.clone())
             .with_resource(resource())
             .with_span_processor(BatchSpanProcessor::builder(export::to(endpoint)?).build())
             .build();

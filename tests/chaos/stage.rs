@@ -137,7 +137,7 @@ impl Stage {
             ("OTP_JOB_TTL", "10m"),
             // Short limits, so that much goes wrong in little time.
             ("ESMS_TIMEOUT", "1s"),
-            ("ESMS_CONNECT_TIMEOUT", "1s"),
+            ("ESMS_CONNECT_TIMEOUT", "900ms"),
             ("OTP_RETRY_INITIAL", "50ms"),
             ("OTP_RETRY_MAX_INTERVAL", "500ms"),
             ("OTP_RETRY_MAX_ELAPSED", "8s"),

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use esms_otp_worker::sandbox::Fault;
 
-use crate::stage::{PHONE, Running, Stage, ending, field};
+use crate::stage::{LIMIT, PHONE, Running, Stage, ending, field};
 
 const OK: Fault = Fault::None;
 
@@ -57,7 +57,7 @@ async fn answered_with_another_code_is_rejected_in_esms_own_words() {
 #[tokio::test]
 async fn answered_with_wrong_credentials_is_rejected_with_101() {
     let mut stage = Stage::new().await;
-    stage.set("ESMS_SECRET_KEY", "wrong");
+    stage.set("ESMS_SECRET_KEY", "wrong-secret");
     let (_running, result) = stage.play(vec![]).await;
     assert_eq!(ending(&result), is("rejected", 1, false));
     assert_eq!(
@@ -182,6 +182,30 @@ async fn not_sent_when_the_tls_handshake_hangs() {
     let (running, result) = stage.play(vec![]).await;
     assert_eq!(ending(&result).0, "failed");
     assert_eq!(classes(&running).await[2], 0.0);
+}
+
+#[tokio::test]
+async fn nothing_is_sent_when_the_deadline_passes_while_connecting() {
+    let silent = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let mut stage = Stage::new().await;
+    stage.set("ESMS_URL", &format!("https://{}/V5", silent.local_addr().unwrap()));
+    stage.set("OTP_JOB_TTL", "1s").set("ESMS_CONNECT_TIMEOUT", "2m").set("ESMS_TIMEOUT", "3m");
+    stage.set("OTP_SHUTDOWN_GRACE", "4m");
+    let (running, result) = stage.play(vec![]).await;
+    assert_eq!(ending(&result), is("expired", 1, false));
+    assert_eq!(classes(&running).await, [0.0, 1.0, 0.0, 0.0]);
+    running.process.wait_for_log("attempt failed", LIMIT).await;
+    let said = running.process.log_containing("attempt failed");
+    assert!(said.len() == 1 && said[0].contains("deadline passed before there was a connection"), "{said:#?}");
+}
+
+#[tokio::test]
+async fn a_call_that_was_connected_in_time_runs_to_its_end_after_the_deadline() {
+    let mut stage = Stage::new().await;
+    stage.set("OTP_JOB_TTL", "1s");
+    let (running, result) = stage.play(vec![Fault::Latency { ms: 2_500 }]).await;
+    assert_eq!(ending(&result), is("accepted", 1, false));
+    assert_eq!(classes(&running).await, [1.0, 0.0, 0.0, 0.0]);
 }
 
 #[tokio::test]

@@ -31,7 +31,7 @@ async fn the_balance_is_asked_for_and_shown_and_absent_while_it_is_not_known() {
     proxy.refuse().await;
     proxy.cut().await;
     balance(&stage, &running, None).await;
-    assert!(!running.process.log_containing("the balance is not known").is_empty());
+    running.process.wait_for_log("the balance is not known", LIMIT).await;
     proxy.accept_again().await;
     balance(&stage, &running, Some(after)).await;
 }

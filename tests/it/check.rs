@@ -40,6 +40,20 @@ fn assert_failed(ended: &Ended, part: &str, said: &[&str]) {
     }
 }
 
+/// Checks that this part is only warned of, that the command succeeds, and that it fails when it is strict.
+async fn assert_warned(stage: &Stage, part: &str, said: &[&str]) -> Ended {
+    let ended = check(stage).await;
+    assert_eq!(ended.code, 0, "{ended:?}");
+    assert!(!ended.stdout.contains("FAILED"), "{}", ended.stdout);
+    let line = line(&ended, part);
+    assert!(line.contains(" warning ") && line.contains("hint:"), "{line}");
+    for said in said {
+        assert!(line.contains(said), "{said} is not in: {line}");
+    }
+    assert_eq!(run(&["check", "--strict"], &stage.env()).await.code, 1);
+    ended
+}
+
 #[tokio::test]
 async fn where_all_is_well_every_part_says_so() {
     let (stage, _redis) = stage().await;
@@ -85,19 +99,48 @@ async fn wrong_keys_are_named_as_esms_names_them() {
 }
 
 #[tokio::test]
-async fn an_esms_that_cannot_be_reached_is_named() {
+async fn an_esms_that_cannot_be_reached_is_a_warning() {
     let (mut stage, _redis) = stage().await;
     let nobody = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap();
-    let ended = check(stage.set("ESMS_URL", &format!("http://{nobody}/V5"))).await;
-    assert_failed(&ended, "credentials", &["did not answer", "ESMS_URL"]);
+    stage.set("ESMS_URL", &format!("http://{nobody}/V5"));
+    let ended = assert_warned(&stage, "credentials", &["did not answer", "ESMS_URL"]).await;
     assert!(line(&ended, "clock").contains("not tried"));
 }
 
 #[tokio::test]
-async fn a_redis_that_cannot_be_reached_is_named() {
-    let (stage, redis) = stage().await;
+async fn a_redis_that_cannot_be_reached_is_a_warning_whatever_is_done_without_it() {
+    let (mut stage, redis) = stage().await;
     redis.stop().await;
-    assert_failed(&check(&stage).await, "ledger", &[&redis.port().to_string(), "OTP_LEDGER_URL"]);
+    for on_error in ["send", "hold"] {
+        stage.set("OTP_LEDGER_ON_ERROR", on_error);
+        assert_warned(&stage, "ledger", &[&redis.port().to_string(), "OTP_LEDGER_URL"]).await;
+    }
+}
+
+#[tokio::test]
+async fn a_redis_that_wants_another_password_is_a_failure() {
+    let (mut stage, redis) = stage().await;
+    let url = format!("redis://worker:wrong-canary@127.0.0.1:{}/0", redis.port());
+    let ended = check(stage.set("OTP_LEDGER_URL", &url)).await;
+    assert_failed(&ended, "ledger", &["OTP_LEDGER_URL"]);
+    assert!(!ended.stdout.contains("canary"));
+}
+
+#[tokio::test]
+async fn a_broker_that_cannot_be_reached_is_a_warning() {
+    let (mut stage, _redis) = stage().await;
+    let nobody = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap();
+    stage.set("AMQP_URL", &format!("amqp://guest:canary@{nobody}/%2f"));
+    let ended = assert_warned(&stage, "broker", &["cannot reach", "AMQP_URL"]).await;
+    assert!(line(&ended, "topology").contains("not tried") && !ended.stdout.contains("canary"));
+}
+
+#[tokio::test]
+async fn what_a_cluster_sets_for_all_programs_is_a_warning() {
+    let (mut stage, _redis) = stage().await;
+    stage.set("OTEL_EXPORTER_OTLP_ENDPOINT", "collector:4317").set("LOG_FORMAT", "text");
+    let ended = assert_warned(&stage, "settings", &["LOG_FORMAT"]).await;
+    assert!(ended.stdout.contains("OTEL_EXPORTER_OTLP_ENDPOINT: is an address for gRPC"), "{}", ended.stdout);
 }
 
 #[tokio::test]

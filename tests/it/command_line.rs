@@ -1,15 +1,18 @@
 //! The program as a person meets it: what it prints, and its exit code.
 
 use std::net::{Ipv4Addr, TcpListener};
+use std::process::Stdio;
 
 use esms_otp_worker::settings::table as settings;
+use tokio::time::timeout;
 
-use crate::program::run;
+use crate::program::{command, run};
 use crate::stage::{LIMIT, PHONE, Running, Stage, ending};
 use crate::support::client::Job;
+use crate::support::collector::Collector;
 use crate::support::wait::until;
 
-const KEYS: [(&str, &str); 2] = [("ESMS_API_KEY", "a-key"), ("ESMS_SECRET_KEY", "a-secret")];
+const KEYS: [(&str, &str); 2] = [("ESMS_API_KEY", "an-api-key"), ("ESMS_SECRET_KEY", "a-secret-key")];
 
 #[tokio::test]
 async fn without_credentials_it_names_both_variables() {
@@ -110,6 +113,150 @@ async fn help_lists_every_setting_with_its_variable_and_default() {
     }
 }
 
+/// A pipe that nobody reads any more, as after `| head -1`.
+fn closed() -> Stdio {
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    writer.into()
+}
+
+#[tokio::test]
+async fn output_that_nobody_reads_any_more_ends_no_command_badly() {
+    let stage = Stage::new().await;
+    let mut running = stage.worker().await;
+    for args in [
+        &["--help"][..],
+        &["--version"],
+        &["run", "--help"],
+        &["send", "--help"],
+        &["check"],
+        &["send", "--phone", PHONE, "--template", "1"],
+        &["send", "--phone", PHONE, "--template", "1", "--wait"],
+    ] {
+        let child = command(args, &stage.env()).stdout(closed()).spawn().unwrap();
+        let ended = timeout(LIMIT, child.wait_with_output()).await.expect("an end in time").unwrap();
+        let said = String::from_utf8_lossy(&ended.stderr);
+        assert_eq!(ended.status.code(), Some(0), "{args:?}: {said}");
+        assert!(!said.contains("panicked") && !said.contains("pipe"), "{args:?}: {said}");
+        let mut child = command(args, &stage.env()).stdout(closed()).stderr(closed()).spawn().unwrap();
+        let ended = timeout(LIMIT, child.wait()).await.expect("an end in time").unwrap();
+        assert_eq!(ended.code(), Some(0), "{args:?}");
+    }
+    for (args, code) in [(&["run"][..], 2), (&["send", "/no/such/file"], 1), (&["no-such-command"], 2)] {
+        let mut child = command(args, &[]).stderr(closed()).spawn().unwrap();
+        assert_eq!(timeout(LIMIT, child.wait()).await.expect("an end").unwrap().code(), Some(code), "{args:?}");
+    }
+    assert_eq!(running.stop().await, Some(0));
+}
+
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn output_that_cannot_be_written_is_told() {
+    let stage = Stage::new().await;
+    let mut running = stage.worker().await;
+    for args in [&["check"][..], &["send", "--phone", PHONE, "--template", "1"]] {
+        let full = std::fs::File::options().write(true).open("/dev/full").unwrap();
+        let child = command(args, &stage.env()).stdout(full).spawn().unwrap();
+        let ended = timeout(LIMIT, child.wait_with_output()).await.expect("an end in time").unwrap();
+        let said = String::from_utf8_lossy(&ended.stderr);
+        assert_eq!(ended.status.code(), Some(1), "{args:?}: {said}");
+        assert!(said.contains("cannot write to standard output"), "{args:?}: {said}");
+    }
+    assert_eq!(running.stop().await, Some(0));
+}
+
+/// The log line about this setting.
+async fn about(running: &Running, setting: &str) -> String {
+    let said = format!("\"setting\":\"{setting}\"");
+    let line = running.process.wait_for_log(&said, LIMIT).await;
+    assert_eq!(running.process.log_containing(&said).as_slice(), std::slice::from_ref(&line));
+    line
+}
+
+#[tokio::test]
+async fn what_a_cluster_sets_for_all_programs_does_not_stop_the_worker() {
+    let mut stage = Stage::new().await;
+    for (name, value) in [
+        ("OTEL_EXPORTER_OTLP_ENDPOINT", "collector:4317"),
+        ("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc"),
+        ("OTEL_TRACES_SAMPLER", "xray"),
+        ("LOG_FORMAT", "logfmt"),
+        ("RUST_LOG", "info,="),
+    ] {
+        stage.set(name, value);
+    }
+    let (running, result) = stage.play(vec![]).await;
+    assert_eq!(ending(&result), ("accepted".to_owned(), 1, false));
+    for setting in ["OTEL_EXPORTER_OTLP_ENDPOINT", "LOG_FORMAT", "RUST_LOG"] {
+        assert!(about(&running, setting).await.contains("\"level\":\"WARN\""));
+    }
+    assert!(about(&running, "OTEL_EXPORTER_OTLP_ENDPOINT").await.contains("gRPC, which is not spoken"));
+}
+
+#[tokio::test]
+async fn an_exporter_that_cannot_be_made_does_not_stop_the_worker() {
+    let mut stage = Stage::new().await;
+    // There are no certificates that the exporter could trust.
+    stage.set("OTEL_EXPORTER_OTLP_ENDPOINT", "https://127.0.0.1:4318");
+    stage.set("SSL_CERT_FILE", "/no/such/file").set("SSL_CERT_DIR", "/no/such/folder");
+    let (running, result) = stage.play(vec![]).await;
+    assert_eq!(ending(&result), ("accepted".to_owned(), 1, false));
+    running.process.wait_for_log("there are no traces", LIMIT).await;
+}
+
+#[tokio::test]
+async fn traces_are_exported_whatever_compression_a_cluster_sets() {
+    let (mut stage, collector) = (Stage::new().await, Collector::start().await);
+    stage.set("OTEL_EXPORTER_OTLP_ENDPOINT", &collector.url()).set("OTEL_EXPORTER_OTLP_COMPRESSION", "gzip");
+    let (mut running, result) = stage.play(vec![]).await;
+    assert_eq!(ending(&result), ("accepted".to_owned(), 1, false));
+    running.until_settled(&stage.names).await;
+    assert_eq!(running.stop().await, Some(0));
+    assert_eq!(collector.named("POST").len(), 1);
+}
+
+#[tokio::test]
+async fn traces_that_are_turned_off_are_not_exported() {
+    let (mut stage, collector) = (Stage::new().await, Collector::start().await);
+    stage.set("OTEL_EXPORTER_OTLP_ENDPOINT", &collector.url()).set("OTEL_SDK_DISABLED", "true");
+    let (mut running, result) = stage.play(vec![]).await;
+    assert_eq!(ending(&result), ("accepted".to_owned(), 1, false));
+    assert_eq!(running.stop().await, Some(0));
+    assert!(collector.exports().is_empty());
+}
+
+#[tokio::test]
+async fn a_proxy_of_the_machine_is_not_used_for_loopback() {
+    let mut stage = Stage::new().await;
+    let (nobody, addr) = unvisited();
+    for name in ["HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"] {
+        stage.set(name, &format!("http://{addr}"));
+    }
+    let (running, result) = stage.play(vec![]).await;
+    assert_eq!(ending(&result), ("accepted".to_owned(), 1, false));
+    assert!(running.process.log_containing("proxy").is_empty() && !visited(&nobody));
+}
+
+#[tokio::test]
+async fn a_proxy_that_is_used_is_named_without_its_credentials() {
+    let mut stage = Stage::new().await;
+    // The sandbox plays the proxy, too: it answers whatever host is asked for.
+    let proxy = stage.sandbox.addr().to_string();
+    let url = stage.sandbox.send_url().replace(&proxy, "esms.example");
+    stage.set("HTTP_PROXY", &format!("http://user:zQcanaryQz@{proxy}\n")).set("ESMS_URL", &url);
+    let (running, result) = stage.play(vec![]).await;
+    assert_eq!(ending(&result), ("accepted".to_owned(), 1, false));
+    assert!(about(&running, "ESMS_URL").await.contains(&format!("\"proxy\":\"{proxy}\"")));
+    let clear = running.process.wait_for_log("travel unencrypted", LIMIT).await;
+    assert!(clear.contains("the proxy reads them"), "{clear}");
+    assert!(running.process.log_containing("zQcanaryQz").is_empty());
+    drop(running);
+    stage.set("NO_PROXY", "esms.example").set("OTP_RETRY_MAX_ELAPSED", "0s");
+    let (running, result) = stage.play(vec![]).await;
+    assert_eq!(ending(&result).0, "failed", "nobody knows this host");
+    assert!(running.process.log_containing("calls go through a proxy").is_empty());
+}
+
 #[tokio::test]
 async fn a_port_that_is_taken_is_one_clear_line() {
     let (_taken, addr) = unvisited();
@@ -135,7 +282,7 @@ async fn secrets_are_read_from_files_as_editors_leave_them() {
     let url = format!("{}\n", stage.url);
     for (name, file) in [
         ("AMQP_URL", file("url", &url)),
-        ("ESMS_API_KEY", file("key", "sandbox-key\r\n")),
+        ("ESMS_API_KEY", file("key", "\u{feff}sandbox-key\r\n")),
         ("ESMS_SECRET_KEY", file("secret", "sandbox-secret\n\n")),
     ] {
         stage.unset(name).set(&format!("{name}_FILE"), &file);
@@ -146,7 +293,7 @@ async fn secrets_are_read_from_files_as_editors_leave_them() {
 
 #[tokio::test]
 async fn a_file_that_cannot_be_read_is_named() {
-    let ended = run(&["run"], &[("ESMS_API_KEY_FILE", "/no/such/file"), ("ESMS_SECRET_KEY", "a-secret")]).await;
+    let ended = run(&["run"], &[("ESMS_API_KEY_FILE", "/no/such/file"), ("ESMS_SECRET_KEY", "a-secret-key")]).await;
     assert_eq!(ended.code, 2);
     assert!(ended.stderr.contains("ESMS_API_KEY_FILE: names a file that cannot be read"), "{}", ended.stderr);
 }

@@ -26,7 +26,7 @@ use crate::support::wait::until;
 async fn shared() -> (Stage, Redis) {
     let (mut stage, redis) = (Stage::new().await, Redis::start().await);
     stage.set("OTP_LEDGER_URL", &redis.url());
-    stage.set("ESMS_TIMEOUT", "2s").set("ESMS_CONNECT_TIMEOUT", "2s");
+    stage.set("ESMS_TIMEOUT", "2s").set("ESMS_CONNECT_TIMEOUT", "1s");
     (stage, redis)
 }
 

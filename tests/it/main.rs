@@ -18,6 +18,7 @@ mod flood;
 mod fuzzed;
 mod hostile;
 mod house;
+mod keys;
 mod ledger;
 mod limits;
 mod pace;

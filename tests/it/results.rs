@@ -254,6 +254,7 @@ const METRICS: &[(&str, &str, &[&str])] = &[
     ("otp_results_published_total", "status", &["confirmed", "returned", "failed"]),
     ("otp_dead_lettered_total", "", &[]),
     ("otp_ledger_errors_total", "", &[]),
+    ("otp_log_lines_dropped_total", "", &[]),
     ("esms_balance_vnd", "", &[]),
     ("otp_broker_connected", "", &[]),
     ("otp_broker_connections_total", "", &[]),

@@ -165,7 +165,7 @@ async fn stage_with_canaries(format: &str) -> (Stage, Proxy) {
         ("RUST_LOG", "trace"),
         ("RUST_BACKTRACE", "full"),
         ("LOG_FORMAT", format),
-        ("ESMS_CONNECT_TIMEOUT", "1s"),
+        ("ESMS_CONNECT_TIMEOUT", "900ms"),
         ("ESMS_TIMEOUT", "1s"),
         ("OTP_RETRY_MAX_ELAPSED", "2s"),
     ] {

@@ -66,6 +66,60 @@ async fn json_lines_come_from_a_file_or_from_standard_input() {
 }
 
 #[tokio::test]
+async fn lines_as_editors_leave_them_are_jobs() {
+    let stage = Stage::new().await;
+    queue_only(&stage).await;
+    // Two files with a byte order mark, joined.
+    let jobs = format!("\u{feff}{}\r\n\u{feff}\r\n\u{feff}{}\r\n", job(1), job(2));
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("jobs.jsonl");
+    std::fs::write(&path, &jobs).unwrap();
+    for ended in [
+        run(&["send", path.to_str().unwrap()], &stage.env()).await,
+        run_with_input(&["send", "-"], &stage.env(), &jobs).await,
+    ] {
+        assert_eq!((ended.code, ended.stderr.as_str()), (0, "queued 2 jobs\n"));
+    }
+    let client = stage.client().await;
+    let queued = client.consume(&stage.names.jobs).await.collect(4, LIMIT).await;
+    let bodies: Vec<String> = queued.iter().map(|job| String::from_utf8(job.body.clone()).unwrap()).collect();
+    assert_eq!(bodies, [job(1), job(2), job(1), job(2)]);
+}
+
+#[tokio::test]
+async fn a_file_in_another_encoding_is_named_and_nothing_is_queued() {
+    let stage = Stage::new().await;
+    queue_only(&stage).await;
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("jobs.jsonl");
+    let units = |swap: bool| {
+        let text = format!("\u{feff}{}\r\n", job(1));
+        text.encode_utf16().flat_map(|unit| if swap { unit.to_be_bytes() } else { unit.to_le_bytes() }).collect()
+    };
+    for bytes in [units(false), units(true)] as [Vec<u8>; 2] {
+        std::fs::write(&path, bytes).unwrap();
+        let ended = run(&["send", path.to_str().unwrap()], &stage.env()).await;
+        assert_eq!((ended.code, ended.stdout.as_str()), (1, ""));
+        assert!(ended.stderr.contains("is UTF-16 text: save it as UTF-8"), "{}", ended.stderr);
+    }
+    assert_eq!(Broker::shared().await.queue_depth(&stage.names.jobs).await, Some(0));
+}
+
+#[tokio::test]
+async fn every_job_is_queued_though_nobody_reads_the_ids_any_more() {
+    let stage = Stage::new().await;
+    queue_only(&stage).await;
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    let mut child = command(&["send", "-"], &stage.env()).stdout(writer).spawn().unwrap();
+    let jobs: String = (0..1_000).map(|n| job(n) + "\n").collect();
+    child.stdin.take().unwrap().write_all(jobs.as_bytes()).await.unwrap();
+    let ended = timeout(LIMIT, child.wait_with_output()).await.expect("an end in time").unwrap();
+    assert_eq!((ended.status.code(), ended.stderr.as_slice()), (Some(0), &b"queued 1000 jobs\n"[..]));
+    assert_eq!(Broker::shared().await.queue_depth(&stage.names.jobs).await, Some(1_000));
+}
+
+#[tokio::test]
 async fn with_wait_the_results_are_printed_as_json_lines() {
     let stage = Stage::new().await;
     let _running = stage.worker().await;

@@ -241,7 +241,7 @@ async fn a_result_that_waits_for_the_broker_is_published_when_it_returns_within_
 #[tokio::test]
 async fn when_the_grace_is_over_it_says_so_with_code_4_and_the_next_worker_gets_the_job() {
     let mut stage = Stage::new().await;
-    stage.set("ESMS_CONNECT_TIMEOUT", "2s").set("ESMS_TIMEOUT", "2s").set("OTP_SHUTDOWN_GRACE", "2100ms");
+    stage.set("ESMS_CONNECT_TIMEOUT", "1s").set("ESMS_TIMEOUT", "2s").set("OTP_SHUTDOWN_GRACE", "2100ms");
     let (mut stage, proxy, mut running) = behind_a_proxy(stage).await;
     let (client, mut results) = stage.audience().await;
     proxy.stall_named("esms-otp-worker publisher", Direction::ToServer);

@@ -24,6 +24,9 @@ pub(super) enum SendError {
     /// The jobs cannot be read.
     #[error("cannot read {0}: {1}")]
     Input(String, std::io::Error),
+    /// The jobs are in another encoding.
+    #[error("{0} is UTF-16 text: save it as UTF-8")]
+    Encoding(String),
     /// The ids or results cannot be written.
     #[error("cannot write to standard output: {0}")]
     Output(std::io::Error),

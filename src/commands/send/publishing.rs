@@ -15,7 +15,7 @@ use tokio::time::timeout;
 use uuid::Uuid;
 
 use super::error::SendError;
-use super::input::Lines;
+use super::input::{Lines, is_utf16, job};
 use crate::broker::REPLY_WITHIN;
 use crate::broker::settings::BrokerSettings;
 use crate::job::request;
@@ -84,7 +84,10 @@ impl Publishing {
             input.next_segment().await.map_err(|error| SendError::Input(lines.name.clone(), error))?
         {
             number += 1;
-            let body = line.trim_ascii();
+            if number == 1 && is_utf16(&line) {
+                return Err(SendError::Encoding(lines.name));
+            }
+            let body = job(&line);
             if body.is_empty() {
                 continue;
             }

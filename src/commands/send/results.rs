@@ -8,11 +8,11 @@ use indicatif::ProgressBar;
 use lapin::Consumer;
 use lapin::message::Delivery;
 use serde::Deserialize;
-use tokio::io::{AsyncWriteExt as _, stdout};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until};
 
 use super::error::SendError;
+use crate::commands::shell::Output;
 
 /// The part of a result that is counted.
 #[derive(Deserialize)]
@@ -33,7 +33,7 @@ pub(super) async fn collect(
     let (mut waiting, mut seen) = (HashSet::new(), HashSet::new());
     let mut all_queued = false;
     let mut last = Instant::now();
-    let mut out = stdout();
+    let mut output = Output::new();
     while !(all_queued && waiting.is_empty()) {
         let reply = tokio::select! {
             id = queued.recv(), if !all_queued => {
@@ -62,8 +62,8 @@ pub(super) async fn collect(
         }
         *outcomes.entry(counted.outcome).or_default() += 1;
         progress.inc(1);
-        out.write_all(&[&reply.data[..], b"\n"].concat()).await.map_err(SendError::Output)?;
+        output.line(&reply.data).await.map_err(SendError::Output)?;
     }
-    out.flush().await.map_err(SendError::Output)?;
+    output.end().await.map_err(SendError::Output)?;
     Ok(outcomes)
 }

@@ -73,14 +73,14 @@ fn is_the_default(config: &Config) {
     assert!(matches!(config.ledger.store, StoreSettings::Memory) && config.ledger.on_error == OnLedgerError::Send);
     assert_eq!(config.telemetry.http_addr, "0.0.0.0:9090".parse().unwrap());
     assert_eq!(config.telemetry.log.filter, "info");
-    assert!(config.telemetry.traces.endpoint.is_none() && !esms.traced);
+    assert!(config.telemetry.traces.endpoint.is_none() && !esms.traced && config.doubts.is_empty());
 }
 
 #[test]
 fn with_the_credentials_alone_everything_is_as_the_contract_says() {
     let config = read(&[]).unwrap();
     is_the_default(&config);
-    assert_eq!(config.esms.secrets(), ["key", "secret"]);
+    assert_eq!(config.esms.secrets(), ["api-key-1", "secret-key-1"]);
 }
 
 #[test]
@@ -184,7 +184,14 @@ fn every_setting_can_be_changed() {
 
 #[test]
 fn a_value_may_have_spaces_around_it() {
-    let config = read(&[("OTP_CONCURRENCY", " 5\n"), ("OTP_QUEUE", " q "), ("OTP_TOPOLOGY", "skip ")]).unwrap();
+    let given = [
+        ("OTP_CONCURRENCY", " 5\r\n"),
+        ("OTP_QUEUE", "\u{feff} q \n"),
+        ("OTP_TOPOLOGY", "skip "),
+        ("ESMS_TEMPLATE_ID", "7\n"),
+    ];
+    let config = read(&given).unwrap();
+    assert_eq!(config.esms.template_id.as_deref(), Some("7"));
     assert_eq!((config.worker.concurrency, config.broker.queue.as_str()), (5, "q"));
     assert_eq!(config.broker.topology, TopologyMode::Skip);
 }

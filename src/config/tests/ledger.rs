@@ -67,7 +67,7 @@ fn a_wrong_address_of_the_ledger_is_told_without_its_password() {
         "zQcanaryQz",
         "user:zQcanaryQz@host",
     ] {
-        let credentials = [("ESMS_API_KEY", "key"), ("ESMS_SECRET_KEY", "secret")];
+        let credentials = [("ESMS_API_KEY", "api-key-1"), ("ESMS_SECRET_KEY", "secret-key-1")];
         let told = "a setting is wrong:\n  OTP_LEDGER_URL: must be memory:, or an address such as ";
         let (_kept, path) = file(address.as_bytes());
         for (setting, value) in [("OTP_LEDGER_URL", address), ("OTP_LEDGER_URL_FILE", path.as_str())] {

@@ -25,10 +25,36 @@ pub(super) fn refused(given: &[(&str, &str)]) -> String {
 
 #[test]
 fn a_secret_is_read_from_its_file_without_the_last_newline() {
-    for content in ["from-file", "from-file\n", "from-file\r\n", "\n from-file \n\n"] {
+    for content in
+        ["from-file", "from-file\n", "from-file\r\n", "\n from-file \n\n", "\u{feff}from-file", "\u{feff}from-file\r\n"]
+    {
         let (_kept, path) = file(content.as_bytes());
         let config = read_only(&[("ESMS_API_KEY_FILE", &path), ("ESMS_SECRET_KEY_FILE", &path)]).unwrap();
         assert_eq!(config.esms.secrets(), ["from-file"; 2], "{content:?}");
+    }
+}
+
+#[test]
+fn a_secret_of_the_environment_is_read_without_what_is_around_it() {
+    for around in ["\n", "\r\n", " ", "\t\n", "\u{feff}", "\u{200b}"] {
+        let value = |text: &str| format!("{around}{text}{around}");
+        let (key, secret, url) = (value("a-long-key"), value("a-long-secret"), value("amqp://u:p@broker.example/otp"));
+        let given = [("ESMS_API_KEY", key.as_str()), ("ESMS_SECRET_KEY", &secret), ("AMQP_URL", &url)];
+        let config = read_only(&given).unwrap_or_else(|error| panic!("{around:?}: {error}"));
+        assert_eq!(config.esms.secrets(), ["a-long-key", "a-long-secret"], "{around:?}");
+        assert_eq!(config.broker.uri.vhost, "otp", "{around:?}");
+    }
+}
+
+#[test]
+fn what_cannot_be_a_key_is_a_mistake_that_does_not_show_it() {
+    for key in ["zQcanar", "zQcanaryQz zQcanaryQz", "zQcanaryQz\nzQcanaryQz", "\"zQcanaryQz\"", "zQcanary\u{0}Qz"] {
+        let (_kept, path) = file(key.as_bytes());
+        for (setting, value) in [("ESMS_API_KEY", key), ("ESMS_API_KEY_FILE", path.as_str())] {
+            let told = refused(&[(setting, value), ("ESMS_SECRET_KEY", "secret-key-1")]);
+            assert!(told.starts_with(&format!("a setting is wrong:\n  {setting}: ")), "{key:?}: {told}");
+            assert!(!told.contains("zQcanar"), "{told}");
+        }
     }
 }
 
@@ -44,7 +70,7 @@ fn the_brokers_address_is_read_from_its_file() {
 fn an_empty_variable_leaves_the_word_to_the_file() {
     let (_kept, path) = file(b"from-file");
     let config = read(&[("ESMS_API_KEY", ""), ("ESMS_API_KEY_FILE", &path)]).unwrap();
-    assert_eq!(config.esms.secrets(), ["from-file", "secret"]);
+    assert_eq!(config.esms.secrets(), ["from-file", "secret-key-1"]);
 }
 
 #[test]
@@ -70,7 +96,7 @@ fn a_file_that_is_not_there_or_empty_or_no_text_is_a_mistake_that_names_its_sett
     for setting in ["ESMS_API_KEY_FILE", "ESMS_SECRET_KEY_FILE", "AMQP_URL_FILE", "OTP_LEDGER_URL_FILE"] {
         for path in ["/nonexistent/secret", &empty, &binary, folder] {
             let direct = setting.trim_end_matches("_FILE");
-            let credentials = [("ESMS_API_KEY", "key"), ("ESMS_SECRET_KEY", "secret")];
+            let credentials = [("ESMS_API_KEY", "api-key-1"), ("ESMS_SECRET_KEY", "secret-key-1")];
             let mut given: Vec<_> = credentials.into_iter().filter(|(name, _)| *name != direct).collect();
             given.push((setting, path));
             let told = refused(&given);
@@ -109,7 +135,8 @@ fn a_wrong_address_of_the_broker_is_told_without_its_password() {
         "zQcanaryQz",
         "user:zQcanaryQz@host",
     ] {
-        let told = refused(&[("AMQP_URL", address), ("ESMS_API_KEY", "key"), ("ESMS_SECRET_KEY", "secret")]);
+        let told =
+            refused(&[("AMQP_URL", address), ("ESMS_API_KEY", "api-key-1"), ("ESMS_SECRET_KEY", "secret-key-1")]);
         assert!(told.starts_with("a setting is wrong:\n  AMQP_URL: must be an address such as "), "{address}: {told}");
         let (_kept, path) = file(address.as_bytes());
         assert!(refused(&[("AMQP_URL_FILE", &path)]).contains("\n  AMQP_URL: must be an address such as "));

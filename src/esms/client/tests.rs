@@ -24,6 +24,11 @@ fn esms(url: &str, timeout: Duration) -> Esms {
     Esms::new(&settings, 4).unwrap()
 }
 
+/// A deadline that no test reaches.
+fn far() -> Instant {
+    Instant::now() + Duration::from_secs(3_600)
+}
+
 async fn listener() -> (TcpListener, String) {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
     let address = listener.local_addr().unwrap().to_string();
@@ -48,7 +53,7 @@ async fn seen(answer: &[u8]) -> Seen {
         request(&mut stream).await;
         stream.write_all(answer).await.unwrap();
     };
-    tokio::join!(esms.attempt(Bytes::from_static(b"{}"), None), server).0
+    tokio::join!(esms.attempt(Bytes::from_static(b"{}"), None, far()), server).0
 }
 
 #[tokio::test]
@@ -61,7 +66,7 @@ async fn a_call_has_a_length_and_asks_for_json_that_is_not_compressed() {
         stream.write_all(format!("HTTP/1.1 200 OK\r\nContent-Length: 20\r\n\r\n{ANSWER}").as_bytes()).await.unwrap();
         request
     };
-    let (seen, request) = tokio::join!(esms.attempt(Bytes::from_static(b"{}"), None), server);
+    let (seen, request) = tokio::join!(esms.attempt(Bytes::from_static(b"{}"), None, far()), server);
     assert!(matches!(seen, Seen::Reply { status: 200, end: End::Whole, body, .. } if body == ANSWER));
     let request = request.to_lowercase();
     for header in
@@ -77,9 +82,9 @@ async fn what_was_not_written_in_time_is_not_written_and_anything_else_may_be() 
     // It accepts connections and says nothing, so TLS never begins.
     let (_listener, address) = listener().await;
     let limit = Duration::from_millis(200);
-    let seen = esms(&format!("https://{address}/V5"), limit).attempt(Bytes::from_static(b"{}"), None).await;
+    let seen = esms(&format!("https://{address}/V5"), limit).attempt(Bytes::from_static(b"{}"), None, far()).await;
     assert!(matches!(&seen, Seen::NotWritten(why) if why.starts_with("timed out")), "{seen:?}");
-    let seen = esms(&format!("http://{address}/V5"), limit).attempt(Bytes::from_static(b"{}"), None).await;
+    let seen = esms(&format!("http://{address}/V5"), limit).attempt(Bytes::from_static(b"{}"), None, far()).await;
     assert!(matches!(&seen, Seen::NoReply(why) if why.starts_with("timed out")), "{seen:?}");
 }
 
@@ -97,7 +102,7 @@ async fn a_connection_that_closed_while_it_was_kept_costs_no_attempt() {
             // The client has seen the end, or is about to.
             let _ = stream.read(&mut [0]).await;
         };
-        let (seen, ()) = tokio::join!(esms.attempt(Bytes::from_static(b"{}"), None), server);
+        let (seen, ()) = tokio::join!(esms.attempt(Bytes::from_static(b"{}"), None, far()), server);
         assert!(matches!(seen, Seen::Reply { status: 200, .. }), "{seen:?}");
     }
 }

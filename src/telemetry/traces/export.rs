@@ -13,6 +13,7 @@ use reqwest::{Client, Url, redirect};
 use tokio::runtime::Handle;
 use tracing::{info, warn};
 
+use crate::proxy::Route;
 use crate::tls;
 
 /// The time limit of one request. It is OTLP's own default.
@@ -34,7 +35,10 @@ pub enum StartError {
 
 /// An exporter to the collector at `endpoint`.
 pub(super) fn to(endpoint: &Url) -> Result<impl SpanExporter + use<>, StartError> {
-    let client = Client::builder()
+    let route = Route::to(endpoint);
+    route.log("OTEL_EXPORTER_OTLP_ENDPOINT");
+    let client = route
+        .apply(Client::builder())?
         .user_agent(concat!("esms-otp-worker/", env!("CARGO_PKG_VERSION")))
         .timeout(TIMEOUT)
         // A redirect would send the headers, and the secrets in them, to another address.
