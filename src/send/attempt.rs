@@ -47,6 +47,7 @@ impl Attempts {
         match class {
             Class::Answered(_) | Class::AnsweredTryLater(_) => self.unreadable.store(false, Ordering::Relaxed),
             Class::Unreadable { page, .. } if !self.unreadable.swap(true, Ordering::Relaxed) => warn!(
+                parent: None,
                 looks_like = page.look.as_str(),
                 begins = self.esms.quote(page),
                 hint = page.look.hint(),

@@ -131,7 +131,7 @@ impl Circuit {
         *state = State::Closed(0);
         drop(state);
         if was_open {
-            info!("eSMS answers again: circuit closed");
+            info!(parent: None, "eSMS answers again: circuit closed");
             self.changed(false);
         }
     }
@@ -152,6 +152,7 @@ impl Circuit {
         drop(state);
         if probe.is_none() {
             warn!(
+                parent: None,
                 failures,
                 cooldown = %humantime::format_duration(self.settings.cooldown),
                 hint = shown.hint(),

@@ -40,6 +40,6 @@ async fn esms_takes_the_new_keys_without_a_restart() {
     config.esms.keys.read_again().await;
     config.esms.keys.read_again().await;
     assert!(esms.balance().await.is_ok());
-    let said = esms.without_credentials("an-old-api-key sandbox-secret an-old-secret-key sandbox-key".into());
+    let said = esms.without_credentials("an-old-api-key sandbox-secret an-old-secret-key sandbox-key");
     assert_eq!(said, "[removed] [removed] [removed] [removed]");
 }
