@@ -8,6 +8,7 @@ use tokio::time::timeout;
 use crate::program::{Ended, command, run, run_with_input};
 use crate::stage::{LIMIT, PHONE, Stage, field};
 use crate::support::broker::Broker;
+use lapin::types::AMQPValue;
 
 fn lines(text: &str) -> Vec<&str> {
     text.lines().collect()
@@ -44,7 +45,10 @@ async fn one_job_from_flags_is_queued_as_a_producer_would() {
     assert_eq!(ended.stdout, format!("{}\n", properties.message_id().as_ref().unwrap()));
     assert_eq!(properties.expiration().as_ref().unwrap().as_str(), "60000");
     assert_eq!((properties.delivery_mode(), properties.reply_to()), (&Some(2), &None));
-    assert!(properties.timestamp().is_some());
+    let seconds = properties.timestamp().expect("a timestamp");
+    let millis = properties.headers().as_ref().and_then(|headers| headers.inner().get("timestamp_in_ms").cloned());
+    let Some(AMQPValue::LongLongInt(millis)) = millis else { panic!("{millis:?}") };
+    assert_eq!(millis as u64 / 1_000, seconds);
 }
 
 #[tokio::test]

@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime};
 
 use indicatif::ProgressBar;
 use lapin::options::BasicPublishOptions;
-use lapin::types::ShortString;
+use lapin::types::{AMQPValue, FieldTable, ShortString};
 use lapin::{BasicProperties, Channel, Confirmation};
 use tokio::io::AsyncBufReadExt as _;
 use tokio::sync::{Semaphore, mpsc};
@@ -124,7 +124,12 @@ impl Publishing {
 
     fn properties(&self, id: &str) -> BasicProperties {
         let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        // A timestamp has whole seconds. This header is as exact as a deadline needs it.
+        let mut headers = FieldTable::default();
+        let millis = i64::try_from(now.as_millis()).unwrap_or(i64::MAX);
+        headers.insert("timestamp_in_ms".into(), AMQPValue::LongLongInt(millis));
         let mut properties = BasicProperties::default()
+            .with_headers(headers)
             .with_content_type("application/json".into())
             .with_delivery_mode(2)
             .with_message_id(id.into())
