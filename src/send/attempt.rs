@@ -7,7 +7,7 @@ use std::time::SystemTime;
 
 use serde_json::value::RawValue;
 use tokio::time::Instant;
-use tracing::warn;
+use tracing::{debug, warn};
 
 use crate::deliveries::job::Job;
 use crate::esms::classify::{Class, classify};
@@ -36,6 +36,7 @@ impl Attempts {
     /// Makes attempt `number` of the job. Returns its class, with phone number and credentials masked. It ends
     /// within `ESMS_TIMEOUT`.
     pub(super) async fn make(&self, job: &Job, number: u32) -> Class {
+        debug!(attempt = number, "attempt begins");
         let class = self.call(job, number).await;
         self.log_page(&class);
         log_failure(job, &class, number);

@@ -110,6 +110,8 @@ pub(crate) struct Case {
     pub(crate) record: Option<Record>,
     /// For each copy on `otp.dead`, why it is there.
     pub(crate) dead: Vec<String>,
+    /// A worker that attempted it ended while it could not reach the ledger.
+    pub(crate) is_unwitnessed: bool,
 }
 
 /// A broken promise.
@@ -136,7 +138,7 @@ impl Case {
         let checks = [
             (ONE_RESULT, self.without_result()),
             (ALIKE, self.differing(rules)),
-            (NO_SILENT_SECOND, self.silent_second()),
+            (NO_SILENT_SECOND, self.silent_second(rules)),
             (AT_MOST_TWO, self.flood(rules)),
             (AT_MOST_ONE, self.second_in_spite_of_give_up(rules)),
             (SENT_AS_SAID, self.sent_otherwise(rules)),
@@ -171,8 +173,17 @@ impl Case {
         self.sends > 0 && self.is_dropped() && !self.is_flagged()
     }
 
-    fn silent_second(&self) -> Option<String> {
-        (self.sends > 1 && !self.is_flagged()).then(|| format!("sent {} times, unsaid", self.sends))
+    /// The last result must say so: consumers may have acted on those before.
+    fn silent_second(&self, rules: Rules) -> Option<String> {
+        let is_told = self.results.last().is_some_and(|result| result.may_be_duplicate);
+        let excused = rules.unseen && self.is_unwitnessed;
+        (self.sends > 1 && !is_told && !excused).then(|| format!("sent {} times, unsaid", self.sends))
+    }
+
+    /// Sent twice, which nobody alive could know: counted apart.
+    pub(crate) fn is_silent_for_want_of_a_witness(&self) -> bool {
+        let is_told = self.results.last().is_some_and(|result| result.may_be_duplicate);
+        self.sends > 1 && !is_told && self.is_unwitnessed
     }
 
     /// `OTP_RESEND_LIMIT` is at its default, 1.
@@ -186,7 +197,7 @@ impl Case {
     }
 
     fn sent_otherwise(&self, rules: Rules) -> Option<String> {
-        if rules.unseen && self.is_sent_and_dropped() {
+        if rules.unseen && (self.is_sent_and_dropped() || self.is_unwitnessed) {
             return None;
         }
         let accepted = self.results.iter().any(|result| result.outcome == "accepted");

@@ -200,6 +200,7 @@ impl Cast {
             calls: self.stage.sandbox.requests(&job.phone),
             record: evidence.records.remove(&job.id),
             dead: evidence.dead.remove(&job.id).unwrap_or_default(),
+            is_unwitnessed: evidence.logs.unwitnessed.contains(&job.id),
             job,
         }
     }

@@ -1,6 +1,6 @@
 //! What is left behind in the queues, in Redis and in the workers' logs.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::path::Path;
 use std::time::SystemTime;
 
@@ -13,6 +13,7 @@ use crate::Failed;
 use crate::audit::Record;
 use crate::job::{API_KEY, PHONES, SECRET_KEY};
 use crate::stage::Stage;
+use crate::witness::Witnesses;
 use esms_otp_worker::ledger::redis::KEY_PREFIX;
 
 /// The queues that must be empty in the end.
@@ -38,6 +39,8 @@ pub(crate) struct Logs {
     /// Lines that must not be in a log.
     pub(crate) bad: Vec<String>,
     pub(crate) ledger_errors: bool,
+    /// Jobs that a worker attempted which ended while it could not reach the ledger.
+    pub(crate) unwitnessed: HashSet<String>,
 }
 
 /// The events that are counted, and the words by which they are found in the logs.
@@ -68,7 +71,13 @@ impl Logs {
     fn read(stage: &Stage) -> Result<Self, Failed> {
         let mut logs = Self { counts: TOLD.map(|(what, _)| (what, 0)).to_vec(), ..Self::default() };
         for seat in 0..stage.networks.len() {
-            for_each_line(&stage.log(seat), |line| logs.note(line))?;
+            let mut witnesses = Witnesses::default();
+            for_each_line(&stage.log(seat), |line| {
+                logs.note(line);
+                witnesses.note(line);
+            })?;
+            witnesses.worker_ended();
+            logs.unwitnessed.extend(witnesses.into_lost());
         }
         Ok(logs)
     }

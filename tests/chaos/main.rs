@@ -24,6 +24,7 @@ mod settings;
 mod stage;
 mod story;
 mod table;
+mod witness;
 
 use std::process::ExitCode;
 use std::sync::Arc;

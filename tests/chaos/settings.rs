@@ -77,7 +77,11 @@ impl Settings {
             workers: setting("WORKERS")?.unwrap_or(3),
             ledger: setting("LEDGER")?.unwrap_or(Ledger::Redis),
             on_ambiguous,
-            on_error: setting("ON_ERROR")?.unwrap_or(OnError::Hold),
+            on_error: setting("ON_ERROR")?.unwrap_or(match on_ambiguous {
+                // The worker's own defaults.
+                OnAmbiguous::Resend => OnError::Send,
+                OnAmbiguous::GiveUp => OnError::Hold,
+            }),
             at_most: Duration::from_secs(setting("SECONDS")?.unwrap_or(3_600)),
             backlog: 800,
             concurrency: 64,

@@ -77,6 +77,7 @@ fn sends(stage: &Stage, finding: &Finding) {
     line("results heard", cases.iter().map(|case| case.results.len()).sum());
     line("jobs whose result was published more than once", count(cases, |case| case.results.len() > 1));
     line("jobs with results that differ, saying why", count(cases, |case| case.essences().len() > 1));
+    line("sent twice, and the witness died without the ledger", count(cases, Case::is_silent_for_want_of_a_witness));
     line("sent unseen, and said to have expired in the queue", count(cases, Case::is_sent_and_dropped));
 }
 
