@@ -50,6 +50,16 @@ pub enum ConnectError {
         /// The broker's own text.
         reason: String,
     },
+    /// The broker opens no more connections (530): for the user, the virtual host or the node.
+    #[error(
+        "the broker at {at} opens no more connections: {reason}; a worker needs two, and a third for replies: close others, or raise the limit"
+    )]
+    Limit {
+        /// Host and port.
+        at: String,
+        /// The broker's own text.
+        reason: String,
+    },
     /// The broker, or another program on its port, is too slow or sends nothing. The problem may pass.
     #[error(
         "the broker at {at} took longer than {limit:?} for {step}; check that it is healthy and that the port is right for the scheme of AMQP_URL"
@@ -72,6 +82,23 @@ pub enum ConnectError {
         /// lapin's error.
         source: lapin::Error,
     },
+    /// None of several addresses gave a connection.
+    #[error("none of {} addresses gives a connection: {}", .0.len(), list(.0))]
+    Several(Vec<ConnectError>),
+}
+
+impl ConnectError {
+    /// The error of addresses that were tried in turn.
+    pub fn of_all(mut errors: Vec<Self>) -> Self {
+        match errors.pop() {
+            Some(only) if errors.is_empty() => only,
+            last => Self::Several(errors.into_iter().chain(last).collect()),
+        }
+    }
+}
+
+fn list(errors: &[ConnectError]) -> String {
+    errors.iter().map(ToString::to_string).collect::<Vec<_>>().join(" | ")
 }
 
 /// Host and port, with brackets around an IPv6 address.
@@ -91,6 +118,10 @@ pub(super) fn of_handshake(source: lapin::Error, uri: &AMQPUri, limit: Duration)
     match source.kind() {
         ErrorKind::ProtocolError(error) => match error.kind() {
             AMQPErrorKind::Soft(AMQPSoftError::ACCESSREFUSED) => ConnectError::Credentials { at, reason: said(error) },
+            // The same code says that there is no such virtual host, and that there are enough connections.
+            AMQPErrorKind::Hard(AMQPHardError::NOTALLOWED) if said(error).contains("connection limit") => {
+                ConnectError::Limit { at, reason: said(error) }
+            }
             AMQPErrorKind::Hard(AMQPHardError::NOTALLOWED) => {
                 ConnectError::Vhost { at, vhost: uri.vhost.clone(), reason: said(error) }
             }

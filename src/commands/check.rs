@@ -10,7 +10,6 @@ use clap::{ArgMatches, Command};
 use tokio::time::timeout;
 
 use super::shell::{FAILED, RUN_GROUPS, block_on, source, wrong_settings};
-use crate::amqp;
 use crate::broker::close;
 use crate::broker::settings::TopologyMode;
 use crate::broker::topology::{self, TopologyError};
@@ -131,8 +130,8 @@ fn bad(why: impl Into<String>, hint: impl Into<String>) -> Finding {
 }
 
 async fn of_broker(config: &Config) -> (Finding, Finding) {
-    let authority = &config.broker.uri.authority;
-    let connection = match amqp::connect(&config.broker.uri, &config.broker.tls, "esms-otp-worker check").await {
+    let authority = config.broker.addresses.first().authority;
+    let connection = match config.broker.connect("esms-otp-worker check").await {
         Ok(connection) => connection,
         Err(error) => {
             let told = error.to_string();

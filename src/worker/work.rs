@@ -67,10 +67,15 @@ impl Worker {
         if job.dropped.is_some() {
             return Place::NotNeeded;
         }
+        let permit = async {
+            // A job that waits for this is not claimed either, so that another worker may have it.
+            self.parts.health.until_publishing().await;
+            self.permits.acquire().await
+        };
         tokio::select! {
             biased;
             () = self.stop.draining().cancelled() => Place::Stopping,
-            permit = self.permits.acquire() => match permit {
+            permit = permit => match permit {
                 Ok(permit) => Place::Taken { _permit: permit },
                 // The semaphore is never closed; if it were, nothing could be sent any more.
                 Err(_) => Place::Stopping,
@@ -161,6 +166,7 @@ impl Worker {
             hold: Arc::clone(hold),
             ledger: &self.parts.ledger,
             in_flight: &self.in_flight,
+            health: &self.parts.health,
             stop: &self.stop,
         };
         self.parts.sender.send(&held, progress).await

@@ -1,6 +1,7 @@
 //! What the worker does when the broker, or the network to it, misbehaves. It waits and says what is wrong.
 //! Nothing is lost, and nothing is sent twice.
 
+mod permissions;
 mod restarts;
 mod unroutable;
 

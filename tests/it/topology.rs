@@ -159,12 +159,23 @@ async fn with_the_objects_there_the_worker_works_whether_it_checks_them_or_not()
 }
 
 #[tokio::test]
-async fn without_a_check_a_missing_queue_is_named_and_waited_for() {
+async fn without_a_check_a_missing_exchange_or_queue_is_named_and_waited_for() {
     let mut stage = Stage::new().await;
     stage.set("OTP_TOPOLOGY", "skip");
     let waiting = stage.spawn();
     let said = waiting.wait_for_log("NOT_FOUND", LIMIT).await;
-    assert!(said.contains(&stage.names.jobs), "{said}");
+    assert!(said.contains("no exchange"), "{said}");
+    let client = stage.client().await;
+    for exchange in [&stage.names.results, &stage.names.dead] {
+        let options = ExchangeDeclareOptions { durable: true, ..ExchangeDeclareOptions::default() };
+        let (kind, none) = (ExchangeKind::Topic, FieldTable::default());
+        client.channel().exchange_declare(exchange.as_str().into(), kind, options, none).await.expect("declared");
+    }
+    let said = waiting.wait_for_log("no queue", LIMIT).await;
+    assert!(said.contains("NOT_FOUND") && said.contains(&stage.names.jobs), "{said}");
+    for exchange in [&stage.names.results, &stage.names.dead] {
+        client.channel().exchange_delete(exchange.as_str().into(), Default::default()).await.expect("deleted");
+    }
     stage.set("OTP_TOPOLOGY", "declare");
     assert_eq!(stage.worker().await.stop().await, Some(0), "they are declared");
     let (client, mut results) = stage.audience().await;

@@ -35,7 +35,7 @@ fn a_secret_is_read_from_its_file_without_the_last_newline() {
 #[test]
 fn the_brokers_address_is_read_from_its_file() {
     let (_kept, path) = file(b"amqp://user:pass@broker.example/otp\n");
-    let uri = read(&[("AMQP_URL_FILE", &path)]).unwrap().broker.uri;
+    let uri = read(&[("AMQP_URL_FILE", &path)]).unwrap().broker.addresses.first();
     assert_eq!((uri.authority.host.as_str(), uri.vhost.as_str()), ("broker.example", "otp"));
     assert_eq!(uri.authority.userinfo.password, "pass");
 }
@@ -140,7 +140,7 @@ fn a_configuration_shown_for_debugging_shows_no_secret() {
         let of = |setting: &str| if setting.ends_with("_FILE") { path.as_str() } else { CANARY };
         let config = read_only(&[("AMQP_URL", &address), (key, of(key)), (secret, of(secret))]).unwrap();
         assert_eq!(config.esms.secrets(), [CANARY; 2]);
-        assert_eq!(config.broker.uri.authority.userinfo.password, CANARY);
+        assert_eq!(config.broker.addresses.first().authority.userinfo.password, CANARY);
         for shown in [format!("{config:?}"), format!("{config:#?}"), format!("{:?}", config.broker)] {
             assert!(shown.contains("broker.example") && !shown.contains(CANARY), "{shown}");
         }
