@@ -270,6 +270,9 @@ impl Worker {
             Worked::Ended(event) => self.parts.outbox.publish(&job.id, event, receipt).await,
             Worked::AnotherJob => self.refuse(&job.id, receipt, &job.original, ANOTHER_JOB).await,
             Worked::GoesBack => {
+                if receipt.is_live() {
+                    self.release_again(job).await;
+                }
                 if receipt.give_back().await {
                     debug!("given back");
                 }

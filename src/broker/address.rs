@@ -48,7 +48,7 @@ impl Addresses {
 
     /// Reads addresses that are separated by commas. Nothing if one of them is wrong, or there is none.
     ///
-    /// A comma may also be part of a password, so only one before another `amqp://` or `amqps://` separates.
+    /// A comma may also be part of a password, so only one before another `scheme://` separates.
     pub fn parse(text: &str) -> Option<Self> {
         let (first, more) = parse(text)?;
         Some(Self::of(first, more, None))
@@ -147,11 +147,10 @@ fn is_padding(c: char) -> bool {
 fn split(text: &str) -> Vec<&str> {
     let mut parts = Vec::new();
     let mut rest = text.trim_matches(is_padding);
+    // Also of another scheme: then it is a wrong address, and not a part of the one before it.
     let begins = |text: &str| {
-        let text = text.trim_start_matches(is_padding).as_bytes();
-        [&b"amqp://"[..], b"amqps://"].iter().any(|scheme| {
-            text.get(..scheme.len()).is_some_and(|beginning| beginning.eq_ignore_ascii_case(scheme))
-        })
+        let scheme = text.split_once("://").map(|(scheme, _)| scheme.trim_start_matches(is_padding));
+        scheme.is_some_and(|scheme| !scheme.is_empty() && scheme.chars().all(|c| c.is_ascii_alphabetic()))
     };
     while let Some((at, _)) = rest.match_indices(',').find(|(at, _)| begins(&rest[at + 1..])) {
         parts.push(rest[..at].trim_matches(is_padding));

@@ -10,8 +10,9 @@ use lapin::options::{BasicCancelOptions, BasicConsumeOptions, BasicQosOptions};
 use lapin::types::FieldTable;
 use lapin::{Channel, Connection, Consumer};
 use tokio::time::{sleep, timeout};
-use tracing::{Instrument as _, error, info};
+use tracing::{Instrument as _, error, info, warn};
 
+use super::bounds::Unbounded;
 use super::session::{self, Ended, Sessions};
 use super::settings::BrokerSettings;
 use super::topology::{self, TopologyError};
@@ -149,7 +150,7 @@ impl<T: Taker> ConsumerLoop<T> {
         let preparing = topology::prepare(connection, &self.broker);
         let preparing = self.stop.draining().run_until_cancelled(preparing).await;
         let Some(prepared) = preparing else { return Ok(()) };
-        prepared?;
+        self.warn_of(&prepared?, *ever_consumed);
         // A job that is taken here could not be told of, and another worker may be able to.
         let publishing = self.stop.draining().run_until_cancelled(self.health.until_publishing()).await;
         if publishing.is_none() {
@@ -164,6 +165,13 @@ impl<T: Taker> ConsumerLoop<T> {
         self.health.set_consuming(false);
         self.finish(subscription, has_taken).await;
         Ok(())
+    }
+
+    /// Once for a worker, not for each session.
+    fn warn_of(&self, unbounded: &[Unbounded], was_said: bool) {
+        for found in unbounded.iter().filter(|_| !was_said) {
+            warn!(queue = found.queue, set_policy = found.command(), "{found}");
+        }
     }
 
     /// Takes deliveries until told to stop. Returns whether there was any.
@@ -218,7 +226,11 @@ fn delivery(next: Option<lapin::Result<Delivery>>) -> Result<Delivery, Trouble> 
     next.ok_or(Trouble::Cancelled)?.map_err(|error| {
         let said = error.to_string();
         // The code is that of many other mistakes, so only the text tells.
-        if said.contains("acknowledgement") && said.contains("timed out") { Trouble::TooSlow(said) } else { error.into() }
+        if said.contains("acknowledgement") && said.contains("timed out") {
+            Trouble::TooSlow(said)
+        } else {
+            error.into()
+        }
     })
 }
 

@@ -4,6 +4,7 @@
 //! Then this channel alone is opened again. Other messages go on meanwhile.
 
 use std::convert::Infallible;
+use std::future::pending;
 use std::sync::Arc;
 
 use futures_util::future::select_all;
@@ -24,6 +25,11 @@ use crate::stop::Stop;
 use crate::telemetry::logs;
 use crate::telemetry::metrics::Metrics;
 
+/// After so many losses of a channel the whole connection is opened again. lapin 4.12 does not forget that the
+/// broker closed a channel with an error: a new channel with the same number fails with that error. There are
+/// 2,047 numbers, and each loss uses up to a dozen.
+const MOST_LOSSES: u32 = 100;
+
 /// Keeps a connection open while [`Keeper::run`] runs.
 pub struct Keeper {
     broker: BrokerSettings,
@@ -31,7 +37,8 @@ pub struct Keeper {
     metrics: Arc<Metrics>,
     lanes: Vec<Lane>,
     wanted: watch::Sender<bool>,
-    is_lazy: bool,
+    is_connected: watch::Sender<bool>,
+    gives_way_to: Option<watch::Receiver<bool>>,
 }
 
 /// A channel on the connection, opened again whenever it is lost.
@@ -44,13 +51,15 @@ struct Lane {
 impl Keeper {
     /// A connection that the broker shows as `name`.
     pub fn new(broker: BrokerSettings, name: &'static str, metrics: Arc<Metrics>) -> Self {
-        Self { broker, name, metrics, lanes: Vec::new(), wanted: watch::Sender::new(false), is_lazy: false }
+        let [wanted, is_connected] = [(); 2].map(|()| watch::Sender::new(false));
+        Self { broker, name, metrics, lanes: Vec::new(), wanted, is_connected, gives_way_to: None }
     }
 
-    /// The connection is opened when there is something to publish. A user may have only so many connections.
+    /// The connection is opened only when there is something to publish, and only while `other` has one. A
+    /// user may have only so many connections.
     #[must_use]
-    pub fn when_wanted(self) -> Self {
-        Self { is_lazy: true, ..self }
+    pub fn giving_way_to(self, other: &Self) -> Self {
+        Self { gives_way_to: Some(other.is_connected.subscribe()), ..self }
     }
 
     /// Adds a channel, and returns its publisher. `on_change` is told whether messages are taken.
@@ -63,13 +72,6 @@ impl Keeper {
 
     /// Keeps the connection open until the phase `closing`.
     pub async fn run(self, stop: Stop) {
-        if self.is_lazy {
-            let mut wanted = self.wanted.subscribe();
-            let is_wanted = wanted.wait_for(|wanted| *wanted);
-            if stop.closing().run_until_cancelled(is_wanted).await.is_none() {
-                return;
-            }
-        }
         let keeping = Keeping { keeper: &self, stop: &stop };
         let sessions = session::repeat("not able to publish", stop.closing(), keeping);
         // A session here never ends for good: publishers and their jobs wait for the next session.
@@ -78,14 +80,19 @@ impl Keeper {
 
     /// Runs one session, from connecting to its end.
     async fn keep_one(&self, stop: &Stop) -> Ended<Infallible> {
-        let connecting = self.broker.connect(self.name);
+        let connecting = async {
+            self.until_due().await;
+            self.broker.connect(self.name).await
+        };
         let connection = match stop.closing().run_until_cancelled(connecting).await {
             Some(Ok(connection)) => connection,
             Some(Err(error)) => return Ended::Lost(error.to_string()),
             None => return Ended::Stopped,
         };
         self.metrics.connection_made();
+        self.is_connected.send_replace(true);
         let ended = stop.closing().run_until_cancelled(self.serve(&connection)).await;
+        self.is_connected.send_replace(false);
         for lane in &self.lanes {
             lane.down();
         }
@@ -102,7 +109,27 @@ impl Keeper {
             why = watch_over(events, connection, &line, &self.lanes) => why,
             (why, ..) = select_all(lanes) => why,
             () = line.dead.cancelled() => "the broker does not confirm; the connection is opened again".into(),
+            () = self.until_in_the_way() => "the connection for results is lost, and comes first".into(),
         }
+    }
+
+    /// Waits until the connection is to be opened.
+    async fn until_due(&self) {
+        if let Some(mut other) = self.gives_way_to.clone() {
+            // Both fail only when the other keeper has ended, and then the worker ends.
+            let _ = self.wanted.subscribe().wait_for(|wanted| *wanted).await;
+            let _ = other.wait_for(|is_connected| *is_connected).await;
+        }
+    }
+
+    /// Waits until the other connection, which comes first, is lost.
+    async fn until_in_the_way(&self) {
+        if let Some(mut other) = self.gives_way_to.clone()
+            && other.wait_for(|is_connected| !is_connected).await.is_ok()
+        {
+            return;
+        }
+        pending().await
     }
 }
 
@@ -125,7 +152,7 @@ impl Lane {
     /// no more use.
     async fn serve(&self, connection: &Connection, broker: &BrokerSettings, line: &Line) -> String {
         let mut waits = Policy::RECONNECT.waits();
-        loop {
+        for _ in 0..MOST_LOSSES {
             let began = Instant::now();
             let why = match open(connection, broker, &self.target, line).await {
                 Ok(session) => {
@@ -147,6 +174,7 @@ impl Lane {
             self.say(&why, wait.as_millis() as u64);
             sleep(wait).await;
         }
+        "many of its channels were lost; the connection is opened again".into()
     }
 
     /// The one reply that was refused is logged by its job, so nothing is said of replies here.

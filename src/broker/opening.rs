@@ -1,5 +1,6 @@
 //! Opens a channel for publishing, after trying whether the broker lets this user publish there at all.
 
+use futures_util::future::try_join_all;
 use lapin::options::{BasicPublishOptions, ConfirmSelectOptions};
 use lapin::protocol::{AMQPErrorKind, AMQPSoftError};
 use lapin::{BasicProperties, Channel, Connection, ErrorKind};
@@ -59,7 +60,9 @@ impl Target {
     /// What a person can do.
     pub(super) const fn hint(&self) -> &'static str {
         match self {
-            Self::Results { .. } => "the user of AMQP_URL needs write permission on OTP_REPLY_EXCHANGE, which must exist",
+            Self::Results { .. } => {
+                "the user of AMQP_URL needs write permission on OTP_REPLY_EXCHANGE, which must exist"
+            }
             Self::DeadLetters { .. } => {
                 "the user of AMQP_URL needs write permission on OTP_DEAD_LETTER_EXCHANGE, which must exist"
             }
@@ -79,7 +82,11 @@ pub(super) enum Opening {
 
 impl From<lapin::Error> for Opening {
     fn from(error: lapin::Error) -> Self {
-        if error.is_amqp_soft_error() { Self::Refused(error.to_string()) } else { Self::Lost(error.to_string()) }
+        if error.is_amqp_soft_error() || is_closed(&error) {
+            Self::Refused(error.to_string())
+        } else {
+            Self::Lost(error.to_string())
+        }
     }
 }
 
@@ -112,10 +119,7 @@ pub(super) async fn open(
 }
 
 /// Waits for the broker's answer. While it blocks publishers it also answers no question.
-async fn answered<T>(
-    asked: impl Future<Output = lapin::Result<T>>,
-    line: &Line,
-) -> Result<lapin::Result<T>, Opening> {
+async fn answered<T>(asked: impl Future<Output = lapin::Result<T>>, line: &Line) -> Result<lapin::Result<T>, Opening> {
     tokio::select! {
         answer = asked => Ok(answer),
         () = line.silence(REPLY_WITHIN) => Err(Opening::Lost("the broker did not answer in time".into())),
@@ -135,22 +139,40 @@ async fn try_to_publish(connection: &Connection, target: &Target) -> lapin::Resu
     if routing_keys.is_empty() { Ok(()) } else { try_publishing(connection, target.exchange(), &routing_keys).await }
 }
 
+/// How often the broker is asked until it is heard why it refuses.
+const ASKED: u32 = 5;
+
 /// The same, for any exchange.
 ///
 /// # Errors
 /// The broker's refusal, or why it did not answer.
 pub async fn try_publishing(connection: &Connection, exchange: &str, routing_keys: &[&str]) -> lapin::Result<()> {
+    let mut asked = 1;
+    loop {
+        match try_once(connection, exchange, routing_keys).await {
+            // The channel was closed just before the next question. Then the client does not say why.
+            Err(error) if is_closed(&error) && asked < ASKED => asked += 1,
+            answer => return answer,
+        }
+    }
+}
+
+async fn try_once(connection: &Connection, exchange: &str, routing_keys: &[&str]) -> lapin::Result<()> {
     let channel = connection.create_channel().await?;
     channel.tx_select().await?;
-    for routing_key in routing_keys {
-        let options = BasicPublishOptions::default();
-        let publish =
-            channel.basic_publish(exchange.into(), (*routing_key).into(), options, b"", BasicProperties::default());
-        publish.await?;
-    }
+    let options = BasicPublishOptions::default();
+    let publishes = routing_keys.iter().map(|routing_key| {
+        channel.basic_publish(exchange.into(), (*routing_key).into(), options, b"", BasicProperties::default())
+    });
+    // Each waits until it is written. lapin would write the rollback before a publish that still waits.
+    try_join_all(publishes).await?;
     channel.tx_rollback().await?;
     let _ = timeout(REPLY_WITHIN, channel.close(200, "done".into())).await;
     Ok(())
+}
+
+fn is_closed(error: &lapin::Error) -> bool {
+    matches!(error.kind(), ErrorKind::InvalidChannelState(..) | ErrorKind::InvalidChannel(_))
 }
 
 fn is_missing(error: &lapin::Error) -> bool {

@@ -10,7 +10,9 @@ use clap::{ArgMatches, Command};
 use tokio::time::timeout;
 
 use super::shell::{FAILED, RUN_GROUPS, block_on, source, wrong_settings};
+use crate::broker::bounds::Unbounded;
 use crate::broker::close;
+use crate::broker::permissions::{self, Missing};
 use crate::broker::settings::TopologyMode;
 use crate::broker::topology::{self, TopologyError};
 use crate::config::Config;
@@ -22,6 +24,9 @@ use crate::settings::table;
 
 /// The limit on one part. Each step of a part also has its own limit.
 const PART_LIMIT: Duration = Duration::from_secs(30);
+
+/// The next line of the same text.
+const BREAK: &str = "\n                        ";
 
 /// Clocks further apart than this make jobs expire early or late.
 const CLOCK_TOLERANCE: Duration = Duration::from_secs(5);
@@ -109,11 +114,13 @@ async fn check(config: &Config, mut say: impl FnMut(&Line)) -> bool {
         say(&line);
     };
     tell("settings", Finding::Good("every setting can be read".into()));
-    let (broker, topology) = within(of_broker(config), "the broker")
-        .await
-        .unwrap_or_else(|bad| (bad, Finding::Untried("the broker did not answer".into())));
+    let [broker, topology, permissions] = within(of_broker(config), "the broker").await.unwrap_or_else(|bad| {
+        let untried = Finding::Untried("the broker did not answer".into());
+        [bad, untried.clone(), untried]
+    });
     tell("broker", broker);
     tell("topology", topology);
+    tell("permissions", permissions);
     tell("ledger", within(of_ledger(config), "the ledger").await.unwrap_or_else(|bad| bad));
     let account = account(config).await;
     tell("credentials", of_credentials(&account));
@@ -129,7 +136,7 @@ fn bad(why: impl Into<String>, hint: impl Into<String>) -> Finding {
     Finding::Bad { why: why.into(), hint: hint.into() }
 }
 
-async fn of_broker(config: &Config) -> (Finding, Finding) {
+async fn of_broker(config: &Config) -> [Finding; 3] {
     let authority = config.broker.addresses.first().authority;
     let connection = match config.broker.connect("esms-otp-worker check").await {
         Ok(connection) => connection,
@@ -138,22 +145,44 @@ async fn of_broker(config: &Config) -> (Finding, Finding) {
             // Most of these errors end with a remedy, after a semicolon.
             let hint = "check AMQP_URL (host, port, user, password, virtual host) and that the broker runs";
             let (why, hint) = told.split_once("; ").unwrap_or((&told, hint));
-            return (bad(why, hint), Finding::Untried("the broker cannot be reached".into()));
+            let untried = Finding::Untried("the broker cannot be reached".into());
+            return [bad(why, hint), untried.clone(), untried];
         }
     };
     let broker = Finding::Good(format!("connected to {}:{}", authority.host, authority.port));
     let topology = of_topology(config.broker.topology, topology::prepare(&connection, &config.broker).await);
+    let permissions = of_permissions(permissions::missing(&connection, &config.broker).await);
     close(&connection).await;
-    (broker, topology)
+    [broker, topology, permissions]
 }
 
-fn of_topology(mode: TopologyMode, prepared: Result<(), TopologyError>) -> Finding {
+fn of_permissions(missing: lapin::Result<Vec<Missing>>) -> Finding {
+    let missing = match missing {
+        Ok(missing) if missing.is_empty() => {
+            return Finding::Good("jobs, results, dead letters and replies are allowed".into());
+        }
+        Ok(missing) => missing,
+        Err(error) => return Finding::Untried(format!("the broker did not answer: {error}")),
+    };
+    let why = missing.iter().map(ToString::to_string).collect::<Vec<_>>().join(BREAK);
+    let hint =
+        "give the user of AMQP_URL the permissions that the README names (rabbitmqctl set_permissions)".to_owned();
+    // Without replies the worker works, and results are told all the same.
+    let is_poor = missing.iter().all(|missing| missing.is_for_replies_only);
+    if is_poor { Finding::Poor { why, hint } } else { Finding::Bad { why, hint } }
+}
+
+fn of_topology(mode: TopologyMode, prepared: Result<Vec<Unbounded>, TopologyError>) -> Finding {
     match (prepared, mode) {
-        (Ok(()), TopologyMode::Declare) => Finding::Good("declared, or there already as it must be".into()),
-        (Ok(()), TopologyMode::Check) => Finding::Good("every exchange and queue is there".into()),
-        (Ok(()), TopologyMode::Skip) => Finding::Good("not looked at, because OTP_TOPOLOGY=skip".into()),
+        (Ok(unbounded), _) if !unbounded.is_empty() => Finding::Poor {
+            why: unbounded.iter().map(ToString::to_string).collect::<Vec<_>>().join(BREAK),
+            hint: unbounded.iter().map(Unbounded::command).collect::<Vec<_>>().join(BREAK),
+        },
+        (Ok(_), TopologyMode::Declare) => Finding::Good("declared, or there already as it must be".into()),
+        (Ok(_), TopologyMode::Check) => Finding::Good("every exchange and queue is there".into()),
+        (Ok(_), TopologyMode::Skip) => Finding::Good("not looked at, because OTP_TOPOLOGY=skip".into()),
         (Err(error), _) => bad(
-            error.to_string().trim_end().replace('\n', "\n                        "),
+            error.to_string().trim_end().replace('\n', BREAK),
             "delete what differs and let the worker declare it, or set OTP_TOPOLOGY=check or skip if it is meant to be so",
         ),
     }

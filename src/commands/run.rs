@@ -225,7 +225,8 @@ fn outbox(
     stop: &Stop,
 ) -> Outbox {
     let mut publisher = Keeper::new(broker.clone(), "esms-otp-worker publisher", Arc::clone(metrics));
-    let mut replier = Keeper::new(broker.clone(), "esms-otp-worker replies", Arc::clone(metrics)).when_wanted();
+    let mut replier =
+        Keeper::new(broker.clone(), "esms-otp-worker replies", Arc::clone(metrics)).giving_way_to(&publisher);
     let results = Target::Results {
         exchange: broker.reply_exchange.clone(),
         routing_keys: Outcome::ALL.iter().map(|outcome| outcome.routing_key()).collect(),
@@ -233,8 +234,7 @@ fn outbox(
     let health = Arc::clone(health);
     let channels = Channels {
         results: publisher.lane(results, Box::new(move |up| health.set_publishing(up))),
-        dead_letters: publisher
-            .lane(Target::DeadLetters { exchange: broker.dead_letter.clone() }, Box::new(|_| {})),
+        dead_letters: publisher.lane(Target::DeadLetters { exchange: broker.dead_letter.clone() }, Box::new(|_| {})),
         replies: replier.lane(Target::Replies, Box::new(|_| {})),
     };
     services.spawn(publisher.run(stop.clone()));

@@ -7,8 +7,8 @@ use tokio::sync::Mutex;
 use tokio::time::{sleep, timeout};
 use tracing::{debug, error, info, warn};
 
-use crate::backoff::Policy;
 use super::replies::Replies;
+use crate::backoff::Policy;
 use crate::broker::publisher::{Message, PublishError, Publisher, Routed, Try};
 use crate::broker::settings::BrokerSettings;
 use crate::crash::{self, Point};

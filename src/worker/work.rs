@@ -15,7 +15,7 @@ use crate::crash::{self, Point};
 use crate::deliveries::in_flight::Custody;
 use crate::deliveries::job::{Hold, Job};
 use crate::esms::codes;
-use crate::job::progress::Progress;
+use crate::job::progress::{Past, Progress};
 use crate::job::result::{Ending, Outcome, ResultEvent};
 use crate::ledger::{Claimed, Holding};
 use crate::send::Sent;
@@ -107,7 +107,8 @@ impl Worker {
 
     async fn release_when_claimed(&self, job: &Job, claim: impl Future<Output = Claimed>) {
         if let Ok(Claimed::Ours(holding, progress)) = timeout(LAST_ANSWER, claim).await {
-            self.parts.ledger.release(self.in_flight.job_ref(job), &holding, &progress).await;
+            let hold = job.held(holding, progress.clone());
+            self.release(job, &hold.holding, &progress).await;
         }
     }
 
@@ -174,8 +175,26 @@ impl Worker {
 
     /// Writes down what a job that is left behind has been through, for its next delivery.
     async fn leave(&self, job: &Job, hold: &Hold, progress: &Progress) -> Worked {
-        self.parts.ledger.release(self.in_flight.job_ref(job), &hold.holding, progress).await;
+        hold.attempt_over(progress);
+        self.release(job, &hold.holding, progress).await;
         Worked::GoesBack
+    }
+
+    /// Gives a job back in the ledger, with the count of its latest delivery here. Where the next delivery's
+    /// count is one more, nobody else had the job.
+    pub(super) async fn release(&self, job: &Job, holding: &Holding, progress: &Progress) {
+        let ledger = &self.parts.ledger;
+        let is_told = ledger.sees_every_attempt() || !self.in_flight.was_elsewhere(&job.id);
+        let past = if is_told { Past::Complete } else { Past::AnyUnknown };
+        let progress = progress.clone().with_past(past, self.rules.on_ambiguous);
+        ledger.release(self.in_flight.job_ref(job), holding, &progress).await;
+    }
+
+    /// Another delivery of a job that goes back came meanwhile. It goes back too, so it is the one that counts.
+    pub(super) async fn release_again(&self, job: &Job) {
+        if let Some(hold) = job.last_hold() {
+            self.release(job, &hold.holding, &hold.progress()).await;
+        }
     }
 
     /// Makes the ending the job's result: every copy published from here on is the same. Nothing if another

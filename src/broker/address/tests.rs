@@ -31,9 +31,8 @@ fn several_addresses_are_separated_by_commas() {
         "amqp://a,,amqps://b/v,",
         "\u{feff}AMQP://a,AMQPS://b/v\r\n",
     ] {
-        let expected = [("a", 5672, "/"), ("b", 5671, "v")].map(|(host, port, vhost)| {
-            (host.to_owned(), port, vhost.to_owned(), "guest".to_owned())
-        });
+        let expected = [("a", 5672, "/"), ("b", 5671, "v")]
+            .map(|(host, port, vhost)| (host.to_owned(), port, vhost.to_owned(), "guest".to_owned()));
         assert_eq!(told(text).as_deref(), Some(&expected[..]), "{text:?}");
     }
 }

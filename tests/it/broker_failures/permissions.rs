@@ -73,11 +73,7 @@ impl Permissions {
     /// What the README gives to a worker that does not declare.
     pub(crate) fn to_work(names: &Names) -> Self {
         let Names { jobs, results, dropped, dead, .. } = names;
-        Self {
-            configure: "^$".into(),
-            write: pattern(["amq.default", results, dead]),
-            read: pattern([jobs, dropped]),
-        }
+        Self { configure: "^$".into(), write: pattern(["amq.default", results, dead]), read: pattern([jobs, dropped]) }
     }
 }
 
@@ -219,7 +215,8 @@ async fn one_full_queue_of_several_holds_calls_back_until_it_has_room() {
     let options = QueueDeclareOptions { exclusive: true, ..QueueDeclareOptions::default() };
     client.channel().queue_declare(full.as_str().into(), options, arguments).await.unwrap();
     let (exchange, options) = (stage.names.results.as_str(), QueueBindOptions::default());
-    let bind = client.channel().queue_bind(full.as_str().into(), exchange.into(), "#".into(), options, FieldTable::default());
+    let bind =
+        client.channel().queue_bind(full.as_str().into(), exchange.into(), "#".into(), options, FieldTable::default());
     bind.await.unwrap();
 
     client.publish(&stage.names.jobs, Job::for_phone("0901888481", "fills")).await;
@@ -233,7 +230,8 @@ async fn one_full_queue_of_several_holds_calls_back_until_it_has_room() {
     until("the waiting job is here", LIMIT, all_here).await;
     // Several more tries, each of which gives the healthy queue a copy.
     let failed = &[("status", "failed")];
-    until("it is tried again", LIMIT, async || running.metric("otp_results_published_total", failed).await >= 4.0).await;
+    until("it is tried again", LIMIT, async || running.metric("otp_results_published_total", failed).await >= 4.0)
+        .await;
     assert_eq!(stage.sandbox.stats().requests, 2, "no call is begun");
     assert_eq!(get(running.http, "/readyz").await.0, 503);
 
@@ -267,7 +265,9 @@ async fn two_connections_are_enough_without_replies_and_with_one_nothing_is_sent
 
     user.limit_connections(1).await;
     proxy.cut_matching(PUBLISHER).await;
-    let limit = async || running.process.log_containing("no more connections").into_iter().find(|line| line.contains("publisher"));
+    let limit = async || {
+        running.process.log_containing("no more connections").into_iter().find(|line| line.contains("publisher"))
+    };
     let said = eventually("it says why", LIMIT, limit).await;
     assert!(said.contains("connection limit") && said.contains("a worker needs two"), "{said}");
     running.until_not_ready().await;

@@ -66,7 +66,8 @@ async fn is_declared_again(exchange: impl Fn(&Names) -> String) {
     until_settled(broker, &stage).await;
     assert_eq!(broker.queue_depth(&stage.names.dead).await, Some(1));
     assert_eq!(stage.sandbox.accepted(PHONE), 1);
-    assert_eq!(running.metric("otp_broker_connections_total", &[]).await, 2.0, "no connection was given up");
+    let connections = running.metric("otp_broker_connections_total", &[]).await;
+    assert_eq!(connections, 2.0, "no connection was given up: {}", running.process.log().join("\n"));
     running.until_ready().await;
 }
 
