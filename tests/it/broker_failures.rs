@@ -1,7 +1,8 @@
 //! What the worker does when the broker, or the network to it, misbehaves. It waits and says what is wrong.
 //! Nothing is lost, and nothing is sent twice.
 
-mod permissions;
+mod operated;
+pub(crate) mod permissions;
 mod restarts;
 mod unroutable;
 
@@ -173,6 +174,7 @@ async fn an_unknown_virtual_host_is_named_and_tried_until_it_is_there() {
     works(&running, &stage).await;
 }
 
+/// Lets a user do everything.
 async fn allow(broker: &Broker, user: &str, vhost: &str) {
     let all = "<<\".*\">>";
     let allow = "rabbit_auth_backend_internal:set_permissions";
