@@ -141,3 +141,34 @@ fn said(error: &AMQPError) -> String {
 pub(super) fn slow_handshake(uri: &AMQPUri, limit: Duration) -> ConnectError {
     ConnectError::Timeout { at: endpoint(uri), step: "the AMQP handshake", limit }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The texts are those of RabbitMQ 3.10 to 4.1.
+    #[test]
+    fn a_limit_on_connections_is_told_from_a_virtual_host_that_is_not_there() {
+        for (text, is_limit) in [
+            ("NOT_ALLOWED - connection refused for user 'otp': user connection limit (1) is reached", true),
+            ("NOT_ALLOWED - access to vhost '/' refused for user 'otp': connection limit (5) is reached", true),
+            ("NOT_ALLOWED - connection refused: node connection limit (2) is reached", true),
+            ("NOT_ALLOWED - vhost otp not found", false),
+            ("NOT_ALLOWED - access to vhost '/' refused for user 'otp'", false),
+        ] {
+            let refused = AMQPError::new(AMQPErrorKind::Hard(AMQPHardError::NOTALLOWED), text.into());
+            let source = ErrorKind::ProtocolError(refused).into();
+            let error = of_handshake(source, &AMQPUri::default(), Duration::ZERO);
+            assert_eq!(matches!(error, ConnectError::Limit { .. }), is_limit, "{text}: {error}");
+            assert!(error.to_string().contains(text), "{error}");
+        }
+    }
+
+    #[test]
+    fn the_error_of_several_addresses_names_each_and_that_of_one_is_its_own() {
+        let slow = || slow_handshake(&AMQPUri::default(), Duration::ZERO);
+        assert_eq!(ConnectError::of_all(vec![slow()]).to_string(), slow().to_string());
+        let both = ConnectError::of_all(vec![slow(), slow()]).to_string();
+        assert!(both.starts_with("none of 2 addresses") && both.matches("the AMQP handshake").count() == 2, "{both}");
+    }
+}

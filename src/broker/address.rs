@@ -55,7 +55,7 @@ impl Addresses {
     }
 
     /// The same addresses, which came from `file`. It is read again at every new connection.
-    pub(super) fn from_file(self, file: PathBuf) -> Self {
+    pub(super) fn read_from(self, file: PathBuf) -> Self {
         let known = self.lock();
         Self::of(known.first.clone(), known.more.clone(), Some(file))
     }

@@ -115,7 +115,7 @@ fn addresses(reader: &mut Reader<'_>) -> Addresses {
         return Addresses::default();
     };
     match reader.given(&settings::AMQP_URL_FILE) {
-        Some(file) => addresses.from_file(PathBuf::from(file)),
+        Some(file) => addresses.read_from(PathBuf::from(file)),
         None => addresses,
     }
 }

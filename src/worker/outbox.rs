@@ -154,8 +154,9 @@ impl Outbox {
                 if self.replies.taken() {
                     info!("replies are taken again");
                 }
-                if let Routed::Nowhere { .. } = routed {
-                    info!("the queue in reply_to is gone; the result exchange has the result");
+                if let Routed::Nowhere { message_id } = routed {
+                    let job_id = message_id.as_ref().map(|id| job_id(id.as_str()));
+                    info!(parent: None, job_id, "the queue in reply_to is gone; the result exchange has the result");
                 }
             }
             Ok(None) => {

@@ -124,7 +124,7 @@ async fn a_job_whose_acknowledgement_was_lost_gets_the_recorded_result_again_and
 async fn waiting(stage: &Stage, trouble: &str) -> Running {
     let process = stage.spawn();
     let http = process.http_addr(LIMIT).await;
-    // The worker tries three connections. More than six log lines show that each was tried again.
+    // The worker tries two connections. More than six log lines show that each was tried again.
     until(trouble, LIMIT, async || process.log_containing(trouble).len() > 6).await;
     assert_eq!(get(http, "/livez").await.0, 200);
     assert_eq!(get(http, "/readyz").await.0, 503);

@@ -58,7 +58,7 @@ fn hosts(addresses: &Addresses) -> Vec<String> {
 async fn a_file_is_read_again_and_one_that_cannot_be_used_keeps_what_was_read_last() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("address");
-    let addresses = Addresses::parse("amqp://first").unwrap().from_file(file.clone());
+    let addresses = Addresses::parse("amqp://first").unwrap().read_from(file.clone());
     // A name that exists when the worker starts, and not yet or not any more now.
     addresses.read_again().await;
     assert_eq!(hosts(&addresses), ["first"]);
@@ -87,7 +87,7 @@ async fn a_file_is_read_again_and_one_that_cannot_be_used_keeps_what_was_read_la
 async fn an_address_that_worked_is_still_tried_after_the_new_ones() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("address");
-    let addresses = Addresses::parse("amqp://works").unwrap().from_file(file.clone());
+    let addresses = Addresses::parse("amqp://works").unwrap().read_from(file.clone());
     let works = addresses.first();
     addresses.lock().worked = Some(works);
     // A file that is being written holds the beginning of an address, which may be an address, too.

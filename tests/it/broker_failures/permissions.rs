@@ -99,6 +99,18 @@ async fn unready(stage: &Stage, trouble: &str) -> Running {
     Running { process, http }
 }
 
+#[test]
+fn the_readme_gives_these_permissions() {
+    let [jobs, results, dropped, dead, unrouted] =
+        ["otp.jobs", "otp.results", "otp.dropped", "otp.dead", "otp.results.unrouted"].map(str::to_owned);
+    let names = Names { jobs, results, dropped, dead, unrouted };
+    let readme = include_str!("../../../README.md");
+    for Permissions { configure, write, read } in [Permissions::to_declare(&names), Permissions::to_work(&names)] {
+        let command = [configure, write, read].map(|pattern| format!("  '{pattern}'")).join(" \\\n");
+        assert!(readme.contains(&command), "not in the README:\n{command}");
+    }
+}
+
 #[tokio::test]
 async fn the_permissions_of_the_readme_are_enough_with_and_without_declaring() {
     let mut stage = Stage::new().await;
