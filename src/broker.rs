@@ -1,9 +1,15 @@
 //! The broker: connections, the broker's objects, consuming and publishing.
 
+pub mod address;
+pub mod bounds;
 pub mod consumer;
+pub mod keeper;
+pub mod opening;
+pub mod permissions;
 pub mod publisher;
 mod session;
 pub mod settings;
+mod standing;
 pub mod topology;
 
 use std::time::Duration;

@@ -23,6 +23,7 @@ use crate::esms::client::Esms;
 use crate::job::progress::{OnAmbiguous, Past, Progress};
 use crate::job::result::{Ending, Outcome};
 use crate::ledger::Marked;
+use crate::telemetry::http::Health;
 use crate::telemetry::metrics::Metrics;
 use attempt::Attempts;
 use circuit::{Circuit, Pass, Shown};
@@ -179,22 +180,23 @@ impl Sender {
         progress.with_past(Past::AnyUnknown, self.on_ambiguous)
     }
 
-    /// Waits until the circuit and the rate limit let a call through, or until it may not be made any more.
+    /// Waits until a result could be published, and the circuit and the rate limit let a call through, or until it may not be made any more.
     async fn turn(&self, held: &Held<'_>) -> Turn<'_> {
         tokio::select! {
             biased;
             () = sleep_until(held.job.deadline) => Turn::DeadlinePassed,
             () = held.stop.draining().cancelled() => Turn::Stopping,
-            pass = self.pass() => Turn::Now(pass),
+            pass = self.pass(held.health) => Turn::Now(pass),
         }
     }
 
-    async fn pass(&self) -> Pass<'_> {
+    async fn pass(&self, health: &Health) -> Pass<'_> {
         loop {
+            health.until_publishing().await;
             let pass = self.circuit.pass().await;
             self.rate.turn().await;
-            // The circuit may have opened meanwhile.
-            if pass.still_holds() {
+            // The circuit may have opened meanwhile, or the way for results may have closed.
+            if pass.still_holds() && health.is_publishing() {
                 return pass;
             }
         }

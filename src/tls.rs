@@ -2,7 +2,9 @@
 
 #[cfg(test)]
 pub(crate) mod loopback;
+mod pinned;
 
+use pinned::Pinned;
 use reqwest::Url;
 use rustls::{
     ClientConfig, RootCertStore,
@@ -40,6 +42,8 @@ pub enum TlsError {
 
 /// A client configuration that trusts the system's roots, and the certificates in `extra_ca` (PEM) if given.
 ///
+/// A certificate in `extra_ca` is trusted as an authority's, and as a server's own.
+///
 /// It has no ALPN, because neither AMQP nor HTTP/1.1 needs it. The crypto provider is given explicitly, so
 /// nothing depends on a global one.
 ///
@@ -48,7 +52,8 @@ pub enum TlsError {
 pub fn client_config(extra_ca: Option<&[u8]>) -> Result<Arc<ClientConfig>, TlsError> {
     let provider = Arc::new(ring::default_provider());
     let roots = extra_ca.map(certificates).transpose()?.unwrap_or_default();
-    let verifier = Verifier::new_with_extra_roots(roots, Arc::clone(&provider)).map_err(why_no_verifier)?;
+    let usual = Verifier::new_with_extra_roots(roots.clone(), Arc::clone(&provider)).map_err(why_no_verifier)?;
+    let verifier = Pinned::new(roots, Arc::new(usual));
     let config = ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
         .map_err(TlsError::Setup)?
@@ -126,6 +131,19 @@ mod tests {
         let server = loopback::greeter().await;
         let greeting = visit(Some(server.ca_pem.as_bytes()), &server).await;
         assert_eq!(greeting.expect("a greeting"), loopback::GREETING);
+    }
+
+    #[tokio::test]
+    async fn a_server_with_the_given_certificate_is_trusted_also_if_it_is_an_authoritys() {
+        for is_authority in [true, false] {
+            let server = loopback::self_signed(is_authority).await;
+            let greeting = visit(Some(server.ca_pem.as_bytes()), &server).await;
+            assert_eq!(greeting.expect("a greeting"), loopback::GREETING, "authority: {is_authority}");
+            // Another certificate, also for `localhost`.
+            let other = loopback::self_signed(is_authority).await;
+            assert!(visit(Some(other.ca_pem.as_bytes()), &server).await.is_err(), "authority: {is_authority}");
+            assert!(visit(None, &server).await.is_err(), "authority: {is_authority}");
+        }
     }
 
     #[tokio::test]

@@ -4,6 +4,7 @@
 mod conclude;
 mod ending;
 pub mod outbox;
+mod replies;
 mod rescue;
 pub mod settings;
 mod tasks;
@@ -31,6 +32,7 @@ use crate::job::request::OtpRequest;
 use crate::ledger::Ledger;
 use crate::send::Sender;
 use crate::stop::Stop;
+use crate::telemetry::http::Health;
 use crate::telemetry::labels::Found;
 use crate::telemetry::logs;
 use crate::telemetry::metrics::Metrics;
@@ -46,6 +48,8 @@ pub struct Parts {
     pub ledger: Ledger,
     /// Publishes what becomes of jobs, and acknowledges them.
     pub outbox: Outbox,
+    /// Knows whether results can be published.
+    pub health: Arc<Health>,
     /// Counts.
     pub metrics: Arc<Metrics>,
     /// Traces.

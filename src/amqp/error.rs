@@ -50,6 +50,16 @@ pub enum ConnectError {
         /// The broker's own text.
         reason: String,
     },
+    /// The broker opens no more connections (530): for the user, the virtual host or the node.
+    #[error(
+        "the broker at {at} opens no more connections: {reason}; a worker needs two, and a third for replies: close others, or raise the limit"
+    )]
+    Limit {
+        /// Host and port.
+        at: String,
+        /// The broker's own text.
+        reason: String,
+    },
     /// The broker, or another program on its port, is too slow or sends nothing. The problem may pass.
     #[error(
         "the broker at {at} took longer than {limit:?} for {step}; check that it is healthy and that the port is right for the scheme of AMQP_URL"
@@ -72,6 +82,23 @@ pub enum ConnectError {
         /// lapin's error.
         source: lapin::Error,
     },
+    /// None of several addresses gave a connection.
+    #[error("none of {} addresses gives a connection: {}", .0.len(), list(.0))]
+    Several(Vec<ConnectError>),
+}
+
+impl ConnectError {
+    /// The error of addresses that were tried in turn.
+    pub fn of_all(mut errors: Vec<Self>) -> Self {
+        match errors.pop() {
+            Some(only) if errors.is_empty() => only,
+            last => Self::Several(errors.into_iter().chain(last).collect()),
+        }
+    }
+}
+
+fn list(errors: &[ConnectError]) -> String {
+    errors.iter().map(ToString::to_string).collect::<Vec<_>>().join(" | ")
 }
 
 /// Host and port, with brackets around an IPv6 address.
@@ -91,6 +118,10 @@ pub(super) fn of_handshake(source: lapin::Error, uri: &AMQPUri, limit: Duration)
     match source.kind() {
         ErrorKind::ProtocolError(error) => match error.kind() {
             AMQPErrorKind::Soft(AMQPSoftError::ACCESSREFUSED) => ConnectError::Credentials { at, reason: said(error) },
+            // The same code says that there is no such virtual host, and that there are enough connections.
+            AMQPErrorKind::Hard(AMQPHardError::NOTALLOWED) if said(error).contains("connection limit") => {
+                ConnectError::Limit { at, reason: said(error) }
+            }
             AMQPErrorKind::Hard(AMQPHardError::NOTALLOWED) => {
                 ConnectError::Vhost { at, vhost: uri.vhost.clone(), reason: said(error) }
             }
@@ -109,4 +140,35 @@ fn said(error: &AMQPError) -> String {
 /// The broker did not open the connection in time.
 pub(super) fn slow_handshake(uri: &AMQPUri, limit: Duration) -> ConnectError {
     ConnectError::Timeout { at: endpoint(uri), step: "the AMQP handshake", limit }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The texts are those of RabbitMQ 3.10 to 4.1.
+    #[test]
+    fn a_limit_on_connections_is_told_from_a_virtual_host_that_is_not_there() {
+        for (text, is_limit) in [
+            ("NOT_ALLOWED - connection refused for user 'otp': user connection limit (1) is reached", true),
+            ("NOT_ALLOWED - access to vhost '/' refused for user 'otp': connection limit (5) is reached", true),
+            ("NOT_ALLOWED - connection refused: node connection limit (2) is reached", true),
+            ("NOT_ALLOWED - vhost otp not found", false),
+            ("NOT_ALLOWED - access to vhost '/' refused for user 'otp'", false),
+        ] {
+            let refused = AMQPError::new(AMQPErrorKind::Hard(AMQPHardError::NOTALLOWED), text.into());
+            let source = ErrorKind::ProtocolError(refused).into();
+            let error = of_handshake(source, &AMQPUri::default(), Duration::ZERO);
+            assert_eq!(matches!(error, ConnectError::Limit { .. }), is_limit, "{text}: {error}");
+            assert!(error.to_string().contains(text), "{error}");
+        }
+    }
+
+    #[test]
+    fn the_error_of_several_addresses_names_each_and_that_of_one_is_its_own() {
+        let slow = || slow_handshake(&AMQPUri::default(), Duration::ZERO);
+        assert_eq!(ConnectError::of_all(vec![slow()]).to_string(), slow().to_string());
+        let both = ConnectError::of_all(vec![slow(), slow()]).to_string();
+        assert!(both.starts_with("none of 2 addresses") && both.matches("the AMQP handshake").count() == 2, "{both}");
+    }
 }

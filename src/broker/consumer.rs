@@ -10,8 +10,9 @@ use lapin::options::{BasicCancelOptions, BasicConsumeOptions, BasicQosOptions};
 use lapin::types::FieldTable;
 use lapin::{Channel, Connection, Consumer};
 use tokio::time::{sleep, timeout};
-use tracing::{Instrument as _, error, info};
+use tracing::{Instrument as _, error, info, warn};
 
+use super::bounds::Unbounded;
 use super::session::{self, Ended, Sessions};
 use super::settings::BrokerSettings;
 use super::topology::{self, TopologyError};
@@ -75,6 +76,10 @@ enum Trouble {
     Lost(#[from] lapin::Error),
     #[error("the broker did not answer in time")]
     Silent,
+    #[error(
+        "{0}; a job took longer than the broker's consumer_timeout: raise it (in rabbitmq.conf, or consumer-timeout in a policy) above OTP_JOB_TTL"
+    )]
+    TooSlow(String),
     #[error("the broker ended the consumer; was a queue deleted?")]
     Cancelled,
 }
@@ -132,7 +137,7 @@ impl<T: Taker> ConsumerLoop<T> {
 
     /// Runs one session, from connecting to its end. Returns `Ok` when told to stop.
     async fn session(&self, ever_consumed: &mut bool) -> Result<(), Trouble> {
-        let connecting = amqp::connect(&self.broker.uri, &self.broker.tls, CONNECTION);
+        let connecting = self.broker.connect(CONNECTION);
         let Some(connected) = self.stop.draining().run_until_cancelled(connecting).await else { return Ok(()) };
         let connection = connected?;
         self.metrics.connection_made();
@@ -142,9 +147,17 @@ impl<T: Taker> ConsumerLoop<T> {
     }
 
     async fn consume(&self, connection: &Connection, ever_consumed: &mut bool) -> Result<(), Trouble> {
-        let preparing = self.stop.draining().run_until_cancelled(self.prepare(connection)).await;
+        let preparing = topology::prepare(connection, &self.broker);
+        let preparing = self.stop.draining().run_until_cancelled(preparing).await;
         let Some(prepared) = preparing else { return Ok(()) };
-        let mut subscription = prepared?;
+        self.warn_of(&prepared?, *ever_consumed);
+        // A job that is taken here could not be told of, and another worker may be able to.
+        let publishing = self.stop.draining().run_until_cancelled(self.health.until_publishing()).await;
+        if publishing.is_none() {
+            return Ok(());
+        }
+        let mut subscription =
+            timeout(REPLY_WITHIN, self.subscribe(connection)).await.map_err(|_| Trouble::Silent)??;
         *ever_consumed = true;
         self.health.set_consuming(true);
         info!(queue = self.broker.queue, prefetch = self.prefetch, "consuming");
@@ -152,6 +165,13 @@ impl<T: Taker> ConsumerLoop<T> {
         self.health.set_consuming(false);
         self.finish(subscription, has_taken).await;
         Ok(())
+    }
+
+    /// Once for a worker, not for each session.
+    fn warn_of(&self, unbounded: &[Unbounded], was_said: bool) {
+        for found in unbounded.iter().filter(|_| !was_said) {
+            warn!(queue = found.queue, set_policy = found.command(), "{found}");
+        }
     }
 
     /// Takes deliveries until told to stop. Returns whether there was any.
@@ -189,11 +209,6 @@ impl<T: Taker> ConsumerLoop<T> {
         let _ = timeout(REPLY_WITHIN, channel.close(200, "done".into())).await;
     }
 
-    async fn prepare(&self, connection: &Connection) -> Result<Subscription, Trouble> {
-        topology::prepare(connection, &self.broker).await?;
-        Ok(timeout(REPLY_WITHIN, self.subscribe(connection)).await.map_err(|_| Trouble::Silent)??)
-    }
-
     async fn subscribe(&self, connection: &Connection) -> lapin::Result<Subscription> {
         let channel = connection.create_channel().await?;
         let subscribe = async |queue: &str, prefetch| {
@@ -208,7 +223,15 @@ impl<T: Taker> ConsumerLoop<T> {
 }
 
 fn delivery(next: Option<lapin::Result<Delivery>>) -> Result<Delivery, Trouble> {
-    Ok(next.ok_or(Trouble::Cancelled)??)
+    next.ok_or(Trouble::Cancelled)?.map_err(|error| {
+        let said = error.to_string();
+        // The code is that of many other mistakes, so only the text tells.
+        if said.contains("acknowledgement") && said.contains("timed out") {
+            Trouble::TooSlow(said)
+        } else {
+            error.into()
+        }
+    })
 }
 
 /// Cancels a consumer. Returns the deliveries that had arrived but were not taken yet. The taker knows that

@@ -1,26 +1,20 @@
 //! Publishing: a publish returns only when the broker has confirmed it.
 
-use std::convert::Infallible;
 use std::future::poll_fn;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
-use futures_util::{Stream, StreamExt as _};
-use lapin::options::{BasicPublishOptions, ConfirmSelectOptions};
+use lapin::options::BasicPublishOptions;
+use lapin::protocol::{AMQPErrorKind, AMQPSoftError};
 use lapin::types::ShortString;
-use lapin::{BasicProperties, Channel, Confirmation, Connection, Event, PublisherConfirm};
-use tokio::sync::watch;
-use tokio::time::{sleep, timeout};
+use lapin::{BasicProperties, Channel, Confirmation, ErrorKind, PublisherConfirm};
+use tokio::sync::{Mutex, MutexGuard, watch};
+use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
-use tracing::{Instrument as _, info, warn};
 
-use super::session::{self, Ended, Sessions};
-use super::settings::BrokerSettings;
-use super::{DIRECT_REPLY, REPLY_WITHIN, close};
-use crate::amqp;
-use crate::stop::Stop;
-use crate::telemetry::logs;
-use crate::telemetry::metrics::Metrics;
+use super::DIRECT_REPLY;
+use super::standing::Standing;
+use crate::backoff::{Policy, Waits};
 
 /// How long the broker may take to confirm a message. The limit does not apply while the broker says that it
 /// blocks publishers. A quorum queue confirms in milliseconds, or in a second or two while it elects a
@@ -40,13 +34,28 @@ pub struct Message<'a> {
     pub properties: BasicProperties,
 }
 
-/// Where a confirmed message went.
+/// Whether a message is published for the first time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Try {
+    /// For the first time.
+    First,
+    /// It was not confirmed before. A queue that takes it gets one copy more each time, so while the broker
+    /// refuses, one message at a time is tried again, with growing waits.
+    Again,
+}
+
+/// Where a confirmed message went.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Routed {
     /// To at least one queue.
     ToAQueue,
-    /// Nowhere: the broker returned the message, and confirmed that.
-    Nowhere,
+    /// Nowhere: the broker returned a message. The protocol does not say which confirm belongs to a returned
+    /// message. When several are confirmed together, each confirm gets one of the returned messages of its
+    /// channel, but not always its own. So the message says itself which one it is.
+    Nowhere {
+        /// The `message_id` of the message that came back.
+        message_id: Option<ShortString>,
+    },
 }
 
 /// Why a publish is not confirmed. The publish is tried again after each of these.
@@ -55,9 +64,12 @@ pub enum PublishError {
     /// A queue could not take it, for instance because it is full.
     #[error("the broker refused it (nack): a queue may be full")]
     Refused,
+    /// The user has no permission for it (403). The broker has closed the channel.
+    #[error("the broker does not allow it: {0}")]
+    Forbidden(String),
     /// The connection or the channel was lost before the confirmation.
     #[error("the connection was lost before the broker confirmed: {0}")]
-    Lost(#[from] lapin::Error),
+    Lost(lapin::Error),
     /// No confirmation came in time. The session is given up.
     #[error("the broker did not confirm within {} s", CONFIRM_WITHIN.as_secs())]
     Silent,
@@ -69,51 +81,118 @@ pub enum PublishError {
     Closed,
 }
 
-/// A channel with publisher confirms, until it is lost.
-#[derive(Clone, Debug)]
-struct Session {
-    channel: Channel,
-    lost: CancellationToken,
-    blocked: watch::Sender<bool>,
-    turn: Arc<Mutex<()>>,
+impl From<lapin::Error> for PublishError {
+    fn from(error: lapin::Error) -> Self {
+        match error.kind() {
+            ErrorKind::ProtocolError(said) if said.kind() == &AMQPErrorKind::Soft(AMQPSoftError::ACCESSREFUSED) => {
+                Self::Forbidden(said.get_message().to_string())
+            }
+            _ => Self::Lost(error),
+        }
+    }
 }
 
-/// Publishes over its own connection. The [`Keeper`] opens the connection again whenever it is lost.
+/// A connection, as the channels on it see it.
+#[derive(Clone, Debug)]
+pub(super) struct Line {
+    /// Cancelled when the connection is to be given up.
+    pub(super) dead: CancellationToken,
+    /// Whether the broker says that it blocks publishers.
+    pub(super) blocked: watch::Sender<bool>,
+}
+
+impl Line {
+    pub(super) fn new() -> Self {
+        Self { dead: CancellationToken::new(), blocked: watch::Sender::new(false) }
+    }
+
+    /// Returns when an answer is overdue. A broker that is short of memory or disk says so, and answers once
+    /// it has room. Publishing again would only give it more messages to take then.
+    pub(super) async fn silence(&self, limit: Duration) {
+        let mut blocked = self.blocked.subscribe();
+        loop {
+            let is_blocked = *blocked.borrow_and_update();
+            tokio::select! {
+                // `self` owns the sender, so this cannot fail.
+                _ = blocked.changed() => {}
+                () = sleep(limit), if !is_blocked => return,
+            }
+        }
+    }
+}
+
+/// A channel with publisher confirms, until it is lost.
+#[derive(Clone, Debug)]
+pub(super) struct Session {
+    pub(super) channel: Channel,
+    /// Cancelled when the channel is lost.
+    pub(super) lost: CancellationToken,
+    line: Line,
+    turn: Arc<std::sync::Mutex<()>>,
+}
+
+/// Publishes on a channel of its own. The keeper of its connection opens the channel again whenever it is
+/// lost.
 #[derive(Clone, Debug)]
 pub struct Publisher {
     session: watch::Receiver<Option<Session>>,
-}
-
-/// Keeps a publisher's connection open, while [`Keeper::run`] runs.
-pub struct Keeper {
-    broker: BrokerSettings,
-    name: &'static str,
-    metrics: Arc<Metrics>,
-    session: watch::Sender<Option<Session>>,
+    standing: Arc<Standing>,
+    /// Held by the one message that is tried again while the broker refuses.
+    again: Arc<Mutex<Waits>>,
+    wanted: watch::Sender<bool>,
 }
 
 impl Publisher {
-    /// Makes a publisher and the keeper of its connection. The broker shows the connection as `name`.
-    pub fn new(broker: BrokerSettings, name: &'static str, metrics: Arc<Metrics>) -> (Self, Keeper) {
-        let (sender, session) = watch::channel(None);
-        (Self { session }, Keeper { broker, name, metrics, session: sender })
+    pub(super) fn new(
+        session: watch::Receiver<Option<Session>>,
+        standing: Arc<Standing>,
+        wanted: watch::Sender<bool>,
+    ) -> Self {
+        Self { session, standing, again: Arc::new(Mutex::new(Policy::RECONNECT.waits())), wanted }
     }
 
-    /// Publishes and waits until the broker has confirmed. If there is no connection, waits for one first,
+    /// Publishes and waits until the broker has confirmed. If there is no channel, waits for one first,
     /// without a time limit: the caller decides when to give up.
     ///
     /// # Errors
     /// When it is not certain that the broker has the message. Publish it again.
-    pub async fn publish(&self, message: Message<'_>) -> Result<Routed, PublishError> {
+    pub async fn publish(&self, message: Message<'_>, tried: Try) -> Result<Routed, PublishError> {
+        let _turn = match tried {
+            Try::First => None,
+            Try::Again => self.turn().await,
+        };
         let session = self.session().await?;
         let confirmed = session.publish(message).await;
-        if matches!(confirmed, Err(PublishError::Lost(_) | PublishError::Silent)) {
-            session.lost.cancel();
+        match &confirmed {
+            Ok(_) => self.standing.set(|state| state.is_refused = false),
+            Err(PublishError::Refused) => self.standing.set(|state| state.is_refused = true),
+            Err(PublishError::Silent) => {
+                // The next connection may be as silent. Until a message is confirmed, it counts as refused.
+                self.standing.set(|state| state.is_refused = true);
+                session.line.dead.cancel();
+            }
+            Err(PublishError::Forbidden(_) | PublishError::Lost(_)) => session.lost.cancel(),
+            Err(PublishError::SessionEnded | PublishError::Closed) => {}
         }
         confirmed
     }
 
+    /// While the broker refuses, the turn of a message that is tried again, after a wait that grows.
+    async fn turn(&self) -> Option<MutexGuard<'_, Waits>> {
+        if !self.standing.is_refused() {
+            return None;
+        }
+        let mut waits = self.again.lock().await;
+        if self.standing.is_refused() {
+            sleep(waits.next_wait()).await;
+            return Some(waits);
+        }
+        waits.reset();
+        None
+    }
+
     async fn session(&self) -> Result<Session, PublishError> {
+        self.wanted.send_replace(true);
         let mut session = self.session.clone();
         let up = session.wait_for(|session| session.as_ref().is_some_and(|s| !s.lost.is_cancelled())).await;
         up.ok().and_then(|session| session.clone()).ok_or(PublishError::Closed)
@@ -121,15 +200,21 @@ impl Publisher {
 }
 
 impl Session {
+    pub(super) fn new(channel: Channel, line: Line) -> Self {
+        Self { channel, lost: CancellationToken::new(), line, turn: Arc::default() }
+    }
+
     async fn publish(&self, message: Message<'_>) -> Result<Routed, PublishError> {
         let confirmed = async {
             let confirm = self.hand_over(message).await?;
             confirm.await
         };
         tokio::select! {
+            // First, because it says more.
+            biased;
             confirmed = confirmed => routed(confirmed?),
             () = self.lost.cancelled() => Err(PublishError::SessionEnded),
-            () = self.silence() => Err(PublishError::Silent),
+            () = self.line.silence(CONFIRM_WITHIN) => Err(PublishError::Silent),
         }
     }
 
@@ -152,20 +237,6 @@ impl Session {
         })
         .await
     }
-
-    /// Returns when a confirmation is overdue. A broker that is short of memory or disk says so, and confirms
-    /// once it has room. Publishing again would only give it more messages to take then.
-    async fn silence(&self) {
-        let mut blocked = self.blocked.subscribe();
-        loop {
-            let is_blocked = *blocked.borrow_and_update();
-            tokio::select! {
-                // This session owns the sender, so this cannot fail.
-                _ = blocked.changed() => {}
-                () = sleep(CONFIRM_WITHIN), if !is_blocked => return,
-            }
-        }
-    }
 }
 
 /// Whether a message with this routing key goes directly to a waiting channel. The channel asks with the name
@@ -179,100 +250,9 @@ fn is_direct_reply(routing_key: &str) -> bool {
 fn routed(confirmation: Confirmation) -> Result<Routed, PublishError> {
     match confirmation {
         Confirmation::Ack(None) => Ok(Routed::ToAQueue),
-        Confirmation::Ack(Some(_)) => Ok(Routed::Nowhere),
-        Confirmation::Nack(_) | Confirmation::NotRequested => Err(PublishError::Refused),
-    }
-}
-
-impl Keeper {
-    /// Keeps the connection open until the phase `closing`. Calls `on_change` to say whether publishing
-    /// works.
-    pub async fn run(self, stop: Stop, on_change: impl Fn(bool) + Send + Sync) {
-        let keeping = Keeping { keeper: &self, on_change: &on_change, stop: &stop };
-        let sessions = session::repeat("not able to publish", stop.closing(), keeping);
-        // A session here never ends for good: publishers and their jobs wait for the next session.
-        let Ok(()) = sessions.instrument(logs::connection_span(self.name)).await;
-    }
-
-    /// Runs one session, from connecting to its end.
-    async fn keep_one(&self, on_change: &(impl Fn(bool) + Sync), stop: &Stop) -> Ended<Infallible> {
-        let connecting = amqp::connect(&self.broker.uri, &self.broker.tls, self.name);
-        let connection = match stop.closing().run_until_cancelled(connecting).await {
-            Some(Ok(connection)) => connection,
-            Some(Err(error)) => return Ended::Lost(error.to_string()),
-            None => return Ended::Stopped,
-        };
-        self.metrics.connection_made();
-        let events = connection.events_listener();
-        let session = match open(&connection).await {
-            Ok(session) => session,
-            Err(error) => return Ended::Lost(error.to_string()),
-        };
-        info!("able to publish");
-        on_change(true);
-        self.session.send_replace(Some(session.clone()));
-        let watching = stop.closing().run_until_cancelled(watch_over(events, &session, on_change)).await;
-        session.lost.cancel();
-        close(&connection).await;
-        watching.map_or(Ended::Stopped, Ended::Lost)
-    }
-}
-
-/// The sessions of a publisher.
-struct Keeping<'a, F> {
-    keeper: &'a Keeper,
-    on_change: &'a F,
-    stop: &'a Stop,
-}
-
-impl<F: Fn(bool) + Send + Sync> Sessions for Keeping<'_, F> {
-    type ForGood = Infallible;
-
-    async fn session(&mut self) -> Ended<Infallible> {
-        let ended = self.keeper.keep_one(self.on_change, self.stop).await;
-        self.keeper.session.send_replace(None);
-        (self.on_change)(false);
-        ended
-    }
-}
-
-async fn open(connection: &Connection) -> Result<Session, PublishError> {
-    let confirming = async {
-        let channel = connection.create_channel().await?;
-        channel.confirm_select(ConfirmSelectOptions::default()).await?;
-        Ok(channel)
-    };
-    let channel =
-        timeout(REPLY_WITHIN, confirming).await.map_err(|_| PublishError::Silent)?.map_err(PublishError::Lost)?;
-    Ok(Session { channel, lost: CancellationToken::new(), blocked: watch::Sender::new(false), turn: Arc::default() })
-}
-
-/// Waits until the session is lost, and returns why.
-async fn watch_over(
-    events: impl Stream<Item = Event>,
-    session: &Session,
-    on_change: &(impl Fn(bool) + Sync),
-) -> String {
-    let mut events = std::pin::pin!(events);
-    loop {
-        let event = tokio::select! {
-            event = events.next() => event,
-            () = session.lost.cancelled() => return "a publish failed; the connection is opened again".into(),
-        };
-        match event {
-            Some(Event::ConnectionBlocked(reason)) => {
-                session.blocked.send_replace(true);
-                on_change(false);
-                warn!(reason, "the broker blocks publishers: it is short of memory or disk");
-            }
-            Some(Event::ConnectionUnblocked) => {
-                session.blocked.send_replace(false);
-                on_change(true);
-                info!("the broker takes publishes again");
-            }
-            Some(Event::Error(error)) => return error.to_string(),
-            Some(_) => {}
-            None => return "the connection was closed".into(),
+        Confirmation::Ack(Some(returned)) => {
+            Ok(Routed::Nowhere { message_id: returned.delivery.properties.message_id().clone() })
         }
+        Confirmation::Nack(_) | Confirmation::NotRequested => Err(PublishError::Refused),
     }
 }

@@ -10,7 +10,7 @@ use crate::backoff::Policy;
 
 /// A session that lasts this long is a good one: after its loss the next one is tried soon. If a session is
 /// lost at once, the next would be lost too, so the waits keep growing.
-const GOOD_SESSION: Duration = Duration::from_secs(10);
+pub(super) const GOOD_SESSION: Duration = Duration::from_secs(10);
 
 /// How one session with the broker ended.
 pub(super) enum Ended<E> {

@@ -2,12 +2,13 @@
 
 use std::collections::BTreeSet;
 use std::fmt;
-use std::str::FromStr;
+use std::path::PathBuf;
 use std::sync::Arc;
 
-use lapin::uri::{AMQPScheme, AMQPUri};
-use reqwest::Url;
+use lapin::Connection;
 
+use super::address::Addresses;
+use crate::amqp::ConnectError;
 use crate::settings::reader::{Reader, Source, WrongSettings};
 use crate::settings::table::{self as settings, Setting};
 use crate::tls;
@@ -15,8 +16,8 @@ use crate::tls;
 /// The broker: its address and the names of its objects.
 #[derive(Clone)]
 pub struct BrokerSettings {
-    /// The address. It holds the password, so it is never printed.
-    pub uri: AMQPUri,
+    /// Where it is.
+    pub addresses: Addresses,
     /// The TLS configuration for `amqps://`.
     pub tls: Arc<rustls::ClientConfig>,
     /// The queue of jobs.
@@ -33,9 +34,10 @@ pub struct BrokerSettings {
 
 impl fmt::Debug for BrokerSettings {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let authority = self.addresses.first().authority;
         f.debug_struct("BrokerSettings")
-            .field("host", &self.uri.authority.host)
-            .field("port", &self.uri.authority.port)
+            .field("host", &authority.host)
+            .field("port", &authority.port)
             .field("queue", &self.queue)
             .field("topology", &self.topology)
             .finish_non_exhaustive()
@@ -64,6 +66,14 @@ impl BrokerSettings {
         reader.finish(config)
     }
 
+    /// Opens a connection. RabbitMQ shows it as `name`.
+    ///
+    /// # Errors
+    /// See [`ConnectError`].
+    pub async fn connect(&self, name: &str) -> Result<Connection, ConnectError> {
+        self.addresses.connect(&self.tls, name).await
+    }
+
     /// The exchange and the queue of results that no queue is bound for.
     pub fn unrouted(&self) -> String {
         format!("{}.unrouted", self.reply_exchange)
@@ -75,10 +85,10 @@ impl BrokerSettings {
     }
 
     pub(crate) fn from_reader(reader: &mut Reader<'_>) -> Self {
-        let uri = amqp_uri(reader);
+        let addresses = addresses(reader);
         let config = Self {
-            tls: amqp_tls(reader, &uri),
-            uri,
+            tls: amqp_tls(reader, &addresses),
+            addresses,
             queue: object_name(reader, &settings::OTP_QUEUE),
             reply_exchange: object_name(reader, &settings::OTP_REPLY_EXCHANGE),
             dropped: object_name(reader, &settings::OTP_DROPPED_EXCHANGE),
@@ -98,43 +108,46 @@ impl BrokerSettings {
     }
 }
 
-fn amqp_uri(reader: &mut Reader<'_>) -> AMQPUri {
+fn addresses(reader: &mut Reader<'_>) -> Addresses {
+    let default = settings::AMQP_URL.default.unwrap_or_default();
     let text = reader
         .secret(&settings::AMQP_URL, &settings::AMQP_URL_FILE)
-        .map_or_else(|| settings::AMQP_URL.default.unwrap_or_default().to_owned(), |secret| secret.text);
-    amqp_address(&text).unwrap_or_else(|| {
+        .map_or_else(|| default.to_owned(), |secret| secret.text);
+    let Some(addresses) = Addresses::parse(&text) else {
         // Repeat neither the text nor the parser's message: both may hold the password.
         reader.mistake(
             &settings::AMQP_URL,
-            "must be an address such as amqps://user:password@host:5671/vhost (special characters percent-encoded, a name or IPv4 as host)",
+            "must be an address such as amqps://user:password@host:5671/vhost (special characters percent-encoded, a name or IPv4 as host), or several, separated by commas",
         );
-        AMQPUri::default()
-    })
-}
-
-/// Parses an address, more strictly than lapin's own parser. That parser takes `amqp:/host` and an IPv6
-/// literal for `localhost`.
-fn amqp_address(text: &str) -> Option<AMQPUri> {
-    let url = Url::parse(text).ok()?;
-    let host = url.host_str().filter(|host| !host.is_empty() && !host.starts_with('['));
-    host.and_then(|_| AMQPUri::from_str(text).ok())
+        return Addresses::default();
+    };
+    match reader.given(&settings::AMQP_URL_FILE) {
+        Some(file) => addresses.read_from(PathBuf::from(file)),
+        None => addresses,
+    }
 }
 
 /// Loads certificates only for `amqps://`, or when a file is given. Plain AMQP must work on a machine without
 /// any CA.
-fn amqp_tls(reader: &mut Reader<'_>, uri: &AMQPUri) -> Arc<rustls::ClientConfig> {
+fn amqp_tls(reader: &mut Reader<'_>, addresses: &Addresses) -> Arc<rustls::ClientConfig> {
     let setting = &settings::AMQP_CA_FILE;
     let pem =
         reader.given(setting).map(|path| std::fs::read(&path).map_err(|error| format!("cannot read {path}: {error}")));
-    let trusted = match (&uri.scheme, pem.transpose()) {
-        (_, Err(problem)) => Err(problem),
-        (AMQPScheme::AMQP, Ok(None)) => Ok(tls::trusting_nobody()),
-        (_, Ok(pem)) => tls::client_config(pem.as_deref()).map_err(|error| error.to_string()),
+    let trusted = match pem.transpose() {
+        Err(problem) => Err(problem),
+        Ok(None) if !addresses.may_use_tls() => Ok(tls_for_later(addresses)),
+        Ok(pem) => tls::client_config(pem.as_deref()).map_err(|error| error.to_string()),
     };
     trusted.unwrap_or_else(|problem| {
         reader.mistake(setting, problem);
         tls::trusting_nobody()
     })
+}
+
+/// An address in a file may become one for TLS. Until then it does not matter whether there are certificates.
+fn tls_for_later(addresses: &Addresses) -> Arc<rustls::ClientConfig> {
+    let system = if addresses.may_change() { tls::client_config(None).ok() } else { None };
+    system.unwrap_or_else(tls::trusting_nobody)
 }
 
 /// The longest name an object may have, in bytes. AMQP allows 255, and one name gets a suffix.

@@ -7,6 +7,7 @@ use lapin::{Channel, Connection, ErrorKind, ExchangeKind};
 use tokio::time::timeout;
 
 use super::REPLY_WITHIN;
+use super::bounds::{Bounds, Unbounded};
 use super::settings::{BrokerSettings, TopologyMode};
 
 /// After this many deliveries the broker assumes that a job kills its worker, and drops it.
@@ -66,8 +67,8 @@ pub enum TopologyError {
 pub fn objects(broker: &BrokerSettings) -> Vec<Object> {
     let unrouted = broker.unrouted();
     let mut objects = Vec::new();
-    objects.extend(kept(&unrouted, quorum()));
-    objects.extend(kept(&broker.dead_letter, quorum()));
+    objects.extend(kept(&unrouted, bounded(Bounds::UNROUTED)));
+    objects.extend(kept(&broker.dead_letter, bounded(Bounds::DEAD)));
     objects.extend(kept(&broker.dropped, work_queue(&broker.dead_letter)));
     objects.push(Object::Exchange {
         name: broker.reply_exchange.clone(),
@@ -86,6 +87,15 @@ fn kept(name: &str, arguments: FieldTable) -> [Object; 3] {
         Object::Queue { name: name.into(), arguments },
         Object::Binding { name: name.into() },
     ]
+}
+
+/// A queue that only people read. It must not fill the broker's disk when nobody does.
+fn bounded(bounds: Bounds) -> FieldTable {
+    let mut arguments = quorum();
+    for (name, value) in bounds.arguments() {
+        arguments.insert(name.into(), value);
+    }
+    arguments
 }
 
 fn quorum() -> FieldTable {
@@ -118,32 +128,65 @@ fn table<const N: usize>(arguments: [(&str, AMQPValue); N]) -> FieldTable {
     table
 }
 
-/// Declares or checks every object, as `broker.topology` says.
+/// Declares or checks every object, as `broker.topology` says. Returns the queues that have no bounds.
 ///
 /// # Errors
 /// [`TopologyError::Differs`] with every difference, not only the first.
-pub async fn prepare(connection: &Connection, broker: &BrokerSettings) -> Result<(), TopologyError> {
+pub async fn prepare(connection: &Connection, broker: &BrokerSettings) -> Result<Vec<Unbounded>, TopologyError> {
     let passive = match broker.topology {
-        TopologyMode::Skip => return Ok(()),
+        TopologyMode::Skip => return Ok(Vec::new()),
         TopologyMode::Check => true,
         TopologyMode::Declare => false,
     };
-    let mut differences = Vec::new();
+    let (mut differences, mut unbounded) = (Vec::new(), Vec::new());
     let mut channel = open_channel(connection).await?;
     for object in objects(broker) {
-        let declared = timeout(REPLY_WITHIN, declare(&channel, &object, passive)).await;
-        match declared.map_err(|_| TopologyError::Silent)? {
-            Ok(()) => {}
-            Err(error) if is_difference(&error, passive) => {
-                differences.push(format!("{}: {}", object.describe(), words(&error)));
-                // A refused declaration closes its channel.
-                channel = open_channel(connection).await?;
-            }
-            Err(error) => return Err(error.into()),
+        match declared(&mut channel, connection, &object, passive).await? {
+            None => {}
+            Some(difference) => match without_bounds(&object, broker) {
+                None => differences.push(difference),
+                // A queue of version 0.1.0 is taken as it is. Nobody else can change its arguments, either.
+                Some((older, found)) => match declared(&mut channel, connection, &older, passive).await? {
+                    None => unbounded.push(found),
+                    Some(difference) => differences.push(difference),
+                },
+            },
         }
     }
     let _ = timeout(REPLY_WITHIN, channel.close(200, "done".into())).await;
-    if differences.is_empty() { Ok(()) } else { Err(TopologyError::Differs(differences)) }
+    if differences.is_empty() { Ok(unbounded) } else { Err(TopologyError::Differs(differences)) }
+}
+
+/// Declares or checks one object. Returns how it differs from what is there, if it does.
+async fn declared(
+    channel: &mut Channel,
+    connection: &Connection,
+    object: &Object,
+    passive: bool,
+) -> Result<Option<String>, TopologyError> {
+    let answer = timeout(REPLY_WITHIN, declare(channel, object, passive)).await;
+    match answer.map_err(|_| TopologyError::Silent)? {
+        Ok(()) => Ok(None),
+        Err(error) if is_difference(&error, passive) => {
+            // A refused declaration closes its channel.
+            *channel = open_channel(connection).await?;
+            Ok(Some(format!("{}: {}", object.describe(), words(&error))))
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// The queue as version 0.1.0 declared it, where it has bounds now.
+fn without_bounds(object: &Object, broker: &BrokerSettings) -> Option<(Object, Unbounded)> {
+    let Object::Queue { name, .. } = object else { return None };
+    let bounds = match name {
+        name if *name == broker.unrouted() => Bounds::UNROUTED,
+        name if *name == broker.dead_letter => Bounds::DEAD,
+        _ => return None,
+    };
+    let older = Object::Queue { name: name.clone(), arguments: quorum() };
+    let vhost = broker.addresses.first().vhost;
+    Some((older, Unbounded { queue: name.clone(), vhost, bounds }))
 }
 
 async fn open_channel(connection: &Connection) -> Result<Channel, TopologyError> {

@@ -12,8 +12,8 @@ use clap::{Arg, ArgAction, ArgMatches, Command};
 use tokio::time::timeout;
 
 use super::shell::{FAILED, Output, RUN_GROUPS, block_on, output_failed, source, wrong_settings};
-use crate::amqp;
 use crate::broker::close;
+use crate::broker::permissions;
 use crate::broker::topology;
 use crate::config::Config;
 use crate::esms::balance::{Account, BalanceError};
@@ -21,7 +21,9 @@ use crate::esms::client::{BuildError, Esms};
 use crate::ledger;
 use crate::ledger::settings::StoreSettings;
 use crate::settings::table;
-use finding::{Finding, Line, failed, of_clock, of_connecting, of_credentials, of_store, of_topology, warning};
+use finding::{
+    Finding, Line, failed, of_clock, of_connecting, of_credentials, of_permissions, of_store, of_topology, warning,
+};
 
 /// The limits on the three parts that are waited for. Together they are less than a minute. A connection to the
 /// broker alone may take 20 s.
@@ -80,12 +82,13 @@ async fn check(config: &Config, mut report: Report) -> std::io::Result<bool> {
     for finding in of_settings(config) {
         report.tell("settings", finding).await?;
     }
-    let (broker, topology) = match timeout(BROKER_LIMIT, of_broker(config)).await {
-        Ok(found) => found,
-        Err(_) => (took_too_long("the broker"), Finding::Untried("the broker did not answer".into())),
-    };
+    let [broker, topology, permissions] = timeout(BROKER_LIMIT, of_broker(config)).await.unwrap_or_else(|_| {
+        let untried = Finding::Untried("the broker did not answer".into());
+        [took_too_long("the broker"), untried.clone(), untried]
+    });
     report.tell("broker", broker).await?;
     report.tell("topology", topology).await?;
+    report.tell("permissions", permissions).await?;
     let ledger = timeout(LEDGER_LIMIT, of_ledger(config)).await.unwrap_or_else(|_| took_too_long("the ledger"));
     report.tell("ledger", ledger).await?;
     match Esms::new(&config.esms, 1) {
@@ -117,16 +120,20 @@ fn of_settings(config: &Config) -> Vec<Finding> {
     doubts.map(|doubt| warning(format!("{}: {}", doubt.setting, doubt.problem), "run works without it")).collect()
 }
 
-async fn of_broker(config: &Config) -> (Finding, Finding) {
-    let authority = &config.broker.uri.authority;
-    let connection = match amqp::connect(&config.broker.uri, &config.broker.tls, "esms-otp-worker check").await {
+async fn of_broker(config: &Config) -> [Finding; 3] {
+    let authority = config.broker.addresses.first().authority;
+    let connection = match config.broker.connect("esms-otp-worker check").await {
         Ok(connection) => connection,
-        Err(error) => return (of_connecting(&error), Finding::Untried("the broker cannot be reached".into())),
+        Err(error) => {
+            let untried = Finding::Untried("the broker cannot be reached".into());
+            return [of_connecting(&error), untried.clone(), untried];
+        }
     };
     let broker = Finding::Good(format!("connected to {}:{}", authority.host, authority.port));
     let topology = of_topology(config.broker.topology, topology::prepare(&connection, &config.broker).await);
+    let permissions = of_permissions(permissions::missing(&connection, &config.broker).await);
     close(&connection).await;
-    (broker, topology)
+    [broker, topology, permissions]
 }
 
 async fn of_ledger(config: &Config) -> Finding {

@@ -16,11 +16,13 @@ use tracing::{error, info, warn};
 
 use super::shell::{FAILED, RUN_GROUPS, block_on, failed, source, wrong_settings};
 use crate::broker::consumer::ConsumerLoop;
-use crate::broker::publisher::Publisher;
+use crate::broker::keeper::Keeper;
+use crate::broker::opening::Target;
 use crate::broker::settings::BrokerSettings;
 use crate::broker::topology::TopologyError;
 use crate::config::Config;
 use crate::esms::client::{BuildError, Esms};
+use crate::job::result::Outcome;
 use crate::ledger::Ledger;
 use crate::proxy::is_loopback;
 use crate::send::Sender;
@@ -31,7 +33,7 @@ use crate::telemetry::http::{self, Health};
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::traces::Traces;
 use crate::telemetry::{balance, logs};
-use crate::worker::outbox::Outbox;
+use crate::worker::outbox::{Channels, Outbox};
 use crate::worker::{Parts, Rules, Worker};
 
 /// How long the services may take to end, after the last job.
@@ -182,6 +184,7 @@ impl App {
         let parts = Parts {
             ledger: ledger(&config, &metrics),
             outbox: outbox(&config.broker, &health, &metrics, &services, stop),
+            health: Arc::clone(&health),
             sender: Sender::new(esms, config.send.clone(), Arc::clone(&metrics)),
             metrics: Arc::clone(&metrics),
             traces: traces.clone(),
@@ -216,7 +219,7 @@ fn rules(config: &Config) -> Rules {
     }
 }
 
-/// Builds the outbox, which publishes over two connections. [`Outbox::new`] says why.
+/// Builds the outbox, which publishes over two connections. [`Channels`] says why.
 fn outbox(
     broker: &BrokerSettings,
     health: &Arc<Health>,
@@ -224,15 +227,22 @@ fn outbox(
     services: &TaskTracker,
     stop: &Stop,
 ) -> Outbox {
-    let publisher = |name, on_change: Box<dyn Fn(bool) + Send + Sync>| {
-        let (publisher, keeper) = Publisher::new(broker.clone(), name, Arc::clone(metrics));
-        services.spawn(keeper.run(stop.clone(), on_change));
-        publisher
+    let mut publisher = Keeper::new(broker.clone(), "esms-otp-worker publisher", Arc::clone(metrics));
+    let mut replier =
+        Keeper::new(broker.clone(), "esms-otp-worker replies", Arc::clone(metrics)).giving_way_to(&publisher);
+    let results = Target::Results {
+        exchange: broker.reply_exchange.clone(),
+        routing_keys: Outcome::ALL.iter().map(|outcome| outcome.routing_key()).collect(),
     };
     let health = Arc::clone(health);
-    let results = publisher("esms-otp-worker publisher", Box::new(move |up| health.set_publishing(up)));
-    let replies = publisher("esms-otp-worker replies", Box::new(|_| {}));
-    Outbox::new(results, replies, broker, Arc::clone(metrics))
+    let channels = Channels {
+        results: publisher.lane(results, Box::new(move |up| health.set_publishing(up))),
+        dead_letters: publisher.lane(Target::DeadLetters { exchange: broker.dead_letter.clone() }, Box::new(|_| {})),
+        replies: replier.lane(Target::Replies, Box::new(|_| {})),
+    };
+    services.spawn(publisher.run(stop.clone()));
+    services.spawn(replier.run(stop.clone()));
+    Outbox::new(channels, broker, Arc::clone(metrics))
 }
 
 /// Says what could not be understood of the settings that serve seeing, not sending.

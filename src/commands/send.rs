@@ -19,7 +19,6 @@ use tokio::sync::mpsc;
 use tokio::time::timeout;
 
 use super::shell::{BROKER_GROUPS, Output, block_on, failed, say, source, wrong_settings};
-use crate::amqp;
 use crate::broker::settings::BrokerSettings;
 use crate::broker::{DIRECT_REPLY, REPLY_WITHIN, close};
 use crate::settings::table;
@@ -150,7 +149,7 @@ fn report(summary: &Summary) -> ExitCode {
 /// [`SendError`]. Jobs that were queued before the error stay queued.
 async fn send(broker: &BrokerSettings, options: Options) -> Result<Summary, SendError> {
     let lines = Lines::open(options.source).await?;
-    let connection = amqp::connect(&broker.uri, &broker.tls, "esms-otp-worker send").await?;
+    let connection = broker.connect("esms-otp-worker send").await?;
     let channel = timeout(REPLY_WITHIN, open(&connection)).await.map_err(|_| SendError::Silent)??;
     let summary = match options.wait {
         None => send_only(channel, broker, lines, options.expiration).await,

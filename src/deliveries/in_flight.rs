@@ -114,6 +114,16 @@ impl InFlight {
         self.flights().get(id).map_or(Custody::Lost, Flight::custody)
     }
 
+    /// Whether another worker had the job between two of its deliveries here.
+    pub fn was_elsewhere(&self, id: &str) -> bool {
+        self.flights().get(id).is_some_and(|flight| flight.was_elsewhere)
+    }
+
+    /// Whether the job was delivered again while it was worked.
+    pub fn has_joined(&self, id: &str) -> bool {
+        self.flights().get(id).is_some_and(|flight| flight.receipts.len() > 1)
+    }
+
     /// The job as the ledger is asked about it, with the latest delivery's count.
     pub fn job_ref<'a>(&self, job: &'a Job) -> JobRef<'a> {
         let latest = self.flights().get(&job.id).and_then(|flight| flight.delivery_count);

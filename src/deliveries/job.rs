@@ -155,6 +155,11 @@ impl Hold {
         *lock(&self.latest) = Latest { progress: progress.clone(), attempt_under_way: false };
     }
 
+    /// What the job has been through.
+    pub fn progress(&self) -> Progress {
+        lock(&self.latest).progress.clone()
+    }
+
     /// What the job has been through, where the code that worked it has panicked.
     pub fn progress_after_panic(&self) -> Progress {
         let latest = lock(&self.latest);

@@ -46,6 +46,11 @@ impl Outcome {
         }
     }
 
+    /// The routing key of results with it.
+    pub fn routing_key(self) -> String {
+        format!("otp.{}", self.as_str())
+    }
+
     /// The place in [`Outcome::ALL`].
     pub const fn index(self) -> usize {
         self as usize
@@ -208,7 +213,7 @@ impl ResultEvent {
 
     /// `otp.<outcome>`.
     pub fn routing_key(&self) -> String {
-        format!("otp.{}", self.outcome.as_str())
+        self.outcome.routing_key()
     }
 }
 

@@ -99,8 +99,9 @@ impl Memory {
         delivery_count: Option<DeliveryCount>,
     ) {
         let mut entries = self.entries();
-        // A job to which nothing happened is as good as new, and a result stays.
-        if !progress.is_untouched() && !entries.is_done(id) {
+        // Also of a job to which nothing happened: its next delivery says that another worker may have had it,
+        // and the delivery count says that none had. A result stays.
+        if !entries.is_done(id) {
             entries.record(id, fingerprint, State::Left(progress.clone(), delivery_count), self);
         }
     }

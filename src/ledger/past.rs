@@ -79,7 +79,7 @@ pub fn decide(
         Claim::AnotherJob => return Decision::AnotherJob,
         Claim::New => (is_new_to_all(job, sees_every_attempt), Progress::default()),
         Claim::Anew(reruns) => (true, Progress::anew(reruns)),
-        Claim::Left(left, progress) => (is_told_in_full(left, job, sees_every_attempt), progress),
+        Claim::Left(left, progress) => (is_told_in_full(left, &progress, job, sees_every_attempt), progress),
     };
     let past = match (is_complete, sees_every_attempt) {
         (true, _) => Past::Complete,
@@ -98,8 +98,10 @@ const fn is_new_to_all(job: JobRef<'_>, sees_every_attempt: bool) -> bool {
 }
 
 /// Whether the record of a job that was left shows every attempt.
-fn is_told_in_full(left: Left, job: JobRef<'_>, sees_every_attempt: bool) -> bool {
+fn is_told_in_full(left: Left, progress: &Progress, job: JobRef<'_>, sees_every_attempt: bool) -> bool {
     match left {
+        // Nothing had happened to it, so the record says no more than none.
+        Left::Released(_) if progress.is_untouched() && is_new_to_all(job, sees_every_attempt) => true,
         // The broker counts the deliveries: where the count grew by one, no worker had the job since.
         Left::Released(count) => sees_every_attempt || DeliveryCount::follows(count, job.delivery_count),
         Left::Lapsed => sees_every_attempt,
@@ -114,6 +116,9 @@ fn attempt_unknown() -> Claim {
 /// The store's answer, corrected by what this process could not write there: it went on with the job.
 fn with_unwritten(claim: Claim, unwritten: Claim) -> Claim {
     match (claim, unwritten) {
+        // It has not gone on with it.
+        (Claim::New, Claim::Left(left, progress)) if progress.is_untouched() => Claim::Left(left, progress),
+        (claim @ Claim::Left(..), Claim::Left(_, progress)) if progress.is_untouched() => claim,
         (Claim::New, Claim::Left(_, progress)) | (Claim::Left(_, progress), Claim::Left(..)) => {
             Claim::Left(Left::Sending, progress)
         }

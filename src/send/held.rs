@@ -10,6 +10,7 @@ use crate::deliveries::job::{Hold, Job};
 use crate::job::progress::Progress;
 use crate::ledger::{Ledger, Marked};
 use crate::stop::Stop;
+use crate::telemetry::http::Health;
 
 /// See the module.
 #[derive(Clone, Debug)]
@@ -22,6 +23,8 @@ pub struct Held<'a> {
     pub ledger: &'a Ledger,
     /// The registry of deliveries in this process.
     pub in_flight: &'a InFlight,
+    /// Knows whether a result could be published.
+    pub health: &'a Health,
     /// Told when the worker stops.
     pub stop: &'a Stop,
 }

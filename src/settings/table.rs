@@ -75,11 +75,11 @@ macro_rules! settings {
 
 settings! {
     AMQP_URL = "AMQP_URL", "amqp-url", "URL", Some("amqp://guest:guest@127.0.0.1:5672/%2f"), Broker,
-        "Address of RabbitMQ, amqps:// for TLS";
+        "Address of RabbitMQ, amqps:// for TLS; several, comma-separated, are tried in turn";
     AMQP_URL_FILE = "AMQP_URL_FILE", "amqp-url-file", "PATH", None, Broker,
-        "File that holds AMQP_URL";
+        "File that holds AMQP_URL; read again at every new connection";
     AMQP_CA_FILE = "AMQP_CA_FILE", "amqp-ca-file", "PATH", None, Broker,
-        "PEM file of a private CA to trust for amqps://";
+        "PEM file of a private CA, or of the broker's own certificate, to trust for amqps://";
     OTP_QUEUE = "OTP_QUEUE", "queue", "NAME", Some("otp.jobs"), Topology,
         "Queue of the jobs";
     OTP_REPLY_EXCHANGE = "OTP_REPLY_EXCHANGE", "reply-exchange", "NAME", Some("otp.results"), Topology,

@@ -11,6 +11,7 @@ use axum::http::{StatusCode, header};
 use axum::response::IntoResponse;
 use axum::routing::get;
 use tokio::net::TcpListener;
+use tokio::sync::watch;
 use tracing::info;
 
 use super::metrics::Metrics;
@@ -20,7 +21,7 @@ use crate::stop::Stop;
 #[derive(Debug)]
 pub struct Health {
     consuming: AtomicBool,
-    publishing: AtomicBool,
+    publishing: watch::Sender<bool>,
     stopping: AtomicBool,
     metrics: Arc<Metrics>,
 }
@@ -30,7 +31,7 @@ impl Health {
     pub fn new(metrics: Arc<Metrics>) -> Self {
         Self {
             consuming: AtomicBool::new(false),
-            publishing: AtomicBool::new(false),
+            publishing: watch::Sender::new(false),
             stopping: AtomicBool::new(false),
             metrics,
         }
@@ -43,7 +44,18 @@ impl Health {
 
     /// Sets whether results can be published.
     pub fn set_publishing(&self, up: bool) {
-        self.publishing.store(up, Ordering::Relaxed);
+        self.publishing.send_replace(up);
+    }
+
+    /// Whether results can be published.
+    pub fn is_publishing(&self) -> bool {
+        *self.publishing.borrow()
+    }
+
+    /// Returns once results can be published. No call is begun before that: nobody could be told of it.
+    pub async fn until_publishing(&self) {
+        // The sender is in `self`, so this cannot fail.
+        let _ = self.publishing.subscribe().wait_for(|up| *up).await;
     }
 
     /// From now on the worker is not ready, even if every part works.
@@ -52,10 +64,11 @@ impl Health {
     }
 
     fn trouble_with_broker(&self) -> Option<&'static str> {
-        if !self.consuming.load(Ordering::Relaxed) {
-            return Some("not consuming: no session with the broker");
+        if !self.is_publishing() {
+            // Consuming waits for it, so this is said first.
+            return Some("not able to publish results, so nothing is sent; the log says why");
         }
-        (!self.publishing.load(Ordering::Relaxed)).then_some("not able to publish results")
+        (!self.consuming.load(Ordering::Relaxed)).then_some("not consuming: no session with the broker")
     }
 
     /// Why the worker is not ready, or nothing if it is ready.

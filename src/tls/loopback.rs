@@ -1,7 +1,11 @@
 //! TLS servers on loopback with their own certificate authority, for tests.
 
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
-use rustls::{ServerConfig, crypto::ring, pki_types::PrivateKeyDer};
+use rustls::{
+    ServerConfig,
+    crypto::ring,
+    pki_types::{CertificateDer, PrivateKeyDer},
+};
 use std::{net::SocketAddr, sync::Arc};
 use tokio::{io::AsyncWriteExt, net::TcpListener};
 use tokio_rustls::TlsAcceptor;
@@ -24,17 +28,36 @@ pub(crate) fn authority() -> (String, Arc<ServerConfig>) {
     let key = KeyPair::generate().expect("a key");
     let leaf = CertificateParams::new(vec!["localhost".to_owned()]).expect("a name");
     let leaf = leaf.signed_by(&key, &ca).expect("a certificate");
+    (ca.as_ref().pem(), serving(leaf.der(), &key))
+}
+
+fn serving(certificate: &CertificateDer<'static>, key: &KeyPair) -> Arc<ServerConfig> {
     let config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
         .with_safe_default_protocol_versions()
         .expect("versions")
         .with_no_client_auth()
-        .with_single_cert(vec![leaf.der().clone()], PrivateKeyDer::try_from(key.serialize_der()).expect("a key"))
+        .with_single_cert(vec![certificate.clone()], PrivateKeyDer::try_from(key.serialize_der()).expect("a key"))
         .expect("a configuration");
-    (ca.as_ref().pem(), Arc::new(config))
+    Arc::new(config)
+}
+
+/// A server with one certificate that it has signed itself. `openssl req -x509` makes it an authority's.
+pub(crate) async fn self_signed(is_authority: bool) -> Server {
+    let key = KeyPair::generate().expect("a key");
+    let mut params = CertificateParams::new(vec!["localhost".to_owned()]).expect("a name");
+    if is_authority {
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    }
+    let certificate = params.self_signed(&key).expect("a certificate");
+    greet(certificate.pem(), serving(certificate.der(), &key)).await
 }
 
 pub(crate) async fn greeter() -> Server {
     let (ca_pem, config) = authority();
+    greet(ca_pem, config).await
+}
+
+async fn greet(ca_pem: String, config: Arc<ServerConfig>) -> Server {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let address = listener.local_addr().expect("an address");
     tokio::spawn(async move {

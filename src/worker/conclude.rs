@@ -28,6 +28,9 @@ impl Worker {
             // The flight ends before the job goes back. The broker may deliver the job again at once, and this
             // delivery must be worked, not put back like the others.
             Worked::GoesBack | Worked::Failed => {
+                if self.in_flight.has_joined(&job.id) {
+                    self.release_again(job).await;
+                }
                 for receipt in self.in_flight.end(&job.id) {
                     self.conclude_one(job, worked, &receipt).await;
                 }

@@ -7,8 +7,9 @@ use tokio::sync::Mutex;
 use tokio::time::{sleep, timeout};
 use tracing::{debug, error, info, warn};
 
+use super::replies::Replies;
 use crate::backoff::Policy;
-use crate::broker::publisher::{Message, PublishError, Publisher, Routed};
+use crate::broker::publisher::{Message, PublishError, Publisher, Routed, Try};
 use crate::broker::settings::BrokerSettings;
 use crate::crash::{self, Point};
 use crate::deliveries::original::Original;
@@ -26,11 +27,22 @@ const REPLY_TRIES: u32 = 3;
 /// shutdown grace: otherwise a stop during a reply would have the job delivered again.
 const REPLY_LIMIT: Duration = Duration::from_secs(3);
 
+/// What a person can do where replies are refused.
+const NO_PERMISSION: &str = "give the user of AMQP_URL write permission on the default exchange (amq.default), or have producers set no reply_to; results are on OTP_REPLY_EXCHANGE in any case";
+
+/// What a person can do where replies have no connection.
+const NO_CONNECTION: &str = "replies have a connection of their own: does the broker grant this user one more? Results are on OTP_REPLY_EXCHANGE in any case";
+
+/// The job whose result has this `message_id`.
+fn job_id(message_id: &str) -> &str {
+    message_id.rsplit_once(":result").map_or(message_id, |(job, _)| job)
+}
+
 /// Publishes what becomes of jobs.
 #[derive(Debug)]
 pub struct Outbox {
-    results: Publisher,
-    replies: Publisher,
+    channels: Channels,
+    replies: Replies,
     /// Held by the one reply that is being tried again.
     again: Mutex<()>,
     exchange: String,
@@ -38,13 +50,23 @@ pub struct Outbox {
     metrics: Arc<Metrics>,
 }
 
+/// A channel for each kind of message: what closes one, or comes back on one, is of that kind.
+#[derive(Debug)]
+pub struct Channels {
+    /// For results.
+    pub results: Publisher,
+    /// For dead letters.
+    pub dead_letters: Publisher,
+    /// For replies to producers' queues. On a connection of its own: RabbitMQ closes the whole connection for
+    /// some malformed direct reply-to names, and results must not be held up by that.
+    pub replies: Publisher,
+}
+
 impl Outbox {
-    /// Results go through `results`. Replies to producers' queues and dead letters go through `replies`.
-    /// These must be two connections: RabbitMQ closes the whole connection for some malformed direct reply-to
-    /// names, and the channel for a missing dead-letter exchange. Results must not be held up by that.
-    pub fn new(results: Publisher, replies: Publisher, broker: &BrokerSettings, metrics: Arc<Metrics>) -> Self {
+    /// An outbox that publishes through these channels.
+    pub fn new(channels: Channels, broker: &BrokerSettings, metrics: Arc<Metrics>) -> Self {
         let (exchange, dead_letters_to) = (broker.reply_exchange.clone(), broker.dead_letter.clone());
-        Self { results, replies, again: Mutex::default(), exchange, dead_letters_to, metrics }
+        Self { channels, replies: Replies::default(), again: Mutex::default(), exchange, dead_letters_to, metrics }
     }
 
     /// Publishes the result of `id` to all who want it, and then acknowledges the delivery.
@@ -74,8 +96,11 @@ impl Outbox {
             properties: result::properties(&event.message_id(id), &receipt.correlation_id, trace, SystemTime::now()),
         };
         let routed = self.publish_until_confirmed(message).await;
-        if routed == Routed::Nowhere {
+        if let Routed::Nowhere { message_id } = &routed {
+            // Not in the span of this job: the result that came back may be that of another.
             error!(
+                parent: None,
+                job_id = message_id.as_ref().map(|id| job_id(id.as_str())),
                 exchange = self.exchange,
                 hint = "no queue took it and the alternate exchange is gone; bind a queue, or restore the topology",
                 "result returned as unroutable"
@@ -86,10 +111,11 @@ impl Outbox {
 
     async fn publish_until_confirmed(&self, message: Message<'_>) -> Routed {
         let mut waits = Policy::RECONNECT.waits();
+        let mut tried = Try::First;
         loop {
-            match self.results.publish(message.clone()).await {
+            match self.channels.results.publish(message.clone(), tried).await {
                 Ok(routed) => {
-                    self.count_published(routed);
+                    self.count_published(&routed);
                     return routed;
                 }
                 Err(error) => {
@@ -97,14 +123,15 @@ impl Outbox {
                     warn!(%error, "not published yet; the job stays unacknowledged meanwhile");
                 }
             }
+            tried = Try::Again;
             sleep(waits.next_wait()).await;
         }
     }
 
-    fn count_published(&self, routed: Routed) {
+    fn count_published(&self, routed: &Routed) {
         self.metrics.published(match routed {
             Routed::ToAQueue => Published::Confirmed,
-            Routed::Nowhere => Published::Returned,
+            Routed::Nowhere { .. } => Published::Returned,
         });
     }
 
@@ -117,34 +144,60 @@ impl Outbox {
             body: &event.body,
             properties: result::properties(&event.message_id(id), &receipt.correlation_id, trace, SystemTime::now()),
         };
+        if !self.replies.may_try() {
+            self.metrics.published(Published::Failed);
+            return debug!("no reply is tried, because replies are refused; the result exchange has the result");
+        }
         match timeout(REPLY_LIMIT, self.reply(message)).await {
             Ok(Some(routed)) => {
-                self.count_published(routed);
-                if routed == Routed::Nowhere {
-                    info!("the queue in reply_to is gone; the result exchange has the result");
+                self.count_published(&routed);
+                if self.replies.taken() {
+                    info!("replies are taken again");
+                }
+                if let Routed::Nowhere { message_id } = routed {
+                    let job_id = message_id.as_ref().map(|id| job_id(id.as_str()));
+                    info!(parent: None, job_id, "the queue in reply_to is gone; the result exchange has the result");
                 }
             }
-            Ok(None) | Err(_) => {
+            Ok(None) => {
                 self.metrics.published(Published::Failed);
                 warn!("no reply could be published; the result exchange has the result");
+            }
+            Err(_) => {
+                self.metrics.published(Published::Failed);
+                self.pause_replies("there is no connection for them, or the broker does not confirm", NO_CONNECTION);
             }
         }
     }
 
+    /// Tries a reply a few times, unless replies are refused.
     async fn reply(&self, message: Message<'_>) -> Option<Routed> {
         for tried in 0..REPLY_TRIES {
-            if let Ok(routed) = self.try_reply(tried, message.clone()).await {
-                return Some(routed);
+            match self.try_reply(tried, message.clone()).await {
+                Ok(routed) => return Some(routed),
+                Err(PublishError::Forbidden(why)) => {
+                    self.pause_replies(&why, NO_PERMISSION);
+                    return None;
+                }
+                Err(_) if self.replies.are_paused() => return None,
+                Err(_) => {}
             }
         }
         None
+    }
+
+    /// Told once, not for each reply.
+    fn pause_replies(&self, why: &str, hint: &str) {
+        if self.replies.refused() {
+            warn!(why, hint, "replies are not taken; from now on one is tried now and then, and no job waits for it");
+        }
     }
 
     /// Only one reply at a time is tried again: a name that closes the connection would make the other replies
     /// fail with it each time.
     async fn try_reply(&self, tried: u32, message: Message<'_>) -> Result<Routed, PublishError> {
         let _alone = if tried > 0 { Some(self.again.lock().await) } else { None };
-        self.replies.publish(message).await
+        self.channels.replies.publish(message, Try::First).await
     }
 
     /// Keeps a copy of a job for people.
@@ -157,11 +210,14 @@ impl Outbox {
             properties: original.properties_with_error(why),
         };
         let mut waits = Policy::RECONNECT.waits();
+        let mut tried = Try::First;
         loop {
-            match self.replies.publish(message.clone()).await {
+            match self.channels.dead_letters.publish(message.clone(), tried).await {
                 Ok(Routed::ToAQueue) => break,
-                Ok(Routed::Nowhere) => {
+                Ok(Routed::Nowhere { message_id }) => {
                     error!(
+                        parent: None,
+                        job_id = message_id.as_ref().map(|id| id.as_str()),
                         exchange = self.dead_letters_to,
                         hint = "no queue is bound to it; restore the topology",
                         "dead letter returned as unroutable"
@@ -170,6 +226,7 @@ impl Outbox {
                 }
                 Err(error) => warn!(%error, "dead letter not published yet; the job stays unacknowledged meanwhile"),
             }
+            tried = Try::Again;
             sleep(waits.next_wait()).await;
         }
         self.metrics.dead_lettered();

@@ -15,7 +15,7 @@ use crate::crash::{self, Point};
 use crate::deliveries::in_flight::Custody;
 use crate::deliveries::job::{Hold, Job};
 use crate::esms::codes;
-use crate::job::progress::Progress;
+use crate::job::progress::{Past, Progress};
 use crate::job::result::{Ending, Outcome, ResultEvent};
 use crate::ledger::{Claimed, Holding};
 use crate::send::Sent;
@@ -68,10 +68,15 @@ impl Worker {
         if job.dropped.is_some() {
             return Place::NotNeeded;
         }
+        let permit = async {
+            // A job that waits for this is not claimed either, so that another worker may have it.
+            self.parts.health.until_publishing().await;
+            self.permits.acquire().await
+        };
         tokio::select! {
             biased;
             () = self.stop.draining().cancelled() => Place::Stopping,
-            permit = self.permits.acquire() => match permit {
+            permit = permit => match permit {
                 Ok(permit) => Place::Taken { _permit: permit },
                 // The semaphore is never closed; if it were, nothing could be sent any more.
                 Err(_) => Place::Stopping,
@@ -103,7 +108,8 @@ impl Worker {
 
     async fn release_when_claimed(&self, job: &Job, claim: impl Future<Output = Claimed>) {
         if let Ok(Claimed::Ours(holding, progress)) = timeout(LAST_ANSWER, claim).await {
-            self.parts.ledger.release(self.in_flight.job_ref(job), &holding, &progress).await;
+            let hold = job.held(holding, progress.clone());
+            self.release(job, &hold.holding, &progress).await;
         }
     }
 
@@ -162,6 +168,7 @@ impl Worker {
             hold: Arc::clone(hold),
             ledger: &self.parts.ledger,
             in_flight: &self.in_flight,
+            health: &self.parts.health,
             stop: &self.stop,
         };
         self.parts.sender.send(&held, progress).await
@@ -169,8 +176,26 @@ impl Worker {
 
     /// Writes down what a job that is left behind has been through, for its next delivery.
     async fn leave(&self, job: &Job, hold: &Hold, progress: &Progress) -> Worked {
-        self.parts.ledger.release(self.in_flight.job_ref(job), &hold.holding, progress).await;
+        hold.attempt_over(progress);
+        self.release(job, &hold.holding, progress).await;
         Worked::GoesBack
+    }
+
+    /// Gives a job back in the ledger, with the count of its latest delivery here. Where the next delivery's
+    /// count is one more, nobody else had the job.
+    async fn release(&self, job: &Job, holding: &Holding, progress: &Progress) {
+        let ledger = &self.parts.ledger;
+        let is_told = ledger.sees_every_attempt() || !self.in_flight.was_elsewhere(&job.id);
+        let past = if is_told { Past::Complete } else { Past::AnyUnknown };
+        let progress = progress.clone().with_past(past, self.rules.on_ambiguous);
+        ledger.release(self.in_flight.job_ref(job), holding, &progress).await;
+    }
+
+    /// Gives a job back once more. Another delivery of it came meanwhile, and its count is the latest.
+    pub(super) async fn release_again(&self, job: &Job) {
+        if let Some(hold) = job.current_hold() {
+            self.release(job, &hold.holding, &hold.progress()).await;
+        }
     }
 
     /// Records the ending. Every copy that is published later is identical. Nothing if another worker has the

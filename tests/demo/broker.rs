@@ -4,7 +4,6 @@ use std::collections::HashMap;
 use std::process::Command;
 use std::time::Duration;
 
-use esms_otp_worker::amqp;
 use esms_otp_worker::broker::settings::BrokerSettings;
 use esms_otp_worker::settings::table::ALL;
 use lapin::options::{
@@ -64,7 +63,7 @@ impl Home {
 
     /// `host:port`, without the password.
     pub(crate) fn address(&self) -> String {
-        let authority = &self.config.uri.authority;
+        let authority = &self.config.addresses.first().authority;
         format!("{}:{}", authority.host, authority.port)
     }
 
@@ -86,7 +85,7 @@ impl Home {
     }
 
     async fn connect(&self) -> Result<Connection, Failed> {
-        let connecting = amqp::connect(&self.config.uri, &self.config.tls, "esms-otp-worker demo");
+        let connecting = self.config.connect("esms-otp-worker demo");
         Ok(timeout(LIMIT, connecting).await??)
     }
 

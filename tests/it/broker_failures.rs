@@ -1,6 +1,8 @@
 //! What the worker does when the broker, or the network to it, misbehaves. It waits and says what is wrong.
 //! Nothing is lost, and nothing is sent twice.
 
+mod operated;
+pub(crate) mod permissions;
 mod restarts;
 mod unroutable;
 
@@ -122,7 +124,7 @@ async fn a_job_whose_acknowledgement_was_lost_gets_the_recorded_result_again_and
 async fn waiting(stage: &Stage, trouble: &str) -> Running {
     let process = stage.spawn();
     let http = process.http_addr(LIMIT).await;
-    // The worker tries three connections. More than six log lines show that each was tried again.
+    // The worker tries two connections. More than six log lines show that each was tried again.
     until(trouble, LIMIT, async || process.log_containing(trouble).len() > 6).await;
     assert_eq!(get(http, "/livez").await.0, 200);
     assert_eq!(get(http, "/readyz").await.0, 503);
@@ -172,6 +174,7 @@ async fn an_unknown_virtual_host_is_named_and_tried_until_it_is_there() {
     works(&running, &stage).await;
 }
 
+/// Lets a user do everything.
 async fn allow(broker: &Broker, user: &str, vhost: &str) {
     let all = "<<\".*\">>";
     let allow = "rabbit_auth_backend_internal:set_permissions";
@@ -199,4 +202,33 @@ async fn a_queue_deleted_under_the_worker_is_declared_again_and_the_job_in_fligh
     client.publish(&stage.names.jobs, Job::for_phone(PHONE, "later")).await;
     assert_eq!(field(&results.next(LIMIT).await, "JobId"), "later");
     until_settled(broker, &stage).await;
+}
+
+/// The consumer's connection is away for longer than some jobs wait for their turn. The broker delivers them
+/// again, and the delivery counts show that nobody else had them.
+#[tokio::test]
+async fn jobs_whose_turn_came_while_their_deliveries_were_lost_are_sent_when_they_come_again() {
+    const JOBS: usize = 20;
+    let (mut stage, proxy, broker) = behind_a_proxy().await;
+    stage.set("OTP_ON_AMBIGUOUS", "give-up").set("OTP_RATE_LIMIT", "10");
+    let running = stage.worker().await;
+    let (client, mut results) = stage.audience().await;
+    let phone = |nth: usize| format!("09{nth:08}");
+    let jobs = (0..JOBS).map(|nth| Job::for_phone(&phone(nth), &nth.to_string()));
+    client.publish_all(&stage.names.jobs, jobs).await;
+    let in_flight = async || running.metric("otp_jobs_in_flight", &[]).await;
+    until("some are sent", LIMIT, async || stage.sandbox.stats().requests >= 2).await;
+    proxy.refuse().await;
+    proxy.cut_matching(CONSUMER).await;
+    until("some are given back", LIMIT, async || in_flight().await <= JOBS as f64 / 2.0).await;
+    proxy.accept_again().await;
+    let mut ended = std::collections::BTreeSet::new();
+    while ended.len() < JOBS {
+        let result = results.next(LIMIT).await;
+        assert_eq!(ending(&result), ("accepted".into(), 1, false), "{}", result.json());
+        ended.insert(field(&result, "JobId"));
+    }
+    until_settled(broker, &stage).await;
+    assert_eq!(stage.sandbox.accepted_total(), JOBS as u64);
+    assert!(running.metric("otp_redeliveries_total", &[("found", "new")]).await >= 1.0, "some were claimed again");
 }

@@ -5,8 +5,11 @@ use std::net::{Ipv4Addr, TcpListener};
 use lapin::options::ExchangeDeclareOptions;
 use lapin::types::FieldTable;
 
+use crate::broker_failures::permissions::{Permissions, with_user};
 use crate::program::{Ended, run};
-use crate::stage::Stage;
+use crate::stage::{LIMIT, Stage};
+use crate::support::broker::Broker;
+use crate::support::client::Job;
 use crate::support::redis::Redis;
 
 /// A stage with a Redis that keeps its data.
@@ -59,7 +62,7 @@ async fn where_all_is_well_every_part_says_so() {
     let (stage, _redis) = stage().await;
     let ended = check(&stage).await;
     assert_eq!(ended.code, 0, "{ended:?}");
-    let parts = ["settings", "broker", "topology", "ledger", "credentials", "clock"];
+    let parts = ["settings", "broker", "topology", "permissions", "ledger", "credentials", "clock"];
     assert_eq!(ended.stdout.lines().count(), parts.len(), "{}", ended.stdout);
     for part in parts {
         assert!(line(&ended, part).contains(" ok "), "{}", ended.stdout);
@@ -159,4 +162,43 @@ async fn a_wrong_setting_is_told_before_anything_is_tried() {
     let ended = check(stage.set("OTP_CONCURRENCY", "many")).await;
     assert_eq!((ended.code, ended.stdout.as_str()), (2, ""));
     assert!(ended.stderr.contains("OTP_CONCURRENCY"), "{}", ended.stderr);
+}
+
+/// A user with these permissions, on a broker where the objects are declared and hold a job and a dead letter.
+async fn with_permissions(write: &str, read: &str) -> (Ended, Stage) {
+    let (mut stage, user) = with_user().await;
+    let client = stage.client().await;
+    client.publish(&stage.names.jobs, Job::for_phone("0901888484", "a-job")).await;
+    user.allow(Permissions { configure: "^$".into(), write: write.into(), read: read.into() }).await;
+    let ended = check(stage.set("OTP_TOPOLOGY", "check")).await;
+    let (broker, names) = (Broker::shared().await, &stage.names);
+    assert_eq!(broker.queue_depth(&names.jobs).await, Some(1), "no job was taken");
+    for queue in [&names.unrouted, &names.dead, &names.dropped] {
+        assert_eq!(broker.queue_depth(queue).await, Some(0), "no message was left");
+    }
+    let job = client.consume(&names.jobs).await.next(LIMIT).await;
+    assert!(
+        job.properties.headers().as_ref().is_none_or(|headers| headers.inner().is_empty()),
+        "it was never delivered"
+    );
+    (ended, stage)
+}
+
+#[tokio::test]
+async fn permissions_that_are_missing_are_named_with_what_they_are_for() {
+    let (ended, stage) = with_permissions("^$", "^$").await;
+    let names = &stage.names;
+    let said = ["take jobs", "take dropped jobs", "publish results", "publish dead letters", "publish replies"];
+    assert_failed(&ended, "permissions", &said);
+    assert_failed(&ended, "permissions", &[&names.jobs, &names.dropped, &names.results, &names.dead, "amq.default"]);
+    let (ended, _stage) = with_permissions(".*", ".*").await;
+    assert!(line(&ended, "permissions").contains(" ok "), "{}", ended.stdout);
+}
+
+#[tokio::test]
+async fn a_user_that_may_not_reply_is_warned_of_and_is_no_failure() {
+    let (ended, _stage) = with_permissions("^[^a].*$|^a[^m].*$", ".*").await;
+    let line = line(&ended, "permissions");
+    assert!(line.contains("warning") && line.contains("amq.default") && !line.contains("results:"), "{line}");
+    assert_eq!(ended.code, 0, "{ended:?}");
 }

@@ -34,6 +34,9 @@ async fn the_objects_declared_are_exactly_those_of_the_contract() {
 
     let queue = |name: &str, arguments: Vec<Value>| json!({"name": name, "durable": true, "auto_delete": false, "arguments": arguments, "policy": ""});
     let quorum = || text("x-queue-type", "quorum");
+    let gibibyte = || json!(["x-max-length-bytes", "signedint", 1024 * 1024 * 1024]);
+    let week = json!(["x-message-ttl", "signedint", 7 * 24 * 3600 * 1000]);
+    let drop_head = || text("x-overflow", "drop-head");
     let work = |dead_letters_to: &str| {
         vec![
             text("x-dead-letter-exchange", dead_letters_to),
@@ -46,10 +49,10 @@ async fn the_objects_declared_are_exactly_those_of_the_contract() {
     assert_eq!(
         listed(&stage, &["list_queues", "name", "durable", "auto_delete", "arguments", "policy"]).await,
         [
-            queue(&names.dead, vec![quorum()]),
+            queue(&names.dead, vec![gibibyte(), drop_head(), quorum()]),
             queue(&names.dropped, work(&names.dead)),
             queue(&names.jobs, work(&names.dropped)),
-            queue(&names.unrouted, vec![quorum()]),
+            queue(&names.unrouted, vec![gibibyte(), week, drop_head(), quorum()]),
         ]
     );
 
@@ -159,15 +162,75 @@ async fn with_the_objects_there_the_worker_works_whether_it_checks_them_or_not()
 }
 
 #[tokio::test]
-async fn without_a_check_a_missing_queue_is_named_and_waited_for() {
+async fn without_a_check_a_missing_exchange_or_queue_is_named_and_waited_for() {
     let mut stage = Stage::new().await;
     stage.set("OTP_TOPOLOGY", "skip");
     let waiting = stage.spawn();
     let said = waiting.wait_for_log("NOT_FOUND", LIMIT).await;
-    assert!(said.contains(&stage.names.jobs), "{said}");
+    assert!(said.contains("no exchange"), "{said}");
+    let client = stage.client().await;
+    for exchange in [&stage.names.results, &stage.names.dead] {
+        let options = ExchangeDeclareOptions { durable: true, ..ExchangeDeclareOptions::default() };
+        let (kind, none) = (ExchangeKind::Topic, FieldTable::default());
+        client.channel().exchange_declare(exchange.as_str().into(), kind, options, none).await.expect("declared");
+    }
+    let said = waiting.wait_for_log("no queue", LIMIT).await;
+    assert!(said.contains("NOT_FOUND") && said.contains(&stage.names.jobs), "{said}");
+    for exchange in [&stage.names.results, &stage.names.dead] {
+        client.channel().exchange_delete(exchange.as_str().into(), Default::default()).await.expect("deleted");
+    }
     stage.set("OTP_TOPOLOGY", "declare");
     assert_eq!(stage.worker().await.stop().await, Some(0), "they are declared");
     let (client, mut results) = stage.audience().await;
     client.publish(&stage.names.jobs, Job::for_phone(PHONE, "a-job")).await;
     assert_eq!(ending(&results.next(LIMIT).await), ("accepted".into(), 1, false));
+}
+
+/// What the shell makes of a command whose arguments are all in single quotes or have no blanks.
+fn words(command: &str) -> Vec<String> {
+    let quoted = command.split('\'').enumerate();
+    quoted
+        .flat_map(|(nth, part)| match nth % 2 {
+            0 => part.split_whitespace().map(str::to_owned).collect(),
+            _ => vec![part.to_owned()],
+        })
+        .collect()
+}
+
+#[tokio::test]
+async fn queues_of_version_0_1_0_are_taken_as_they_are_and_the_policy_that_is_named_bounds_them_and_loses_nothing() {
+    let broker = Broker::shared().await;
+    let stage = Stage::new().await;
+    let (names, client) = (&stage.names, stage.client().await);
+    let old = [&names.dead, &names.unrouted];
+    for queue in old {
+        declare_queue(&stage, queue, &[("x-queue-type", AMQPValue::LongString("quorum".into()))]).await;
+        client.publish(queue, Job::bytes("kept")).await;
+    }
+    let mut running = stage.worker().await;
+    let mut policies = Vec::new();
+    for queue in old {
+        let found = |line: &String| line.contains("without bounds") && line.contains(&format!("\"queue\":\"{queue}\""));
+        let said: Vec<String> = running.process.log().into_iter().filter(found).collect();
+        assert_eq!(said.len(), 1, "{queue}: {said:?}");
+        let line: Value = serde_json::from_str(&said[0]).expect("JSON");
+        assert_eq!(line["level"], "WARN");
+        let command = words(line["set_policy"].as_str().expect("a command"));
+        assert_eq!(command[0], "rabbitmqctl");
+        broker.ctl(&command[1..].iter().map(String::as_str).collect::<Vec<_>>()).await;
+        policies.push(json!({"name": queue, "policy": format!("{queue}-bounds")}));
+    }
+    let bounded = listed(&stage, &["list_queues", "name", "policy"]).await;
+    assert!(policies.iter().all(|policy| bounded.contains(policy)), "{bounded:?}");
+    assert_eq!(bounded.iter().filter(|queue| queue["policy"] != "").count(), 2, "no other queue: {bounded:?}");
+    assert_eq!(running.stop().await, Some(0));
+
+    let _again = stage.worker().await;
+    let results = client.publish(&names.jobs, Job::bytes("no job"));
+    results.await;
+    for queue in old {
+        let mut kept = client.consume(queue).await;
+        assert_eq!(kept.next(LIMIT).await.body, b"kept");
+        kept.next(LIMIT).await;
+    }
 }

@@ -11,6 +11,8 @@ use lapin::ErrorKind;
 use lapin::protocol::{AMQPErrorKind, AMQPHardError};
 
 use crate::amqp::ConnectError;
+use crate::broker::bounds::Unbounded;
+use crate::broker::permissions::Missing;
 use crate::broker::settings::TopologyMode;
 use crate::broker::topology::TopologyError;
 use crate::esms::balance::{Account, BalanceError};
@@ -99,9 +101,17 @@ pub(super) fn of_connecting(error: &ConnectError) -> Finding {
     let told = error.to_string();
     // Most of these errors end with a remedy, after a semicolon.
     let hint = "check AMQP_URL (host, port, user, password, virtual host) and that the broker runs";
-    let (why, hint) = told.split_once("; ").unwrap_or((&told, hint));
-    let may_mend = match error {
-        ConnectError::Unreachable { .. } | ConnectError::Timeout { .. } => true,
+    let (why, hint) = match error {
+        ConnectError::Several(_) => (told.as_str(), hint),
+        _ => told.split_once("; ").unwrap_or((&told, hint)),
+    };
+    unless_it_may_mend_itself(may_connect_later(error), why, hint)
+}
+
+fn may_connect_later(error: &ConnectError) -> bool {
+    match error {
+        ConnectError::Unreachable { .. } | ConnectError::Timeout { .. } | ConnectError::Limit { .. } => true,
+        ConnectError::Several(errors) => errors.iter().any(may_connect_later),
         // A certificate that is refused stays refused. A connection that ends within the handshake may be a
         // broker that is just starting.
         ConnectError::Tls { source, .. } => {
@@ -112,8 +122,7 @@ pub(super) fn of_connecting(error: &ConnectError) -> Finding {
         // A virtual host may have all the connections it is allowed, or be starting.
         ConnectError::Vhost { reason, .. } => reason.contains("limit") || reason.contains("is down"),
         ConnectError::Other { source, .. } => may_pass(source),
-    };
-    unless_it_may_mend_itself(may_mend, why, hint)
+    }
 }
 
 fn may_pass(error: &lapin::Error) -> bool {
@@ -128,19 +137,44 @@ fn may_pass(error: &lapin::Error) -> bool {
 }
 
 /// The broker's objects.
-pub(super) fn of_topology(mode: TopologyMode, prepared: Result<(), TopologyError>) -> Finding {
+pub(super) fn of_topology(mode: TopologyMode, prepared: Result<Vec<Unbounded>, TopologyError>) -> Finding {
     match (prepared, mode) {
-        (Ok(()), TopologyMode::Declare) => Finding::Good("declared, or there already as it must be".into()),
-        (Ok(()), TopologyMode::Check) => Finding::Good("every exchange and queue is there".into()),
-        (Ok(()), TopologyMode::Skip) => Finding::Good("not looked at, because OTP_TOPOLOGY=skip".into()),
+        (Ok(unbounded), _) if !unbounded.is_empty() => {
+            warning(lines(unbounded.iter()), lines(unbounded.iter().map(Unbounded::command)))
+        }
+        (Ok(_), TopologyMode::Declare) => Finding::Good("declared, or there already as it must be".into()),
+        (Ok(_), TopologyMode::Check) => Finding::Good("every exchange and queue is there".into()),
+        (Ok(_), TopologyMode::Skip) => Finding::Good("not looked at, because OTP_TOPOLOGY=skip".into()),
         (Err(error @ TopologyError::Differs(_)), _) => failed(
-            error.to_string().trim_end().replace('\n', "\n                        "),
+            lines(error.to_string().trim_end().lines()),
             "delete what differs and let the worker declare it, or set OTP_TOPOLOGY=check or skip if it is meant to be so",
         ),
         (Err(error @ (TopologyError::Lost(_) | TopologyError::Silent)), _) => {
             warning(error.to_string(), "see whether the broker is overloaded or restarting; the worker tries again")
         }
     }
+}
+
+/// What the user of the broker may do.
+pub(super) fn of_permissions(missing: lapin::Result<Vec<Missing>>) -> Finding {
+    let missing = match missing {
+        Ok(missing) if missing.is_empty() => {
+            return Finding::Good("jobs, results, dead letters and replies are allowed".into());
+        }
+        Ok(missing) => missing,
+        Err(error) => return Finding::Untried(format!("the broker did not answer: {error}")),
+    };
+    // Without replies the worker works, and results are told all the same.
+    let is_bearable = missing.iter().all(|missing| missing.is_for_replies_only);
+    let hint = "give the user of AMQP_URL the permissions that the README names (rabbitmqctl set_permissions)";
+    let why = lines(missing.iter());
+    if is_bearable { warning(why, hint) } else { failed(why, hint) }
+}
+
+/// Lines, each under the one before it.
+fn lines<T: ToString>(items: impl Iterator<Item = T>) -> String {
+    let items: Vec<_> = items.map(|item| item.to_string()).collect();
+    items.join("\n                        ")
 }
 
 /// What is said where this login, this database, these commands or this certificate are refused for good.

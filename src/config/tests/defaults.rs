@@ -55,8 +55,8 @@ const WITHOUT_DEFAULT: &[&str] = &[
 
 fn is_the_default(config: &Config) {
     let (broker, retry, esms) = (&config.broker, &config.send, &config.esms);
-    assert_eq!(broker.uri, AMQPUri::from_str("amqp://guest:guest@127.0.0.1:5672/%2f").unwrap());
-    assert_eq!(broker.uri.vhost, "/");
+    assert_eq!(broker.addresses.first(), AMQPUri::from_str("amqp://guest:guest@127.0.0.1:5672/%2f").unwrap());
+    assert_eq!(broker.addresses.first().vhost, "/");
     let names = [&broker.queue, &broker.reply_exchange, &broker.dropped, &broker.dead_letter];
     assert_eq!(names, ["otp.jobs", "otp.results", "otp.dropped", "otp.dead"]);
     assert_eq!(broker.topology, TopologyMode::Declare);
@@ -156,7 +156,7 @@ const CHANGED: &[(&str, &str)] = &[
 #[test]
 fn every_setting_can_be_changed() {
     let config = read(CHANGED).unwrap();
-    let uri = &config.broker.uri;
+    let uri = &config.broker.addresses.first();
     assert_eq!((uri.authority.host.as_str(), uri.authority.port, uri.vhost.as_str()), ("broker.example", 5673, "otp"));
     assert_eq!((uri.authority.userinfo.username.as_str(), uri.authority.userinfo.password.as_str()), ("u", "p@ss"));
     let broker = &config.broker;

@@ -42,7 +42,7 @@ fn a_secret_of_the_environment_is_read_without_what_is_around_it() {
         let given = [("ESMS_API_KEY", key.as_str()), ("ESMS_SECRET_KEY", &secret), ("AMQP_URL", &url)];
         let config = read_only(&given).unwrap_or_else(|error| panic!("{around:?}: {error}"));
         assert_eq!(config.esms.secrets(), ["a-long-key", "a-long-secret"], "{around:?}");
-        assert_eq!(config.broker.uri.vhost, "otp", "{around:?}");
+        assert_eq!(config.broker.addresses.first().vhost, "otp", "{around:?}");
     }
 }
 
@@ -61,7 +61,7 @@ fn what_cannot_be_a_key_is_a_mistake_that_does_not_show_it() {
 #[test]
 fn the_brokers_address_is_read_from_its_file() {
     let (_kept, path) = file(b"amqp://user:pass@broker.example/otp\n");
-    let uri = read(&[("AMQP_URL_FILE", &path)]).unwrap().broker.uri;
+    let uri = read(&[("AMQP_URL_FILE", &path)]).unwrap().broker.addresses.first();
     assert_eq!((uri.authority.host.as_str(), uri.vhost.as_str()), ("broker.example", "otp"));
     assert_eq!(uri.authority.userinfo.password, "pass");
 }
@@ -167,7 +167,7 @@ fn a_configuration_shown_for_debugging_shows_no_secret() {
         let of = |setting: &str| if setting.ends_with("_FILE") { path.as_str() } else { CANARY };
         let config = read_only(&[("AMQP_URL", &address), (key, of(key)), (secret, of(secret))]).unwrap();
         assert_eq!(config.esms.secrets(), [CANARY; 2]);
-        assert_eq!(config.broker.uri.authority.userinfo.password, CANARY);
+        assert_eq!(config.broker.addresses.first().authority.userinfo.password, CANARY);
         for shown in [format!("{config:?}"), format!("{config:#?}"), format!("{:?}", config.broker)] {
             assert!(shown.contains("broker.example") && !shown.contains(CANARY), "{shown}");
         }

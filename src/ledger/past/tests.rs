@@ -92,6 +92,38 @@ fn the_past_is_complete_only_where_the_record_or_the_delivery_count_shows_it() {
     }
 }
 
+/// A job to which nothing happened before it was given back.
+fn not_begun(count: Option<u64>) -> Claim {
+    Claim::Left(Left::Released(count.map(DeliveryCount::Returned)), Progress::default())
+}
+
+#[test]
+fn a_job_that_was_given_back_before_it_was_begun_is_as_good_as_new_unless_another_had_it_since() {
+    use Past::{AnyUnknown, Complete};
+    for (claim, job, past) in [
+        (not_begun(None), second(), Complete),
+        (not_begun(Some(0)), second(), Complete),
+        (not_begun(Some(1)), second(), AnyUnknown),
+        (not_begun(Some(2)), second(), AnyUnknown),
+        // The queue does not count.
+        (not_begun(None), JobRef { delivery_count: None, ..second() }, AnyUnknown),
+        // A producer's repeat: another message, that nobody had.
+        (not_begun(None), first(), Complete),
+        (not_begun(Some(3)), first(), Complete),
+    ] {
+        // The record is in the store; or only here, while the store is away, or knows no more than a new job.
+        let decided = [
+            ours(Ok(claim.clone()), Claim::New, job, false),
+            ours(away(), claim.clone(), job, false),
+            ours(Ok(Claim::New), claim.clone(), job, false),
+        ];
+        assert_eq!(decided.map(|(past, attempts, _)| (past, attempts)), [(past, 0); 3], "{claim:?} {job:?}");
+    }
+    // The store knows more.
+    let decided = ours(Ok(left(Left::Sending)), not_begun(None), second(), false);
+    assert_eq!(decided, (AnyUnknown, 2, Record::InStore));
+}
+
 #[test]
 fn without_the_store_what_this_process_knows_decides() {
     use Past::{AnyUnknown, Complete};

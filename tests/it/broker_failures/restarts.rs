@@ -16,7 +16,7 @@ use crate::support::client::{Job, Received};
 use crate::support::metrics::get;
 
 /// A node that one test at a time has for itself. The test may do anything with it.
-async fn own_node() -> MutexGuard<'static, Broker> {
+pub(super) async fn own_node() -> MutexGuard<'static, Broker> {
     static NODE: OnceCell<Mutex<Broker>> = OnceCell::const_new();
     let node = NODE.get_or_init(async || Mutex::new(Broker::start().await)).await.lock().await;
     // A failed test may have left it in any state.
@@ -69,6 +69,11 @@ impl Load {
         stage.sandbox = Sandbox::start(pace).await.expect("a sandbox");
         let esms = stage.sandbox.send_url();
         stage.set("ESMS_URL", &esms).set("OTP_CONCURRENCY", concurrency);
+        Self::of(node, stage, jobs).await
+    }
+
+    /// Queues the jobs. No worker processes them yet.
+    async fn of(node: &Broker, stage: Stage, jobs: usize) -> Self {
         let kept = format!("{}.kept", stage.names.results);
         let load = Self { stage, jobs, kept };
         load.declare().await;
@@ -221,4 +226,17 @@ async fn a_broker_short_of_memory_is_waited_for_and_then_every_job_ends_once() {
     assert_eq!(confirmed(&running).await, JOBS as f64, "each result was published once");
     assert_eq!(stage.sandbox.duplicates(), []);
     assert_eq!(stage.sandbox.accepted_total(), JOBS as u64);
+}
+
+/// With `give-up` a job that another worker may have sent ends `unknown`. These jobs wait for the rate limit
+/// of the one worker there is, and their deliveries are lost meanwhile.
+#[tokio::test]
+async fn jobs_that_were_not_begun_when_the_broker_was_restarted_are_sent_by_the_worker_that_knows_it() {
+    const JOBS: usize = 60;
+    let node = own_node().await;
+    let mut stage = Stage::on(&node.url()).await;
+    stage.set("OTP_ON_AMBIGUOUS", "give-up").set("OTP_RATE_LIMIT", "10");
+    let load = Load::of(&node, stage, JOBS).await;
+    let _running = load.worked_over_a_restart(&node, Down::Stopped, 5).await;
+    load.audit(&node).await;
 }
