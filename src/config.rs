@@ -6,6 +6,7 @@
 
 use crate::broker::settings::BrokerSettings;
 use crate::esms::settings::EsmsSettings;
+use crate::ledger::home::Deployment;
 use crate::ledger::settings::{LEASE_MARGIN, LedgerSettings};
 use crate::send::settings::SendSettings;
 use crate::settings::reader::{Reader, Source, WrongSettings};
@@ -41,7 +42,9 @@ impl Config {
         let worker = WorkerSettings::from_reader(&mut reader);
         let send = SendSettings::from_reader(&mut reader);
         let esms = EsmsSettings::from_reader(&mut reader);
-        let ledger = LedgerSettings::from_reader(&mut reader, send.on_ambiguous, esms.timeout);
+        let (vhost, queue) = (broker.uri.vhost.clone(), broker.queue.clone());
+        let deployment = Deployment { broker: None, vhost, queue };
+        let ledger = LedgerSettings::from_reader(&mut reader, send.on_ambiguous, esms.timeout, deployment);
         let telemetry = TelemetrySettings::from_reader(&mut reader);
         let config = Self { broker, worker, send, esms, ledger, telemetry };
         config.check(&mut reader);

@@ -161,17 +161,20 @@ fn of_topology(mode: TopologyMode, prepared: Result<(), TopologyError>) -> Findi
 }
 
 async fn of_ledger(config: &Config) -> Finding {
-    let StoreSettings::Redis(address) = &config.ledger.store else {
+    let StoreSettings::Redis(redis) = &config.ledger.store else {
         return Finding::Good("in this process's memory: a crash or another replica does not know of it".into());
     };
-    match ledger::redis::inspect(address).await {
+    let address = redis.source.good();
+    match ledger::redis::inspect(redis).await {
         Ok(found) => match found.risk() {
             None => Finding::Good(found.to_string()),
             Some((why, hint)) => Finding::Poor { why: format!("{found}, but {why}"), hint: hint.into() },
         },
         Err(error) => bad(
             format!("{}:{}: {error}", address.host, address.port),
-            "check OTP_LEDGER_URL (scheme, host, port, user, password) and that the server runs",
+            error
+                .hint()
+                .unwrap_or("check OTP_LEDGER_URL (scheme, host, port, user, password) and that the server runs"),
         ),
     }
 }

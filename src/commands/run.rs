@@ -8,7 +8,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use clap::{ArgMatches, Command};
-use secrecy::ExposeSecret as _;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::{sleep, timeout};
 use tokio_util::task::TaskTracker;
@@ -22,6 +21,7 @@ use crate::broker::topology::TopologyError;
 use crate::config::Config;
 use crate::esms::client::{BuildError, Esms};
 use crate::ledger::Ledger;
+use crate::ledger::store::StoreError;
 use crate::send::Sender;
 use crate::settings::table;
 use crate::stop::Stop;
@@ -48,6 +48,8 @@ enum RunError {
     Traces(#[from] traces::StartError),
     #[error("{0}\nDelete what differs, or run with OTP_TOPOLOGY=check or skip if it is meant to be so.")]
     Topology(#[from] TopologyError),
+    #[error("the ledger: {0}\nTo mend it: {hint}", hint = .0.hint().unwrap_or_default())]
+    Ledger(#[from] StoreError),
     /// The grace ended, or a second signal came, before every delivery was settled.
     #[error("stopped with {0} jobs unfinished; the broker delivers them again")]
     Unfinished(usize),
@@ -56,7 +58,11 @@ enum RunError {
 impl RunError {
     const fn exit_code(&self) -> u8 {
         match self {
-            RunError::Metrics(_) | RunError::Http(..) | RunError::Esms(_) | RunError::Traces(_) => FAILED,
+            RunError::Metrics(_)
+            | RunError::Http(..)
+            | RunError::Esms(_)
+            | RunError::Traces(_)
+            | RunError::Ledger(_) => FAILED,
             RunError::Topology(_) => 3,
             RunError::Unfinished(_) => 4,
         }
@@ -178,7 +184,7 @@ impl App {
             services.spawn(balance::watch(esms.clone(), interval, Arc::clone(&metrics), stop.clone()));
         }
         let parts = Parts {
-            ledger: ledger(&config, &metrics),
+            ledger: ledger(&config, &metrics, &services, stop).await?,
             outbox: outbox(&config.broker, &health, &metrics, &services, stop),
             sender: Sender::new(esms, config.send.clone(), Arc::clone(&metrics)),
             metrics: Arc::clone(&metrics),
@@ -197,9 +203,16 @@ impl App {
     }
 }
 
-fn ledger(config: &Config, metrics: &Arc<Metrics>) -> Ledger {
-    let secret = config.esms.secret_key.expose_secret();
-    Ledger::new(&config.ledger, config.send.on_ambiguous, secret, Arc::clone(metrics))
+async fn ledger(
+    config: &Config,
+    metrics: &Arc<Metrics>,
+    services: &TaskTracker,
+    stop: &Stop,
+) -> Result<Ledger, StoreError> {
+    let (ledger, write_back) = Ledger::new(&config.ledger, config.send.on_ambiguous, Arc::clone(metrics));
+    ledger.open().await?;
+    services.spawn(write_back.run(stop.clone()));
+    Ok(ledger)
 }
 
 fn rules(config: &Config) -> Rules {

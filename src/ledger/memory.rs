@@ -14,8 +14,9 @@ use crate::job::envelope::DeliveryCount;
 use crate::job::progress::Progress;
 use crate::job::result::ResultEvent;
 
-/// The most jobs remembered: 130 to 190 MB, measured with ids that are UUIDs. The oldest are forgotten first.
-const MOST_JOBS: usize = 200_000;
+/// The most jobs that the ledger in memory holds: docs/ledger.md says what they cost. The oldest are forgotten
+/// first.
+pub const MOST_JOBS: usize = 200_000;
 
 #[derive(Debug)]
 enum State {
@@ -48,9 +49,9 @@ pub struct Memory {
 }
 
 impl Memory {
-    /// A store that remembers each job for `ttl`.
-    pub fn new(ttl: Duration) -> Self {
-        Self { ttl, most_jobs: MOST_JOBS, entries: Mutex::default() }
+    /// A store that remembers each job for `ttl`, and at most so many jobs.
+    pub fn new(ttl: Duration, most_jobs: usize) -> Self {
+        Self { ttl, most_jobs, entries: Mutex::default() }
     }
 
     /// What is known of a job. The worker knows its own jobs in flight, so that no job is ever held by
@@ -79,6 +80,16 @@ impl Memory {
         }
     }
 
+    /// The job has ended with this result, whatever was known before.
+    pub fn record_latest(&self, id: &str, fingerprint: Fingerprint, event: &ResultEvent) {
+        self.entries().record(id, fingerprint, State::Done(event.clone()), self);
+    }
+
+    /// The job is forgotten.
+    pub fn forget(&self, id: &str) {
+        self.entries().jobs.remove(id);
+    }
+
     /// The job was left between two attempts.
     pub fn record_left(
         &self,
@@ -101,6 +112,14 @@ impl Memory {
 }
 
 impl Store for Memory {
+    fn open(&self) -> Reply<'_, ()> {
+        ready(Ok(())).boxed()
+    }
+
+    fn belongs_to<'a>(&'a self, _broker: &'a str) -> Reply<'a, ()> {
+        ready(Ok(())).boxed()
+    }
+
     fn claim<'a>(&'a self, ask: Ask<'a>) -> Reply<'a, Claim> {
         ready(Ok(self.look_up(&ask))).boxed()
     }
@@ -178,7 +197,7 @@ mod tests {
     }
 
     fn memory() -> Memory {
-        Memory::new(Duration::from_secs(60))
+        Memory::new(Duration::from_secs(60), MOST_JOBS)
     }
 
     fn found(memory: &Memory, id: &str) -> Claim {
@@ -201,6 +220,19 @@ mod tests {
         assert!(matches!(memory.record_done("a", job(), &event()), Finish::Recorded));
         let other = Ending::without_attempt(Outcome::Failed, "a test").into_event("a", SystemTime::UNIX_EPOCH);
         assert!(matches!(memory.record_done("a", job(), &other), Finish::Already(found) if found == event()));
+    }
+
+    #[test]
+    fn the_latest_result_takes_the_place_of_an_earlier_one_and_a_job_forgotten_is_new() {
+        let memory = memory();
+        memory.record_done("a", job(), &event());
+        let other = Ending::without_attempt(Outcome::Failed, "a test").into_event("a", SystemTime::UNIX_EPOCH);
+        memory.record_latest("a", job(), &other);
+        assert!(matches!(found(&memory, "a"), Claim::Done(found) if found == other));
+        memory.forget("a");
+        assert!(matches!(found(&memory, "a"), Claim::New));
+        memory.record_done("a", job(), &event());
+        assert!(matches!(found(&memory, "a"), Claim::Done(_)));
     }
 
     #[test]

@@ -4,7 +4,7 @@ use super::fingerprint::Fingerprint;
 use super::store::{Claim, Left, StoreError};
 use crate::job::envelope::DeliveryCount;
 use crate::job::progress::{Past, Progress};
-use crate::job::result::ResultEvent;
+use crate::job::result::{Outcome, ResultEvent};
 
 /// A job as the ledger is asked about it: its id, and how this delivery came here.
 #[derive(Clone, Copy, Debug)]
@@ -55,16 +55,28 @@ pub enum Decision {
     AnotherJob,
 }
 
-/// Decides what a claim leads to. `said` is the store's answer, `unwritten` what this process could not
-/// write there, and `sees_every_attempt` whether no worker ever sends without the store.
-pub fn decide(
-    said: Result<Claim, StoreError>,
-    unwritten: Claim,
-    job: JobRef<'_>,
-    sees_every_attempt: bool,
-) -> Decision {
+/// What this process knows of a job, beside the store.
+#[derive(Debug)]
+pub struct Local {
+    /// What it could not write to the store.
+    pub unwritten: Claim,
+    /// The result that the store had a while ago.
+    pub recent: Claim,
+}
+
+/// Decides what a claim leads to. `said` is the store's answer, `local` what this process knows, and
+/// `sees_every_attempt` whether no worker ever sends without the store.
+pub fn decide(said: Result<Claim, StoreError>, local: Local, job: JobRef<'_>, sees_every_attempt: bool) -> Decision {
+    let Local { unwritten, recent } = local;
+    if said.is_err() {
+        match recent {
+            Claim::Done(event) => return Decision::Done(event),
+            Claim::AnotherJob => return Decision::AnotherJob,
+            Claim::New | Claim::Left(..) | Claim::HeldByAnother(_) => {}
+        }
+    }
     let (claim, record) = match said {
-        Ok(claim) => (with_unwritten(claim, unwritten), Record::InStore),
+        Ok(claim) => (with_recent(with_unwritten(claim, unwritten), recent), Record::InStore),
         // What was written there may have been the mark of an attempt.
         Err(StoreError::Unreadable(_)) => (attempt_unknown(), Record::Unreadable),
         // The store may know an attempt that was made before the broker dropped the job.
@@ -115,6 +127,23 @@ fn with_unwritten(claim: Claim, unwritten: Claim) -> Claim {
             Claim::Left(Left::Sending, progress)
         }
         (claim, _) => claim,
+    }
+}
+
+/// The store's answer, corrected by a result that it had and has lost: with a failover, or when it was emptied.
+/// A result that says that nothing was sent is not worth more than what the store says now.
+fn with_recent(claim: Claim, recent: Claim) -> Claim {
+    match (claim, recent) {
+        (Claim::New | Claim::Left(..), Claim::Done(event)) if may_have_been_sent(event.outcome) => Claim::Done(event),
+        (claim, _) => claim,
+    }
+}
+
+/// Whether eSMS has answered the job, or may have taken it.
+const fn may_have_been_sent(outcome: Outcome) -> bool {
+    match outcome {
+        Outcome::Accepted | Outcome::Rejected | Outcome::Unknown => true,
+        Outcome::Failed | Outcome::Expired | Outcome::Invalid => false,
     }
 }
 

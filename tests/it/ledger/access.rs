@@ -15,13 +15,16 @@ use crate::support::wait::until;
 const PASSWORD: &str = "canary/pass+word";
 const PASSWORD_IN_URL: &str = "canary%2Fpass+word";
 
+/// The keys that are enough: those with the prefix of the stage.
+const PERMITTED: &str = "~otp-test:*";
+
 /// The commands that are enough, according to the README.
-const COMMANDS: [&str; 9] = ["+evalsha", "+eval", "+script", "+hmget", "+hset", "+del", "+pexpire", "+time", "+select"];
+const COMMANDS: [&str; 8] = ["+evalsha", "+script|load", "+hmget", "+hset", "+del", "+pexpire", "+time", "+select"];
 
 /// Adds a Redis user who may touch only the records of jobs, and only with these commands.
 async fn add_user(redis: &Redis) {
     let password = format!(">{PASSWORD}");
-    let mut command = vec!["ACL", "SETUSER", "worker", "on", &password, "~esms-otp-worker:*"];
+    let mut command = vec!["ACL", "SETUSER", "worker", "on", &password, PERMITTED];
     command.extend(COMMANDS);
     redis.cli(&command).await;
 }
@@ -96,11 +99,14 @@ async fn with_rediss_a_server_is_trusted_whose_authority_is_and_no_other() {
     let certificates = Certificates::make();
     let port = listen_with_tls(&redis, &certificates).await;
     let url = format!("rediss://worker:{PASSWORD_IN_URL}@localhost:{port}/2");
-    stage.set("SSL_CERT_FILE", &certificates.text("ca"));
-    works(&mut stage, &redis, &url, "2").await;
+    for setting in ["SSL_CERT_FILE", "OTP_LEDGER_CA_FILE"] {
+        stage.set(setting, &certificates.text("ca"));
+        works(&mut stage, &redis, &url, "2").await;
+        stage.unset(setting);
+    }
 
     for (host, trusted) in [("localhost", Certificates::make()), ("127.0.0.1", certificates)] {
-        stage.set("SSL_CERT_FILE", &trusted.text("ca"));
+        stage.set("OTP_LEDGER_CA_FILE", &trusted.text("ca"));
         let url = format!("rediss://worker:{PASSWORD_IN_URL}@{host}:{port}/2");
         stage.set("OTP_LEDGER_URL", &url).set("OTP_LEDGER_ON_ERROR", "hold");
         let running = stage.worker().await;
@@ -109,7 +115,7 @@ async fn with_rediss_a_server_is_trusted_whose_authority_is_and_no_other() {
         assert!(line.contains("certificate"), "{line}");
         assert!(running.process.log_containing("canary").is_empty());
     }
-    assert_eq!(stage.sandbox.stats().requests, 1);
+    assert_eq!(stage.sandbox.stats().requests, 2);
 }
 
 #[tokio::test]
@@ -124,7 +130,7 @@ async fn a_wrong_password_is_said_without_it_and_the_worker_goes_on_once_it_is_r
     let (client, mut results) = stage.audience().await;
     client.publish(&stage.names.jobs, Job::for_phone(PHONE, "a-job")).await;
     let line = running.process.wait_for_log("the ledger does not answer", LIMIT).await;
-    assert!(line.contains("uthentication failed") && line.contains("check OTP_LEDGER_URL"), "{line}");
+    assert!(line.contains("WRONGPASS") && line.contains("the password in OTP_LEDGER_URL"), "{line}");
     until("it has tried again", LIMIT, async || running.metric("otp_ledger_errors_total", &[]).await > 3.0).await;
     assert_eq!(stage.sandbox.stats().requests, 0);
     add_user(&redis).await;
