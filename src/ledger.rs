@@ -16,13 +16,13 @@ pub mod redis;
 pub mod refusal;
 pub mod settings;
 pub mod store;
+mod watch;
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::time::sleep;
-use tracing::{debug, info, warn};
 use uuid::Uuid;
 
 use crate::backoff::Policy;
@@ -39,6 +39,7 @@ use past::{Decision, JobRef, Local, Record, decide};
 use redis::Redis;
 use settings::{LedgerSettings, OnLedgerError, StoreSettings};
 use store::{Ask, Claim, Finish, Note, Stage, Store, StoreError};
+use watch::{Watch, mends, not_ours};
 
 /// What a delivery finds when it claims its job.
 #[derive(Debug)]
@@ -80,17 +81,7 @@ pub struct Ledger {
     keyring: Arc<Keyring>,
     process: Uuid,
     holdings: AtomicU64,
-    trouble: Mutex<Trouble>,
-    metrics: Arc<Metrics>,
-}
-
-/// What was last said of the store.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Trouble {
-    /// It answers.
-    None,
-    /// It does not answer, and a person must do this, if anything.
-    Away(Option<&'static str>),
+    watch: Watch,
 }
 
 impl Ledger {
@@ -113,8 +104,7 @@ impl Ledger {
             keyring,
             process: Uuid::new_v4(),
             holdings: AtomicU64::default(),
-            trouble: Mutex::new(Trouble::None),
-            metrics,
+            watch: Watch::new(*on_error, metrics),
         };
         (ledger, write_back)
     }
@@ -124,7 +114,7 @@ impl Ledger {
     /// # Errors
     /// [`StoreError::NotOurs`]. Whatever else is wrong may be mended while the worker runs.
     pub async fn open(&self) -> Result<(), StoreError> {
-        not_ours(self.observe(self.store.open().await))
+        not_ours(self.watch.observe(self.store.open().await))
     }
 
     /// The broker's cluster name is known now: with it, another deployment of the same names is told apart.
@@ -132,7 +122,7 @@ impl Ledger {
     /// # Errors
     /// [`StoreError::NotOurs`].
     pub async fn belongs_to(&self, broker: &str) -> Result<(), StoreError> {
-        not_ours(self.observe(self.store.belongs_to(broker).await))
+        not_ours(self.watch.observe(self.store.belongs_to(broker).await))
     }
 
     /// The fingerprint of a job.
@@ -163,7 +153,7 @@ impl Ledger {
         }
         let recent = self.beside.recent.look_up(&ask);
         let said = match &recent {
-            Claim::Done(_) => self.observe(self.store.claim(ask).await),
+            Claim::Done(_) => self.watch.observe(self.store.claim(ask).await),
             Claim::New | Claim::Left(..) | Claim::HeldByAnother(_) | Claim::AnotherJob => {
                 self.until_answered(|| self.store.claim(ask)).await
             }
@@ -235,7 +225,7 @@ impl Ledger {
     ) -> Result<bool, StoreError> {
         let (id, fingerprint, owner) = (job.id, job.fingerprint, holding.owner());
         let note = Note { id, fingerprint, owner, step: holding.next_step(), stage, progress };
-        self.observe(self.store.note(note).await)
+        self.watch.observe(self.store.note(note).await)
     }
 
     /// Writes down how a job ended. The first result stays. With `hold` it waits for the store.
@@ -289,61 +279,13 @@ impl Ledger {
     async fn until_answered<'a, T>(&self, step: impl Fn() -> store::Reply<'a, T>) -> Result<T, StoreError> {
         let mut polls = Policy::POLL.waits();
         loop {
-            match self.observe(step().await) {
+            match self.watch.observe(step().await) {
                 Err(error) if mends(&error) && self.on_error == OnLedgerError::Hold => {
                     sleep(polls.next_wait()).await;
                 }
                 answered => return answered,
             }
         }
-    }
-
-    /// Counts a step that failed, and logs when the store goes away and comes back.
-    fn observe<T>(&self, answer: Result<T, StoreError>) -> Result<T, StoreError> {
-        match &answer {
-            Ok(_) => {
-                if self.now(Trouble::None) != Trouble::None {
-                    info!("the ledger answers again");
-                }
-            }
-            Err(error @ StoreError::Unreadable(_)) => {
-                self.metrics.ledger_error();
-                warn!(%error, hint = error.hint(), "the ledger's record of a job cannot be read");
-            }
-            Err(error @ (StoreError::Unreachable(_) | StoreError::Refused { .. } | StoreError::NotOurs(_))) => {
-                self.metrics.ledger_error();
-                let trouble = Trouble::Away(error.hint());
-                if self.now(trouble) == trouble {
-                    debug!(%error, "the ledger does not answer");
-                } else {
-                    let hint = self.on_error.hint();
-                    let hint = error.hint().map_or(hint.to_owned(), |person| format!("{person}; {hint}"));
-                    warn!(%error, hint, "the ledger does not answer");
-                }
-            }
-        }
-        answer
-    }
-
-    /// Notes how the store is now. Returns how it was.
-    fn now(&self, trouble: Trouble) -> Trouble {
-        std::mem::replace(&mut self.trouble.lock().unwrap_or_else(PoisonError::into_inner), trouble)
-    }
-}
-
-/// Whether the store may take the step later. A record that cannot be read is not waited for: only a person can
-/// mend it.
-const fn mends(error: &StoreError) -> bool {
-    match error {
-        StoreError::Unreachable(_) | StoreError::Refused { .. } | StoreError::NotOurs(_) => true,
-        StoreError::Unreadable(_) => false,
-    }
-}
-
-fn not_ours(opened: Result<(), StoreError>) -> Result<(), StoreError> {
-    match opened {
-        Err(error @ StoreError::NotOurs(_)) => Err(error),
-        Ok(()) | Err(StoreError::Unreachable(_) | StoreError::Refused { .. } | StoreError::Unreadable(_)) => Ok(()),
     }
 }
 

@@ -32,7 +32,7 @@ pub enum StoreSettings {
     /// In this process.
     Memory,
     /// In a Redis, or a Valkey.
-    Redis(RedisSettings),
+    Redis(Box<RedisSettings>),
 }
 
 /// What is done when the store cannot be reached.
@@ -88,7 +88,7 @@ fn store(reader: &mut Reader<'_>, deployment: Deployment) -> StoreSettings {
                 Some(path) => Source::file(path.into(), trust, address),
                 None => Source::fixed(address),
             };
-            StoreSettings::Redis(RedisSettings { source, prefix, deployment })
+            StoreSettings::Redis(Box::new(RedisSettings { source, prefix, deployment }))
         }
         Err(problem) => {
             reader.mistake(setting, problem);

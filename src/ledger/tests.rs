@@ -1,11 +1,14 @@
 //! What follows from what a store says, with a store that says what a test wants.
 
+mod beside;
+
 use std::collections::VecDeque;
 use std::sync::Mutex;
 use std::time::SystemTime;
 
 use futures_util::FutureExt;
 
+use super::watch::Trouble;
 use super::*;
 use crate::job::envelope::DeliveryCount;
 use crate::job::request::decode;
@@ -87,8 +90,7 @@ fn ledger(on_error: OnLedgerError) -> (Ledger, Arc<Scripted>) {
         keyring: Arc::default(),
         process: Uuid::new_v4(),
         holdings: AtomicU64::default(),
-        trouble: Mutex::new(Trouble::None),
-        metrics: Arc::new(Metrics::new().unwrap()),
+        watch: Watch::new(on_error, Arc::new(Metrics::new().unwrap())),
     };
     (ledger, store.0)
 }
@@ -297,9 +299,9 @@ async fn one_record_that_cannot_be_read_does_not_mean_that_the_store_is_away() {
     let (ledger, store) = ledger(OnLedgerError::Send);
     store.claims.lock().unwrap().push_back(Err(StoreError::Unreadable("a test".into())));
     held(&ledger, first()).await;
-    assert_eq!(ledger.now(Trouble::None), Trouble::None);
+    assert_eq!(ledger.watch.now(Trouble::None), Trouble::None);
     held(&ledger, first()).await;
-    assert_eq!(ledger.now(Trouble::None), Trouble::Away(None));
+    assert_eq!(ledger.watch.now(Trouble::None), Trouble::Away(None));
 }
 
 #[test]
