@@ -119,9 +119,10 @@ impl Link {
         self.live(Instant::now() + 2 * CONNECT_LIMIT, 2 * CONNECT_LIMIT).await.map(|_| ())
     }
 
-    /// Lets the next step open a new connection.
+    /// Lets the next step open a new connection. Nothing was wrong with this one.
     pub fn retire(&self) {
         if let Phase::Up(live) = &*self.shared.phase.borrow() {
+            live.worked();
             live.retire();
         }
     }

@@ -138,3 +138,40 @@ async fn a_wrong_password_is_said_without_it_and_the_worker_goes_on_once_it_is_r
     assert!(running.process.log_containing("canary").is_empty());
     running.until_settled(&stage.names).await;
 }
+
+#[tokio::test]
+async fn a_password_that_is_rotated_in_its_file_is_used_at_the_next_connection_without_a_restart() {
+    let (mut stage, redis) = shared().await;
+    add_user(&redis).await;
+    let directory = tempfile::tempdir().expect("a directory");
+    let path = directory.path().join("url");
+    let url = |password: &str| format!("redis://worker:{password}@localhost:{}/0", redis.port());
+    let write = |text: &str| std::fs::write(&path, text).expect("a file");
+    write(&url(PASSWORD_IN_URL));
+    stage.unset("OTP_LEDGER_URL").set("OTP_LEDGER_URL_FILE", path.to_str().expect("a path that is text"));
+    let running = stage.worker().await;
+    let (client, mut results) = stage.audience().await;
+    let rotate = async |password: &str| {
+        redis.cli(&["ACL", "SETUSER", "worker", "resetpass", &format!(">{password}")]).await;
+        redis.cli(&["CLIENT", "KILL", "USER", "worker"]).await;
+    };
+    for (n, (file, password)) in [
+        ("".to_owned(), PASSWORD),
+        (url("canary-new") + "\n", "canary-new"),
+        (url("canary-newer")[..30].to_owned(), "canary-new"),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        write(&file);
+        rotate(password).await;
+        let id = format!("job-{n}");
+        client.publish(&stage.names.jobs, Job::for_phone(PHONE, &id)).await;
+        assert_eq!(ending(&results.next(LIMIT).await), told("accepted", 1, false));
+        assert_eq!(redis.cli(&["HGET", &key(&id), "state"]).await, "done", "{id}");
+    }
+    running.process.wait_for_log("the file of OTP_LEDGER_URL_FILE cannot be used", LIMIT).await;
+    assert_eq!(running.metric("otp_ledger_errors_total", &[]).await, 0.0);
+    assert!(running.process.log_containing("canary").is_empty());
+    running.until_settled(&stage.names).await;
+}

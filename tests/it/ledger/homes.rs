@@ -1,6 +1,8 @@
 //! Several deployments with one Redis: none sees another's jobs.
 
-use super::{HOME, PREFIX, shared, told};
+use esms_otp_worker::ledger::store::{Store, StoreError};
+
+use super::{HOME, LEASE, PREFIX, shared, store_of, told};
 use crate::program::run;
 use crate::stage::{LIMIT, PHONE, Stage, ending};
 use crate::support::client::Job;
@@ -56,4 +58,19 @@ async fn all_workers_of_a_queue_share_the_key_of_fingerprints_and_it_stays() {
     stage.worker().await.stop().await;
     assert_eq!(redis.cli(&["HGET", HOME, "key"]).await, key);
     assert_eq!(redis.cli(&["PTTL", HOME]).await, "-1", "it does not expire");
+}
+
+#[tokio::test]
+async fn the_brokers_name_once_it_is_known_tells_two_deployments_of_the_same_names_apart() {
+    let redis = Redis::start().await;
+    let [first, second] = [(); 2].map(|()| store_of(&redis, "otp.jobs", LEASE));
+    assert_eq!(first.open().await, Ok(()));
+    assert_eq!(second.open().await, Ok(()), "nobody knows a name yet");
+    assert_eq!(first.belongs_to("rabbit@one").await, Ok(()));
+    assert_eq!(first.belongs_to("rabbit@one").await, Ok(()), "it stays ours");
+    let another = second.belongs_to("rabbit@two").await;
+    assert!(matches!(&another, Err(StoreError::NotOurs(whose)) if whose.contains("rabbit@one")), "{another:?}");
+    // A worker that does not know the name yet is let in.
+    assert_eq!(store_of(&redis, "otp.jobs", LEASE).open().await, Ok(()));
+    assert_eq!(redis.cli(&["HGET", HOME, "broker"]).await, "rabbit@one");
 }
