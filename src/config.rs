@@ -6,6 +6,7 @@
 
 use crate::broker::settings::BrokerSettings;
 use crate::esms::settings::EsmsSettings;
+use crate::ledger::home::Deployment;
 use crate::ledger::settings::{LEASE_MARGIN, LedgerSettings};
 use crate::send::settings::SendSettings;
 use crate::settings::reader::{Mistake, Reader, Source, WrongSettings};
@@ -43,7 +44,9 @@ impl Config {
         let worker = WorkerSettings::from_reader(&mut reader);
         let send = SendSettings::from_reader(&mut reader);
         let esms = EsmsSettings::from_reader(&mut reader);
-        let ledger = LedgerSettings::from_reader(&mut reader, send.on_ambiguous, esms.timeout);
+        let (vhost, queue) = (broker.addresses.first().vhost.clone(), broker.queue.clone());
+        let deployment = Deployment { broker: None, vhost, queue };
+        let ledger = LedgerSettings::from_reader(&mut reader, send.on_ambiguous, esms.timeout, deployment);
         let telemetry = TelemetrySettings::from_reader(&mut reader);
         let doubts = reader.take_doubts();
         let config = Self { broker, worker, send, esms, ledger, telemetry, doubts };

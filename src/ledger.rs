@@ -3,21 +3,26 @@
 //! A job is *claimed*, marked as *sending* before the first byte of each attempt, and *done* with its whole
 //! result. [`store`] says what is kept where, and [`past`] decides what follows from it.
 
+pub mod address;
+mod debts;
+mod dial;
 pub mod fingerprint;
 mod holding;
+pub mod home;
 pub mod link;
 pub mod memory;
 pub mod past;
 pub mod redis;
+pub mod refusal;
 pub mod settings;
 pub mod store;
+mod watch;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use tokio::time::sleep;
-use tracing::{debug, info, warn};
 use uuid::Uuid;
 
 use crate::backoff::Policy;
@@ -25,13 +30,16 @@ use crate::job::progress::{OnAmbiguous, Progress};
 use crate::job::request::OtpRequest;
 use crate::job::result::ResultEvent;
 use crate::telemetry::metrics::Metrics;
-use fingerprint::{Fingerprint, Fingerprints};
+pub use debts::WriteBack;
+use debts::{Beside, Debt};
+use fingerprint::{Fingerprint, Keyring};
 pub use holding::Holding;
-use memory::Memory;
-use past::{Decision, JobRef, Record, decide};
+use memory::{MOST_JOBS, Memory};
+use past::{Decision, JobRef, Local, Record, decide};
 use redis::Redis;
 use settings::{LedgerSettings, OnLedgerError, StoreSettings};
 use store::{Ask, Claim, Finish, Note, Stage, Store, StoreError};
+use watch::{Watch, mends, not_ours};
 
 /// What a delivery finds when it claims its job.
 #[derive(Debug)]
@@ -63,45 +71,63 @@ pub enum Marked {
 /// The ledger.
 #[derive(Debug)]
 pub struct Ledger {
-    store: Box<dyn Store>,
+    store: Arc<dyn Store>,
     /// Whether the store is another process, and so is still there after the end of this one.
     is_shared: bool,
     on_error: OnLedgerError,
     on_ambiguous: OnAmbiguous,
-    /// Results, and jobs that were left, that could not be written to the store. They end with this process.
-    unwritten: Memory,
-    fingerprints: Fingerprints,
+    /// What this process knows beside a shared store.
+    beside: Arc<Beside>,
+    keyring: Arc<Keyring>,
     process: Uuid,
     holdings: AtomicU64,
-    reachable: AtomicBool,
-    metrics: Arc<Metrics>,
+    watch: Watch,
 }
 
 impl Ledger {
-    /// The ledger of these settings. `secret` makes its fingerprints: all workers of a queue share it.
-    pub fn new(settings: &LedgerSettings, on_ambiguous: OnAmbiguous, secret: &str, metrics: Arc<Metrics>) -> Self {
+    /// The ledger of these settings, and what tells a shared store the results that it did not take.
+    pub fn new(settings: &LedgerSettings, on_ambiguous: OnAmbiguous, metrics: Arc<Metrics>) -> (Self, WriteBack) {
         let LedgerSettings { store, lease, ttl, on_error } = settings;
-        let (store, is_shared): (Box<dyn Store>, bool) = match store {
-            StoreSettings::Memory => (Box::new(Memory::new(*ttl)), false),
-            StoreSettings::Redis(address) => (Box::new(Redis::new(address.clone(), *lease, *ttl)), true),
+        let keyring = Arc::new(Keyring::default());
+        let (store, is_shared): (Arc<dyn Store>, bool) = match store {
+            StoreSettings::Memory => (Arc::new(Memory::new(*ttl, MOST_JOBS)), false),
+            StoreSettings::Redis(redis) => (Arc::new(Redis::new(redis, Arc::clone(&keyring), *lease, *ttl)), true),
         };
-        Self {
+        let beside = Arc::new(Beside::new(*ttl));
+        let write_back = WriteBack::new(Arc::clone(&store), Arc::clone(&beside));
+        let ledger = Self {
             store,
             is_shared,
             on_error: *on_error,
             on_ambiguous,
-            unwritten: Memory::new(*ttl),
-            fingerprints: Fingerprints::new(secret),
+            beside,
+            keyring,
             process: Uuid::new_v4(),
             holdings: AtomicU64::default(),
-            reachable: AtomicBool::new(true),
-            metrics,
-        }
+            watch: Watch::new(*on_error, metrics),
+        };
+        (ledger, write_back)
+    }
+
+    /// Reaches the store for the first time, so that the first jobs need not wait for it.
+    ///
+    /// # Errors
+    /// [`StoreError::NotOurs`]. Whatever else is wrong may be mended while the worker runs.
+    pub async fn open(&self) -> Result<(), StoreError> {
+        not_ours(self.watch.observe(self.store.open().await))
+    }
+
+    /// The broker's cluster name is known now: with it, another deployment of the same names is told apart.
+    ///
+    /// # Errors
+    /// [`StoreError::NotOurs`].
+    pub async fn belongs_to(&self, broker: &str) -> Result<(), StoreError> {
+        not_ours(self.watch.observe(self.store.belongs_to(broker).await))
     }
 
     /// The fingerprint of a job.
     pub fn fingerprint(&self, request: &OtpRequest) -> Fingerprint {
-        self.fingerprints.of(request)
+        self.keyring.fingerprint(request)
     }
 
     /// Whether every attempt of any worker is written down here: the store is shared, and no worker sends
@@ -115,24 +141,39 @@ impl Ledger {
         self.is_shared && holding.record() == Record::InStore
     }
 
-    /// Asks for a job. With `hold` it waits for the store.
+    /// Asks for a job. With `hold` it waits for the store, unless this process knows the result.
     pub async fn claim(&self, job: JobRef<'_>) -> Claimed {
         let owner = format!("{}:{}", self.process, self.holdings.fetch_add(1, Ordering::Relaxed));
         let is_first_delivery = job.is_first_delivery;
         let ask = Ask { id: job.id, fingerprint: job.fingerprint, owner: &owner, is_first_delivery };
-        let unwritten = self.unwritten.claim_known(&ask);
+        let unwritten = self.beside.unwritten.claim_known(&ask);
         match unwritten {
             Claim::Done(event) => return Claimed::Done(event),
             Claim::AnotherJob => return Claimed::AnotherJob,
-            Claim::New | Claim::Anew(_) | Claim::Left(..) | Claim::HeldByAnother(_) => {}
+            // The next run's result is the one to tell the store.
+            Claim::Anew(_) => self.beside.forgive(job.id),
+            Claim::New | Claim::Left(..) | Claim::HeldByAnother(_) => {}
         }
-        let said = self.until_answered(|| self.store.claim(ask)).await;
-        match decide(said, unwritten, job, self.sees_every_attempt()) {
+        let recent = self.beside.recent.known(&ask);
+        let said = match &recent {
+            Claim::Done(_) => self.watch.observe(self.store.claim(ask).await),
+            Claim::New | Claim::Anew(_) | Claim::Left(..) | Claim::HeldByAnother(_) | Claim::AnotherJob => {
+                self.until_answered(|| self.store.claim(ask)).await
+            }
+        };
+        let is_lost = matches!(said, Ok(Claim::New | Claim::Anew(_) | Claim::Left(..)));
+        match decide(said, Local { unwritten, recent }, job, self.sees_every_attempt()) {
             Decision::Ours { past, progress, record } => {
                 Claimed::Ours(Holding::new(owner, record), progress.with_past(past, self.on_ambiguous))
             }
             Decision::HeldByAnother => Claimed::HeldByAnother,
-            Decision::Done(event) => Claimed::Done(event),
+            Decision::Done(event) => {
+                if is_lost {
+                    self.owe(job, owner, &event);
+                }
+                self.remember(job, &event);
+                Claimed::Done(event)
+            }
             Decision::AnotherJob => Claimed::AnotherJob,
         }
     }
@@ -167,7 +208,7 @@ impl Ledger {
     pub async fn renew(&self, job: JobRef<'_>, holding: &Holding, progress: &Progress) -> bool {
         match self.note(job, holding, Stage::Waiting(Duration::ZERO), progress).await {
             Ok(_) | Err(StoreError::Unreadable(_)) => true,
-            Err(StoreError::Unreachable(_) | StoreError::Refused(_)) => false,
+            Err(StoreError::Unreachable(_) | StoreError::Refused { .. } | StoreError::NotOurs(_)) => false,
         }
     }
 
@@ -177,7 +218,7 @@ impl Ledger {
         if holding.record() == Record::InStore {
             let _ = self.note(job, holding, Stage::Released(job.delivery_count), progress).await;
         } else {
-            self.unwritten.record_left(job.id, job.fingerprint, progress, job.delivery_count);
+            self.beside.unwritten.record_left(job.id, job.fingerprint, progress, job.delivery_count);
         }
     }
 
@@ -190,25 +231,48 @@ impl Ledger {
     ) -> Result<bool, StoreError> {
         let (id, fingerprint, owner) = (job.id, job.fingerprint, holding.owner());
         let note = Note { id, fingerprint, owner, step: holding.next_step(), stage, progress };
-        self.observe(self.store.note(note).await)
+        self.watch.observe(self.store.note(note).await)
     }
 
     /// Writes down how a job ended. The first result stays. With `hold` it waits for the store.
     pub async fn finish(&self, job: JobRef<'_>, holding: &Holding, event: &ResultEvent) -> Finish {
-        self.end(job, Some(holding.owner()), event).await
+        self.end(job, holding, Some(holding.owner()), event).await
     }
 
     /// The same, although another worker has the job: eSMS has accepted it from this worker.
-    pub async fn finish_for_all(&self, job: JobRef<'_>, event: &ResultEvent) -> Finish {
-        self.end(job, None, event).await
+    pub async fn finish_for_all(&self, job: JobRef<'_>, holding: &Holding, event: &ResultEvent) -> Finish {
+        self.end(job, holding, None, event).await
     }
 
-    async fn end(&self, job: JobRef<'_>, owner: Option<&str>, event: &ResultEvent) -> Finish {
+    async fn end(&self, job: JobRef<'_>, holding: &Holding, owner: Option<&str>, event: &ResultEvent) -> Finish {
         let end = || self.store.finish(job.id, job.fingerprint, owner, event);
-        match self.until_answered(end).await {
-            Ok(finish) => finish,
-            Err(_) => self.unwritten.record_done(job.id, job.fingerprint, event),
+        let said = self.until_answered(end).await;
+        match said {
+            Ok(Finish::Recorded) => self.remember(job, event),
+            Ok(Finish::Already(ref recorded)) => self.remember(job, recorded),
+            Ok(Finish::HeldByAnother) => {}
+            Err(error) => {
+                let finish = self.beside.unwritten.record_done(job.id, job.fingerprint, event);
+                if let (Finish::Recorded, true) = (&finish, mends(&error)) {
+                    self.owe(job, holding.owner().to_owned(), event);
+                }
+                return finish;
+            }
         }
+        said.unwrap_or(Finish::Recorded)
+    }
+
+    /// The store has this result now. This process knows it too, should the store go away.
+    fn remember(&self, job: JobRef<'_>, event: &ResultEvent) {
+        if self.is_shared {
+            self.beside.recent.record_latest(job.id, job.fingerprint, event);
+        }
+    }
+
+    /// The store must be told this result once it answers.
+    fn owe(&self, job: JobRef<'_>, owner: String, event: &ResultEvent) {
+        let (id, fingerprint, event) = (job.id.to_owned(), job.fingerprint, event.clone());
+        self.beside.owe(Debt { id, fingerprint, owner, event });
     }
 
     /// The result of this very job, if it has ended.
@@ -221,38 +285,13 @@ impl Ledger {
     async fn until_answered<'a, T>(&self, step: impl Fn() -> store::Reply<'a, T>) -> Result<T, StoreError> {
         let mut polls = Policy::POLL.waits();
         loop {
-            match self.observe(step().await) {
-                Err(StoreError::Unreachable(_) | StoreError::Refused(_)) if self.on_error == OnLedgerError::Hold => {
+            match self.watch.observe(step().await) {
+                Err(error) if mends(&error) && self.on_error == OnLedgerError::Hold => {
                     sleep(polls.next_wait()).await;
                 }
                 answered => return answered,
             }
         }
-    }
-
-    /// Counts a step that failed, and logs when the store goes away and comes back.
-    fn observe<T>(&self, answer: Result<T, StoreError>) -> Result<T, StoreError> {
-        if answer.is_err() {
-            self.metrics.ledger_error();
-        }
-        match &answer {
-            Ok(_) => {
-                if !self.reachable.swap(true, Ordering::Relaxed) {
-                    info!("the ledger answers again");
-                }
-            }
-            Err(error @ StoreError::Unreadable(_)) => {
-                warn!(%error, hint = UNREADABLE_HINT, "the ledger's record of a job cannot be read");
-            }
-            Err(error @ (StoreError::Unreachable(_) | StoreError::Refused(_))) => {
-                if self.reachable.swap(false, Ordering::Relaxed) {
-                    warn!(%error, hint = self.on_error.hint(), "the ledger does not answer");
-                } else {
-                    debug!(%error, "the ledger does not answer");
-                }
-            }
-        }
-        answer
     }
 }
 
@@ -260,10 +299,6 @@ fn go_on_without_store(holding: &Holding, may_have_been_sent: bool) -> Marked {
     holding.set_record(Record::InProcess);
     if may_have_been_sent { Marked::PastUnknown } else { Marked::MayBegin }
 }
-
-/// What a person is told of a record that cannot be read.
-const UNREADABLE_HINT: &str =
-    "the job counts as one that may have been sent; find out what wrote the record, and delete it";
 
 #[cfg(test)]
 mod tests;

@@ -138,7 +138,7 @@ async fn of_broker(config: &Config) -> [Finding; 3] {
 
 async fn of_ledger(config: &Config) -> Finding {
     match &config.ledger.store {
-        StoreSettings::Redis(address) => of_store(address, ledger::redis::inspect(address).await),
+        StoreSettings::Redis(redis) => of_store(&redis.source.good(), ledger::redis::inspect(redis).await),
         StoreSettings::Memory => {
             Finding::Good("in this process's memory: a crash or another replica does not know of it".into())
         }

@@ -8,7 +8,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use clap::{ArgMatches, Command};
-use secrecy::ExposeSecret as _;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::{sleep, timeout};
 use tokio_util::task::TaskTracker;
@@ -24,6 +23,7 @@ use crate::config::Config;
 use crate::esms::client::{BuildError, Esms};
 use crate::job::result::Outcome;
 use crate::ledger::Ledger;
+use crate::ledger::store::StoreError;
 use crate::proxy::is_loopback;
 use crate::send::Sender;
 use crate::settings::reader::Mistake;
@@ -50,6 +50,8 @@ enum RunError {
     Esms(#[from] BuildError),
     #[error("{0}\nDelete what differs, or run with OTP_TOPOLOGY=check or skip if it is meant to be so.")]
     Topology(#[from] TopologyError),
+    #[error("the ledger: {0}\nTo mend it: {hint}", hint = .0.hint().unwrap_or_default())]
+    Ledger(#[from] StoreError),
     /// The grace ended, or a second signal came, before every delivery was settled.
     #[error("stopped with {0} jobs unfinished; the broker delivers them again")]
     Unfinished(usize),
@@ -58,7 +60,7 @@ enum RunError {
 impl RunError {
     const fn exit_code(&self) -> u8 {
         match self {
-            RunError::Metrics(_) | RunError::Http(..) | RunError::Esms(_) => FAILED,
+            RunError::Metrics(_) | RunError::Http(..) | RunError::Esms(_) | RunError::Ledger(_) => FAILED,
             RunError::Topology(_) => 3,
             RunError::Unfinished(_) => 4,
         }
@@ -182,7 +184,7 @@ impl App {
             services.spawn(balance::watch(esms.clone(), interval, Arc::clone(&metrics), stop.clone()));
         }
         let parts = Parts {
-            ledger: ledger(&config, &metrics),
+            ledger: ledger(&config, &metrics, &services, stop).await?,
             outbox: outbox(&config.broker, &health, &metrics, &services, stop),
             health: Arc::clone(&health),
             sender: Sender::new(esms, config.send.clone(), Arc::clone(&metrics)),
@@ -202,9 +204,16 @@ impl App {
     }
 }
 
-fn ledger(config: &Config, metrics: &Arc<Metrics>) -> Ledger {
-    let keys = config.esms.keys.now();
-    Ledger::new(&config.ledger, config.send.on_ambiguous, keys.secret_key.expose_secret(), Arc::clone(metrics))
+async fn ledger(
+    config: &Config,
+    metrics: &Arc<Metrics>,
+    services: &TaskTracker,
+    stop: &Stop,
+) -> Result<Ledger, StoreError> {
+    let (ledger, write_back) = Ledger::new(&config.ledger, config.send.on_ambiguous, Arc::clone(metrics));
+    ledger.open().await?;
+    services.spawn(write_back.run(stop.clone()));
+    Ok(ledger)
 }
 
 fn rules(config: &Config) -> Rules {

@@ -1,14 +1,18 @@
 //! Fingerprints: they show whether two jobs with the same id are the same job. They hold nothing personal.
 
+use std::borrow::Cow;
+use std::sync::{PoisonError, RwLock};
+
 use ring::hmac;
+use uuid::Uuid;
 
 use crate::job::request::OtpRequest;
 
 /// The fingerprint of a job. It is made from the phone number and the other fields, and cannot be reversed
-/// without the account's secret.
+/// without the key.
 ///
 /// Four bytes name the key. Sixteen are the request's code under this key. Codes under different keys cannot
-/// be compared, and count as equal: after a change of the account's secret, a repeat is still a repeat.
+/// be compared, and count as equal: a repeat is still a repeat where a job was first seen under another key.
 #[derive(Clone, Copy, Debug)]
 pub struct Fingerprint([u8; 20]);
 
@@ -43,10 +47,82 @@ impl std::fmt::Debug for Fingerprints {
     }
 }
 
+/// The key that fingerprints are made under. It is made once and kept in the store, so that all workers of a
+/// queue share it, and a change of eSMS's keys forgets nothing. Until the store is reached, it is a key that this
+/// process made for itself.
+#[derive(Debug)]
+pub struct Keyring(RwLock<Keyed>);
+
+struct Keyed {
+    /// The key as it is stored.
+    text: String,
+    fingerprints: Fingerprints,
+}
+
+impl std::fmt::Debug for Keyed {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Keyed").finish_non_exhaustive()
+    }
+}
+
+impl Keyed {
+    fn new(text: String) -> Self {
+        Self { fingerprints: Fingerprints::new(text.as_bytes()), text }
+    }
+}
+
+/// The shortest key that is taken from the store. A shorter one was not made here, and could be guessed.
+const SHORTEST_KEY: usize = 32;
+
+impl Default for Keyring {
+    /// A new random key: 244 random bits.
+    fn default() -> Self {
+        let text = format!("{}{}", Uuid::new_v4().simple(), Uuid::new_v4().simple());
+        Self(RwLock::new(Keyed::new(text)))
+    }
+}
+
+impl Keyring {
+    /// The fingerprint of a job under the key of now.
+    pub fn fingerprint(&self, request: &OtpRequest) -> Fingerprint {
+        self.0.read().unwrap_or_else(PoisonError::into_inner).fingerprints.of(request)
+    }
+
+    /// The key, as it is stored.
+    pub fn key_text(&self) -> String {
+        self.0.read().unwrap_or_else(PoisonError::into_inner).text.clone()
+    }
+
+    /// From now on the store's key is used.
+    pub fn adopt(&self, text: &str) {
+        let mut keyed = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        if text.len() >= SHORTEST_KEY && keyed.text != text {
+            *keyed = Keyed::new(text.to_owned());
+        }
+    }
+}
+
+/// A number in international digits. `0…`, `84…`, `+84…` and `0084…` are one number of Vietnam; `00` begins a
+/// number of any country. After Vietnam's 84 a 0 is one too many.
+pub fn international(digits: &str) -> Cow<'_, str> {
+    let (rest, is_whole) = match digits.strip_prefix("00") {
+        Some(rest) => (rest, true),
+        None => (digits, !digits.starts_with('0')),
+    };
+    match (rest.strip_prefix("84"), is_whole) {
+        (Some(national), true) => match national.strip_prefix('0') {
+            Some(national) => Cow::Owned(format!("84{national}")),
+            None => Cow::Borrowed(rest),
+        },
+        (None, true) => Cow::Borrowed(rest),
+        (_, false) => Cow::Owned(format!("84{}", &rest[1..])),
+    }
+}
+
 impl Fingerprints {
-    /// Fingerprints under the account's secret, which all workers of one queue share.
-    pub fn new(secret: &str) -> Self {
-        let key = hmac::Key::new(hmac::HMAC_SHA256, secret.as_bytes());
+    /// Fingerprints under this key.
+    pub fn new(key: impl AsRef<[u8]>) -> Self {
+        let key = hmac::Key::new(hmac::HMAC_SHA256, key.as_ref());
         let name = first(hmac::sign(&key, b"esms-otp-worker fingerprint key").as_ref());
         Self { key, name }
     }
@@ -58,7 +134,8 @@ impl Fingerprints {
         // Only what the producer wrote counts: a change of ESMS_TEMPLATE_ID must not turn its repeat into
         // another job.
         let template = if request.template_is_default { "" } else { &request.template_id };
-        for field in [request.phone.digits(), template, request.kind.type_id(), &alive] {
+        let phone = international(request.phone.digits());
+        for field in [phone.as_ref(), template, request.kind.type_id(), &alive] {
             // The length comes first, so that two different jobs never give the same bytes.
             context.update(&(field.len() as u64).to_be_bytes());
             context.update(field.as_bytes());
@@ -99,6 +176,52 @@ mod tests {
         ] {
             assert!(job.differs(&of("secret", other)), "{other}");
         }
+    }
+
+    #[test]
+    fn the_usual_forms_of_a_number_are_the_same_job() {
+        let with = |phone: &str| of("s", &format!(r#"{{"Phone":"{phone}","MultiChannelTempId":"1"}}"#)).text();
+        for same in ["84901888484", "+84901888484", "0084901888484", "+84 0901.888.484", "0901-888-484"] {
+            assert_eq!(with("0901888484"), with(same), "{same}");
+        }
+        for other in ["901888484", "0901888485", "85901888484", "0085901888484", "8490188848", "090188848"] {
+            assert_ne!(with("0901888484"), with(other), "{other}");
+        }
+    }
+
+    #[test]
+    fn a_number_of_any_country_is_written_in_international_digits() {
+        for (digits, expected) in [
+            ("0901888484", "84901888484"),
+            ("84901888484", "84901888484"),
+            ("0084901888484", "84901888484"),
+            ("840901888484", "84901888484"),
+            // 084 is the prefix of a network, not of the country.
+            ("0843123456", "84843123456"),
+            ("84843123456", "84843123456"),
+            ("00442071234567", "442071234567"),
+            ("442071234567", "442071234567"),
+            ("12345678", "12345678"),
+            ("00000000", "000000"),
+        ] {
+            assert_eq!(international(digits), expected, "{digits}");
+        }
+    }
+
+    #[test]
+    fn the_key_of_the_store_takes_the_place_of_the_processs_own_and_nothing_else_does() {
+        let (keyring, other) = (Keyring::default(), Keyring::default());
+        assert_ne!(keyring.key_text(), other.key_text());
+        for short in ["", "0", "guess-me"] {
+            keyring.adopt(short);
+            assert!(keyring.key_text().len() >= SHORTEST_KEY);
+        }
+        let request = decode(JOB.as_bytes(), None).unwrap();
+        let before = keyring.fingerprint(&request);
+        keyring.adopt(&other.key_text());
+        let after = keyring.fingerprint(&request);
+        assert_eq!(after.text(), other.fingerprint(&request).text());
+        assert!(before.text() != after.text() && !before.differs(&after));
     }
 
     #[test]

@@ -1,171 +1,245 @@
-//! The connection to Redis. All jobs share it. It is opened when a step needs it, and again after a failure.
+//! The connection to Redis. All jobs share it. One task makes it, in the background, and makes it again: a job
+//! waits for a connection that is being made for [`CONNECT_WAIT`] at most, and not at all once Redis is known to
+//! be away.
+//!
+//! | phase | what a step does |
+//! |---|---|
+//! | idle: there is no connection, and nobody needs one | asks for one, and waits as below |
+//! | connecting | waits, but not longer than [`CONNECT_WAIT`] from the beginning of the phase |
+//! | up | is taken; on a connection that turns out dead it is taken once more, on a fresh one |
+//! | away: the last try failed | fails at once, while the task tries again with growing pauses |
 
-use std::fmt;
-use std::io;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use redis::aio::MultiplexedConnection;
-use redis::{AsyncConnectionConfig, RedisConnectionInfo, RedisError};
-use rustls::ClientConfig;
-use rustls::pki_types::ServerName;
-use tokio::net::TcpStream;
-use tokio::sync::Mutex;
+use redis::{Cmd, FromRedisValue, RedisError, ScriptInvocation};
+use tokio::sync::{Notify, watch};
 use tokio::task::JoinHandle;
-use tokio::time::{Instant, timeout};
-use tokio_rustls::TlsConnector;
+use tokio::time::{Instant, sleep, timeout_at};
 
+use super::dial::{CONNECT_LIMIT, Dialer, Live, Usage, refused};
+use super::home::Home;
+use super::refusal::{Meaning, meaning};
 use super::store::StoreError;
+use crate::backoff::Policy;
 
-/// The limit on one step. A healthy store answers in a millisecond, and a person waits for the OTP.
+/// The limit on one step, a second try of it included. A healthy store answers in a millisecond, and a person
+/// waits for the OTP.
 pub const STEP_LIMIT: Duration = Duration::from_secs(1);
 
-/// The limit on connecting. It is part of the step's limit.
-const CONNECT_LIMIT: Duration = Duration::from_millis(800);
+/// How long steps wait for a connection that is being made.
+pub const CONNECT_WAIT: Duration = Duration::from_millis(500);
 
-/// After a failure no step connects for this long. Otherwise each job that goes on without the store would
-/// wait for a connection that fails.
-const PAUSE: Duration = Duration::from_millis(300);
+/// A connection that was silent for this long may have died unseen. The first try on it has a limit of its own,
+/// so that there is time for a second.
+const SILENT: Duration = Duration::from_secs(5);
+const FIRST_TRY: Duration = Duration::from_millis(400);
 
-/// The errors of a server that does not take writes (now). Where the name follows the primary, a new
-/// connection finds the right server.
-const WRONG_SERVER: [&str; 3] = ["READONLY", "MASTERDOWN", "LOADING"];
+/// A connection that ended sooner than this, and took no step, was of no use. After so many of them the next one
+/// is not made at once.
+const SHORT: Duration = Duration::from_millis(500);
+const MOST_USELESS: u32 = 2;
 
-/// The address of a Redis, and the login there.
-#[derive(Clone)]
-pub struct Address {
-    /// The host.
-    pub host: String,
-    /// The port.
-    pub port: u16,
-    /// The trusted certificates, for `rediss://`.
-    pub tls: Option<Arc<ClientConfig>>,
-    /// User, password and database.
-    pub login: RedisConnectionInfo,
-}
-
-impl fmt::Debug for Address {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Address").field("host", &self.host).field("port", &self.port).finish_non_exhaustive()
-    }
-}
-
-/// A connection, and the task that drives it. The task ends with the connection: a stalled task would keep its
-/// socket for ever.
-struct Live {
-    connection: MultiplexedConnection,
-    driver: JoinHandle<()>,
-}
-
-impl Drop for Live {
-    fn drop(&mut self) {
-        self.driver.abort();
-    }
-}
-
-#[derive(Default)]
-struct State {
-    live: Option<Arc<Live>>,
-    not_before: Option<Instant>,
+#[derive(Clone, Debug)]
+enum Phase {
+    Idle,
+    Connecting { since: Instant },
+    Up(Arc<Live>),
+    Away(StoreError),
 }
 
 /// The connection.
+#[derive(Debug)]
 pub struct Link {
-    address: Address,
-    state: Mutex<State>,
+    shared: Arc<Shared>,
+    /// The task that makes connections. It is started by the first step, and ends with the link.
+    keeper: OnceLock<Keeper>,
 }
 
-impl fmt::Debug for Link {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Link").field("address", &self.address).finish_non_exhaustive()
+#[derive(Debug)]
+struct Shared {
+    dialer: Dialer,
+    phase: watch::Sender<Phase>,
+    wanted: Notify,
+}
+
+#[derive(Debug)]
+struct Keeper(JoinHandle<()>);
+
+impl Drop for Keeper {
+    fn drop(&mut self) {
+        self.0.abort();
     }
+}
+
+/// One step.
+#[derive(Clone, Copy)]
+pub enum Step<'a> {
+    /// A script.
+    Script(&'a ScriptInvocation<'a>),
+    /// A command.
+    Command(&'a Cmd),
+}
+
+impl Step<'_> {
+    async fn take<T: FromRedisValue>(self, mut connection: MultiplexedConnection) -> Result<T, RedisError> {
+        match self {
+            Step::Script(script) => script.invoke_async(&mut connection).await,
+            Step::Command(command) => command.query_async(&mut connection).await,
+        }
+    }
+}
+
+/// How a step failed on one connection.
+enum Failed {
+    /// A new connection may do better.
+    TryAnother(StoreError),
+    /// The server has answered, and would answer the same again.
+    Final(StoreError),
 }
 
 impl Link {
-    /// A link to this Redis. It does not connect yet.
-    pub fn new(address: Address) -> Self {
-        Self { address, state: Mutex::default() }
+    /// A link that connects with this dialer. It does not connect yet.
+    pub fn new(dialer: Dialer) -> Self {
+        let shared = Shared { dialer, phase: watch::Sender::new(Phase::Idle), wanted: Notify::new() };
+        Self { shared: Arc::new(shared), keeper: OnceLock::new() }
     }
 
-    /// Takes one step, within [`STEP_LIMIT`].
+    /// What is kept under the prefix there.
+    pub fn home(&self) -> &Home {
+        self.shared.dialer.home()
+    }
+
+    /// Waits for a connection, for longer than a step does: for the start of a worker, and for `check`.
     ///
     /// # Errors
-    /// [`StoreError`]. If the connection may be broken, the next step opens a new one.
-    pub async fn step<T>(
-        &self,
-        step: impl AsyncFnOnce(MultiplexedConnection) -> Result<T, RedisError>,
-    ) -> Result<T, StoreError> {
-        let live = match timeout(STEP_LIMIT, self.live()).await {
-            Ok(live) => live?,
-            Err(_) => return Err(StoreError::Unreachable("no connection in time".into())),
+    /// [`StoreError`].
+    pub async fn connected(&self) -> Result<(), StoreError> {
+        self.live(Instant::now() + 2 * CONNECT_LIMIT, 2 * CONNECT_LIMIT).await.map(|_| ())
+    }
+
+    /// Lets the next step open a new connection. Nothing was wrong with this one.
+    pub fn retire(&self) {
+        if let Phase::Up(live) = &*self.shared.phase.borrow() {
+            live.worked();
+            live.retire();
+        }
+    }
+
+    /// Takes one step, within [`STEP_LIMIT`]. Where the connection turns out dead, or its server takes no writes
+    /// any more, the step is tried once more on a new one: so a step must have the same effect when it is taken twice.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn step<T: FromRedisValue>(&self, step: Step<'_>) -> Result<T, StoreError> {
+        let until = Instant::now() + STEP_LIMIT;
+        let live = self.live(until, CONNECT_WAIT).await?;
+        let first_until = if live.silence() > SILENT { until.min(Instant::now() + FIRST_TRY) } else { until };
+        let why = match attempt(&live, first_until, step).await {
+            Ok(done) => return Ok(done),
+            Err(Failed::Final(error)) => return Err(error),
+            Err(Failed::TryAnother(error)) => error,
         };
-        match timeout(STEP_LIMIT, step(live.connection.clone())).await {
-            Ok(Ok(done)) => Ok(done),
-            // The server answered: the connection works.
-            Ok(Err(error)) if error.code() == Some("WRONGTYPE") => Err(StoreError::Unreadable(error.to_string())),
-            Ok(Err(error)) if error.code().is_some_and(|code| !WRONG_SERVER.contains(&code)) => {
-                Err(StoreError::Refused(error.to_string()))
+        if Instant::now() >= until {
+            return Err(why);
+        }
+        let live = self.live(until, CONNECT_WAIT).await?;
+        attempt(&live, until, step).await.map_err(|failed| match failed {
+            Failed::Final(error) | Failed::TryAnother(error) => error,
+        })
+    }
+
+    /// The connection. It is waited for until `until`, and while it is being made for at most `patience`.
+    async fn live(&self, until: Instant, patience: Duration) -> Result<Arc<Live>, StoreError> {
+        let shared = &self.shared;
+        self.keeper.get_or_init(|| Keeper(tokio::spawn(keep(Arc::clone(shared)))));
+        let mut phases = shared.phase.subscribe();
+        let asked = Instant::now();
+        loop {
+            let since = match &*phases.borrow_and_update() {
+                Phase::Up(live) if !live.is_dead() => return Ok(Arc::clone(live)),
+                Phase::Away(error) => return Err(error.clone()),
+                Phase::Connecting { since } => *since,
+                Phase::Idle | Phase::Up(_) => {
+                    shared.wanted.notify_one();
+                    asked
+                }
+            };
+            if timeout_at(until.min(since + patience), phases.changed()).await.is_err() {
+                return Err(StoreError::Unreachable("connecting takes too long".into()));
             }
-            Ok(Err(error)) => Err(self.drop_broken(&live, error.to_string()).await),
-            Err(_) => Err(self.drop_broken(&live, "no answer in time".into()).await),
-        }
-    }
-
-    async fn live(&self) -> Result<Arc<Live>, StoreError> {
-        let mut state = self.state.lock().await;
-        if let Some(live) = &state.live {
-            return Ok(Arc::clone(live));
-        }
-        if state.not_before.is_some_and(|at| Instant::now() < at) {
-            return Err(StoreError::Unreachable("it could not be reached a moment ago".into()));
-        }
-        let connected = match timeout(CONNECT_LIMIT, connect(&self.address)).await {
-            Ok(connected) => connected,
-            Err(_) => Err(StoreError::Unreachable("connecting took too long".into())),
-        };
-        state.not_before = connected.is_err().then(|| Instant::now() + PAUSE);
-        let live = Arc::new(connected?);
-        state.live = Some(Arc::clone(&live));
-        Ok(live)
-    }
-
-    async fn drop_broken(&self, broken: &Arc<Live>, why: String) -> StoreError {
-        let mut state = self.state.lock().await;
-        // Another step may have replaced it already.
-        if state.live.as_ref().is_some_and(|live| Arc::ptr_eq(live, broken)) {
-            state.live = None;
-            state.not_before = Some(Instant::now() + PAUSE);
-        }
-        StoreError::Unreachable(why)
-    }
-}
-
-async fn connect(address: &Address) -> Result<Live, StoreError> {
-    let stream = TcpStream::connect((address.host.as_str(), address.port)).await.map_err(unreachable)?;
-    stream.set_nodelay(true).map_err(unreachable)?;
-    match &address.tls {
-        None => log_in(&address.login, stream).await,
-        Some(tls) => {
-            let name = ServerName::try_from(address.host.clone())
-                .map_err(|error| StoreError::Unreachable(error.to_string()))?;
-            let stream = TlsConnector::from(Arc::clone(tls)).connect(name, stream).await.map_err(unreachable)?;
-            log_in(&address.login, stream).await
         }
     }
 }
 
-fn unreachable(error: io::Error) -> StoreError {
-    StoreError::Unreachable(error.to_string())
+/// Takes a step on this connection, and retires the connection if another may do better.
+async fn attempt<T: FromRedisValue>(live: &Live, until: Instant, step: Step<'_>) -> Result<T, Failed> {
+    let error = match timeout_at(until, step.take(live.connection.0.clone())).await {
+        Ok(Ok(done)) => {
+            live.worked();
+            return Ok(done);
+        }
+        Ok(Err(error)) => error,
+        Err(_) => {
+            live.retire();
+            return Err(Failed::TryAnother(StoreError::Unreachable("no answer in time".into())));
+        }
+    };
+    let told = refused(&error);
+    match error.code().map(|code| meaning(code, error.detail().unwrap_or_default())) {
+        Some(Meaning::BadRecord) => {
+            live.worked();
+            Err(Failed::Final(told))
+        }
+        Some(Meaning::Refused { reconnect: false, .. }) => {
+            live.refused();
+            Err(Failed::Final(told))
+        }
+        Some(Meaning::Refused { reconnect: true, .. }) | None => {
+            live.retire();
+            Err(Failed::TryAnother(told))
+        }
+    }
 }
 
-async fn log_in<C>(login: &RedisConnectionInfo, stream: C) -> Result<Live, StoreError>
-where
-    C: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send + 'static,
-{
-    // No limits of the client's own: the step has one.
-    let config = AsyncConnectionConfig::new().set_response_timeout(None).set_connection_timeout(None);
-    let (connection, driver) = MultiplexedConnection::new_with_config(login, stream, config)
-        .await
-        .map_err(|error| StoreError::Refused(error.to_string()))?;
-    Ok(Live { connection, driver: tokio::spawn(driver) })
+/// Makes connections while the link is there: one at a time.
+async fn keep(shared: Arc<Shared>) {
+    let (mut waits, mut useless, mut last) = (Policy::POLL.waits(), 0, None);
+    let say = |phase| {
+        shared.phase.send_replace(phase);
+    };
+    loop {
+        shared.wanted.notified().await;
+        // Asked only now: the step that used the last connection has told by now whether it worked.
+        if last.take().is_some_and(|usage: Arc<Usage>| !usage.was_any(SHORT)) {
+            useless += 1;
+        } else {
+            useless = 0;
+            waits.reset();
+        }
+        if useless < MOST_USELESS {
+            say(Phase::Connecting { since: Instant::now() });
+        } else {
+            say(Phase::Away(StoreError::Unreachable("the server ends each connection".into())));
+            sleep(waits.next_wait()).await;
+        }
+        loop {
+            match shared.dialer.dial().await {
+                Ok(live) => {
+                    let live = Arc::new(live);
+                    say(Phase::Up(Arc::clone(&live)));
+                    live.died().await;
+                    last = Some(live.usage());
+                    say(Phase::Idle);
+                    break;
+                }
+                Err(error) => say(Phase::Away(error)),
+            }
+            sleep(waits.next_wait()).await;
+        }
+    }
 }
+
+#[cfg(test)]
+mod tests;

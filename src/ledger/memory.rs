@@ -14,8 +14,9 @@ use crate::job::envelope::DeliveryCount;
 use crate::job::progress::Progress;
 use crate::job::result::ResultEvent;
 
-/// The most jobs remembered: 130 to 190 MB, measured with ids that are UUIDs. The oldest are forgotten first.
-const MOST_JOBS: usize = 200_000;
+/// The most jobs that the ledger in memory holds: docs/ledger.md says what they cost. The oldest are forgotten
+/// first.
+pub const MOST_JOBS: usize = 200_000;
 
 #[derive(Debug)]
 enum State {
@@ -48,9 +49,9 @@ pub struct Memory {
 }
 
 impl Memory {
-    /// A store that remembers each job for `ttl`.
-    pub fn new(ttl: Duration) -> Self {
-        Self { ttl, most_jobs: MOST_JOBS, entries: Mutex::default() }
+    /// A store that remembers each job for `ttl`, and at most so many jobs.
+    pub fn new(ttl: Duration, most_jobs: usize) -> Self {
+        Self { ttl, most_jobs, entries: Mutex::default() }
     }
 
     /// What is known of a job. The worker knows its own jobs in flight, so that no job is ever held by
@@ -67,15 +68,21 @@ impl Memory {
         }
     }
 
-    /// The same, and a job that may be tried anew is forgotten: the asker has it now.
-    pub fn claim_known(&self, ask: &Ask<'_>) -> Claim {
+    /// The same for this asker: a job of which nothing was sent may be tried anew.
+    pub fn known(&self, ask: &Ask<'_>) -> Claim {
         match self.look_up(ask) {
-            Claim::Done(event) if ask.is_first_delivery && event.outcome.may_be_tried_anew() => {
-                self.entries().jobs.remove(ask.id);
-                Claim::Anew(event.run)
-            }
+            Claim::Done(event) if ask.is_first_delivery && event.outcome.may_be_tried_anew() => Claim::Anew(event.run),
             known => known,
         }
+    }
+
+    /// The same, and a job that may be tried anew is forgotten: the asker has it now.
+    pub fn claim_known(&self, ask: &Ask<'_>) -> Claim {
+        let known = self.known(ask);
+        if let Claim::Anew(_) = known {
+            self.forget(ask.id);
+        }
+        known
     }
 
     /// The job has ended with this result. An earlier result stays.
@@ -88,6 +95,16 @@ impl Memory {
                 Finish::Recorded
             }
         }
+    }
+
+    /// The job has ended with this result, whatever was known before.
+    pub fn record_latest(&self, id: &str, fingerprint: Fingerprint, event: &ResultEvent) {
+        self.entries().record(id, fingerprint, State::Done(event.clone()), self);
+    }
+
+    /// The job is forgotten.
+    pub fn forget(&self, id: &str) {
+        self.entries().jobs.remove(id);
     }
 
     /// The job was left between two attempts.
@@ -113,6 +130,14 @@ impl Memory {
 }
 
 impl Store for Memory {
+    fn open(&self) -> Reply<'_, ()> {
+        ready(Ok(())).boxed()
+    }
+
+    fn belongs_to<'a>(&'a self, _broker: &'a str) -> Reply<'a, ()> {
+        ready(Ok(())).boxed()
+    }
+
     fn claim<'a>(&'a self, ask: Ask<'a>) -> Reply<'a, Claim> {
         ready(Ok(self.claim_known(&ask))).boxed()
     }
@@ -190,7 +215,7 @@ mod tests {
     }
 
     fn memory() -> Memory {
-        Memory::new(Duration::from_secs(60))
+        Memory::new(Duration::from_secs(60), MOST_JOBS)
     }
 
     fn found(memory: &Memory, id: &str) -> Claim {
@@ -237,6 +262,19 @@ mod tests {
             // It is this asker's now.
             assert_eq!(matches!(found(&memory, "a"), Claim::New), anew, "{outcome:?}");
         }
+    }
+
+    #[test]
+    fn the_latest_result_takes_the_place_of_an_earlier_one_and_a_job_forgotten_is_new() {
+        let memory = memory();
+        memory.record_done("a", job(), &event());
+        let other = Ending::without_attempt(Outcome::Failed, "a test").into_event("a", SystemTime::UNIX_EPOCH);
+        memory.record_latest("a", job(), &other);
+        assert!(matches!(found(&memory, "a"), Claim::Done(found) if found == other));
+        memory.forget("a");
+        assert!(matches!(found(&memory, "a"), Claim::New));
+        memory.record_done("a", job(), &event());
+        assert!(matches!(found(&memory, "a"), Claim::Done(_)));
     }
 
     #[test]

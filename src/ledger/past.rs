@@ -57,21 +57,33 @@ pub enum Decision {
     AnotherJob,
 }
 
-/// Decides what a claim leads to. `said` is the store's answer, `unwritten` what this process could not
-/// write there, and `sees_every_attempt` whether no worker ever sends without the store.
-pub fn decide(
-    said: Result<Claim, StoreError>,
-    unwritten: Claim,
-    job: JobRef<'_>,
-    sees_every_attempt: bool,
-) -> Decision {
+/// What this process knows of a job, beside the store.
+#[derive(Debug)]
+pub struct Local {
+    /// What it could not write to the store.
+    pub unwritten: Claim,
+    /// The result that the store had a while ago.
+    pub recent: Claim,
+}
+
+/// Decides what a claim leads to. `said` is the store's answer, `local` what this process knows, and
+/// `sees_every_attempt` whether no worker ever sends without the store.
+pub fn decide(said: Result<Claim, StoreError>, local: Local, job: JobRef<'_>, sees_every_attempt: bool) -> Decision {
+    let Local { unwritten, recent } = local;
+    if said.is_err() {
+        match recent {
+            Claim::Done(event) => return Decision::Done(event),
+            Claim::AnotherJob => return Decision::AnotherJob,
+            Claim::New | Claim::Anew(_) | Claim::Left(..) | Claim::HeldByAnother(_) => {}
+        }
+    }
     let (claim, record) = match said {
-        Ok(claim) => (with_unwritten(claim, unwritten), Record::InStore),
+        Ok(claim) => (with_recent(with_unwritten(claim, unwritten), recent), Record::InStore),
         // What was written there may have been the mark of an attempt.
         Err(StoreError::Unreadable(_)) => (attempt_unknown(), Record::Unreadable),
         // The store may know an attempt that was made before the broker dropped the job.
         Err(_) if job.is_dropped => (attempt_unknown(), Record::InProcess),
-        Err(_) => (unwritten, Record::InProcess),
+        Err(_) => (with_known_run(unwritten, &recent), Record::InProcess),
     };
     let (is_complete, progress) = match claim {
         Claim::Done(event) => return Decision::Done(event),
@@ -124,6 +136,25 @@ fn with_unwritten(claim: Claim, unwritten: Claim) -> Claim {
         }
         // It ended here while the store was away, and the store knows nothing of it.
         (Claim::New, Claim::Anew(reruns)) => Claim::Anew(reruns),
+        (claim, _) => claim,
+    }
+}
+
+/// The store's answer, corrected by a result that it had and has lost: with a failover, or when it was emptied.
+/// A result that says that nothing was sent is not worth more than what the store says now.
+fn with_recent(claim: Claim, recent: Claim) -> Claim {
+    match (claim, recent) {
+        (Claim::New | Claim::Anew(_) | Claim::Left(..), Claim::Done(event)) if !event.outcome.may_be_tried_anew() => {
+            Claim::Done(event)
+        }
+        (claim, recent) => with_known_run(claim, &recent),
+    }
+}
+
+/// A job that is not known any more, but is known to have ended without anything sent, is tried anew.
+fn with_known_run(claim: Claim, recent: &Claim) -> Claim {
+    match (claim, recent) {
+        (Claim::New, Claim::Anew(reruns)) => Claim::Anew(*reruns),
         (claim, _) => claim,
     }
 }

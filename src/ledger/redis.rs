@@ -5,22 +5,35 @@
 //! result holds no phone number.
 
 use std::fmt;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use futures_util::FutureExt;
 use redis::{Script, ScriptInvocation};
 
+use super::address::Source;
+use super::dial::Dialer;
 use super::fingerprint::Fingerprint;
-use super::link::{Address, Link};
+use super::fingerprint::Keyring;
+use super::home::{Deployment, Home, Prefix};
+use super::link::{Link, Step};
 use super::store::{Ask, Claim, Finish, Left, Note, Reply, Stage, Store, StoreError};
 use crate::job::envelope::DeliveryCount;
 use crate::job::progress::Progress;
 use crate::job::result::{Ending, Outcome, ResultEvent};
 use crate::job::state::State;
 
-/// What every key begins with.
-pub const KEY_PREFIX: &str = "esms-otp-worker:job:";
+/// Where the Redis is, and what there is this deployment's.
+#[derive(Clone, Debug)]
+pub struct RedisSettings {
+    /// Where it is.
+    pub source: Source,
+    /// What every key begins with.
+    pub prefix: Prefix,
+    /// Whose the prefix is.
+    pub deployment: Deployment,
+}
 
 /// See the module.
 #[derive(Debug)]
@@ -37,10 +50,12 @@ pub struct Redis {
 type Said = Vec<Bytes>;
 
 impl Redis {
-    /// The store at this address. A lease lasts for `lease`, and a record for `ttl` after its last change.
-    pub fn new(address: Address, lease: Duration, ttl: Duration) -> Self {
+    /// The store at this place. A lease lasts for `lease`, and a record for `ttl` after its last change. The key
+    /// of fingerprints that is kept there goes to `keyring`.
+    pub fn new(settings: &RedisSettings, keyring: Arc<Keyring>, lease: Duration, ttl: Duration) -> Self {
+        let RedisSettings { source, prefix, deployment } = settings.clone();
         Self {
-            link: Link::new(address),
+            link: Link::new(Dialer::new(source, Home::new(prefix, deployment, keyring))),
             lease,
             ttl,
             claim: Script::new(include_str!("claim.lua")),
@@ -49,15 +64,19 @@ impl Redis {
         }
     }
 
+    fn key(&self, id: &str) -> String {
+        self.link.home().prefix.job(id)
+    }
+
     async fn run<T: redis::FromRedisValue>(&self, call: &ScriptInvocation<'_>) -> Result<T, StoreError> {
-        self.link.step(async |mut connection| call.invoke_async(&mut connection).await).await
+        self.link.step(Step::Script(call)).await
     }
 
     async fn ask(&self, ask: Ask<'_>) -> Result<Claim, StoreError> {
         let said: Said = self
             .run(
                 self.claim
-                    .key(key(ask.id))
+                    .key(self.key(ask.id))
                     .arg(ask.fingerprint.text())
                     .arg(Fingerprint::KEY_LENGTH)
                     .arg(ask.owner)
@@ -96,7 +115,7 @@ impl Redis {
         };
         self.run(
             self.note
-                .key(key(note.id))
+                .key(self.key(note.id))
                 .arg(note.fingerprint.text())
                 .arg(note.owner)
                 .arg(note.step)
@@ -119,7 +138,7 @@ impl Redis {
         let said: Said = self
             .run(
                 self.finish
-                    .key(key(id))
+                    .key(self.key(id))
                     .arg(fingerprint.text())
                     .arg(Fingerprint::KEY_LENGTH)
                     .arg(owner.unwrap_or_default())
@@ -143,15 +162,25 @@ impl Redis {
 
     async fn result_of(&self, id: &str, fingerprint: Fingerprint) -> Result<Option<ResultEvent>, StoreError> {
         let mut read = redis::cmd("HMGET");
-        read.arg(key(id)).arg("fingerprint").arg("result").arg("reruns");
+        read.arg(self.key(id)).arg("fingerprint").arg("result").arg("reruns");
         let (found, result, reruns): (Option<String>, Option<Bytes>, Option<u32>) =
-            self.link.step(async |mut connection| read.query_async(&mut connection).await).await?;
+            self.link.step(Step::Command(&read)).await?;
         let same = found.is_some_and(|found| found == fingerprint.text());
         result.filter(|_| same).map(|result| event(result, reruns.unwrap_or_default())).transpose()
     }
 }
 
 impl Store for Redis {
+    fn open(&self) -> Reply<'_, ()> {
+        self.link.connected().boxed()
+    }
+
+    fn belongs_to<'a>(&'a self, broker: &'a str) -> Reply<'a, ()> {
+        self.link.home().set_broker(broker);
+        self.link.retire();
+        self.link.connected().boxed()
+    }
+
     fn claim<'a>(&'a self, ask: Ask<'a>) -> Reply<'a, Claim> {
         self.ask(ask).boxed()
     }
@@ -209,8 +238,10 @@ impl fmt::Display for Server {
 ///
 /// # Errors
 /// [`StoreError`].
-pub async fn inspect(address: &Address) -> Result<Server, StoreError> {
-    let store = Redis::new(address.clone(), Duration::from_secs(1), Duration::from_secs(1));
+pub async fn inspect(settings: &RedisSettings) -> Result<Server, StoreError> {
+    let (keyring, second) = (Arc::new(Keyring::default()), Duration::from_secs(1));
+    let store = Redis::new(settings, keyring, second, second);
+    store.link.connected().await?;
     let id = format!("check-{}", uuid::Uuid::new_v4());
     let (owner, fingerprint) = ("check", Fingerprint::NONE);
     store.ask(Ask { id: &id, fingerprint, owner, is_first_delivery: true }).await?;
@@ -219,7 +250,7 @@ pub async fn inspect(address: &Address) -> Result<Server, StoreError> {
     let event = Ending::without_attempt(Outcome::Invalid, "a check").into_event(&id, SystemTime::now());
     store.end(&id, fingerprint, Some(owner), &event).await?;
     let info = redis::cmd("INFO");
-    let told: Result<String, _> = store.link.step(async |mut connection| info.query_async(&mut connection).await).await;
+    let told: Result<String, _> = store.link.step(Step::Command(&info)).await;
     // A server may forbid `INFO`. It takes records, and that is what counts.
     Ok(server(&told.unwrap_or_default()))
 }
@@ -232,10 +263,6 @@ fn server(info: &str) -> Server {
         forgets_when_full: value("maxmemory").is_some_and(|most| most != "0")
             && value("maxmemory_policy").is_some_and(|policy| policy != "noeviction"),
     }
-}
-
-fn key(id: &str) -> String {
-    format!("{KEY_PREFIX}{id}")
 }
 
 fn millis(duration: Duration) -> u64 {

@@ -2,15 +2,12 @@
 
 use std::time::Duration;
 
-use redis::{ConnectionAddr, IntoConnectionInfo};
-use rustls::ClientConfig;
-use std::sync::Arc;
-
-use super::link::Address;
+use super::address::{Address, Source, Trust};
+use super::home::{Deployment, Prefix};
+use super::redis::RedisSettings;
 use crate::job::progress::OnAmbiguous;
 use crate::settings::reader::Reader;
 use crate::settings::table as settings;
-use crate::tls;
 
 /// How much longer a lease is than the longest attempt: enough for two steps of the store and a pause of the
 /// process.
@@ -35,7 +32,7 @@ pub enum StoreSettings {
     /// In this process.
     Memory,
     /// In a Redis, or a Valkey.
-    Redis(Address),
+    Redis(Box<RedisSettings>),
 }
 
 /// What is done when the store cannot be reached.
@@ -60,10 +57,16 @@ impl OnLedgerError {
 }
 
 impl LedgerSettings {
-    /// An attempt takes at most `longest_attempt`. The lease must not end during an attempt.
-    pub(crate) fn from_reader(reader: &mut Reader<'_>, on_ambiguous: OnAmbiguous, longest_attempt: Duration) -> Self {
+    /// An attempt takes at most `longest_attempt`. The lease must not end during an attempt. `deployment` says
+    /// whose workers share the store.
+    pub(crate) fn from_reader(
+        reader: &mut Reader<'_>,
+        on_ambiguous: OnAmbiguous,
+        longest_attempt: Duration,
+        deployment: Deployment,
+    ) -> Self {
         Self {
-            store: store(reader),
+            store: store(reader, deployment),
             lease: longest_attempt + LEASE_MARGIN,
             ttl: reader.duration(&settings::OTP_LEDGER_TTL, Duration::from_secs(1)),
             on_error: on_error(reader, on_ambiguous),
@@ -71,46 +74,45 @@ impl LedgerSettings {
     }
 }
 
-fn store(reader: &mut Reader<'_>) -> StoreSettings {
+fn store(reader: &mut Reader<'_>, deployment: Deployment) -> StoreSettings {
+    let (prefix, trust) = (prefix(reader, &deployment), trust(reader));
     let setting = &settings::OTP_LEDGER_URL;
     let secret = reader.secret(setting, &settings::OTP_LEDGER_URL_FILE);
-    let store = match secret.as_ref().map(|secret| secret.text.as_str()) {
-        None | Some("memory:") => Ok(StoreSettings::Memory),
-        Some(url) => address(url).map(StoreSettings::Redis),
+    let address = match secret.as_ref().map(|secret| secret.text.as_str()) {
+        None | Some("memory:") => return StoreSettings::Memory,
+        Some(url) => Address::parse(url, &trust),
     };
-    store.unwrap_or_else(|problem| {
-        reader.mistake(setting, problem);
-        StoreSettings::Memory
-    })
-}
-
-/// The error repeats neither the text nor the parser's message: they may hold the password.
-fn address(url: &str) -> Result<Address, String> {
-    let info = plain(url).and_then(|url| url.into_connection_info().ok()).ok_or(ADDRESS_RULE)?;
-    let ConnectionAddr::Tcp(host, port) = info.addr() else { return Err(ADDRESS_RULE.into()) };
-    if host.is_empty() {
-        return Err(ADDRESS_RULE.into());
+    match address {
+        Ok(address) => {
+            let source = match reader.given(&settings::OTP_LEDGER_URL_FILE) {
+                Some(path) => Source::file(path.into(), trust, address),
+                None => Source::fixed(address),
+            };
+            StoreSettings::Redis(Box::new(RedisSettings { source, prefix, deployment }))
+        }
+        Err(problem) => {
+            reader.mistake(setting, problem);
+            StoreSettings::Memory
+        }
     }
-    let tls = is_tls(url).then(trust).transpose()?;
-    Ok(Address { host: host.clone(), port: *port, tls, login: info.redis_settings().clone() })
 }
 
-const ADDRESS_RULE: &str = "must be memory:, or an address such as rediss://user:password@host:6379/0 (redis:// without TLS, special characters percent-encoded)";
-
-/// The address with `redis://` in place of `rediss://`. The TLS connection is made here, and the client refuses
-/// `rediss://` unless it is built with its own TLS. A `#` is refused: the client knows only `#insecure`.
-fn plain(url: &str) -> Option<String> {
-    let (scheme, rest) = url.split_once("://")?;
-    let known = scheme.eq_ignore_ascii_case("redis") || is_tls(url);
-    (known && !rest.contains('#')).then(|| format!("redis://{rest}"))
+fn prefix(reader: &mut Reader<'_>, deployment: &Deployment) -> Prefix {
+    let setting = &settings::OTP_LEDGER_PREFIX;
+    let given = reader.given(setting).and_then(|_| reader.parsed(setting, Prefix::parse));
+    given.unwrap_or_else(|| Prefix::of(deployment))
 }
 
-fn is_tls(url: &str) -> bool {
-    url.split_once("://").is_some_and(|(scheme, _)| scheme.eq_ignore_ascii_case("rediss"))
-}
-
-fn trust() -> Result<Arc<ClientConfig>, String> {
-    tls::client_config(None).map_err(|error| error.to_string())
+/// The file is tried at once, so that a mistake in it is told with the others.
+fn trust(reader: &mut Reader<'_>) -> Trust {
+    let setting = &settings::OTP_LEDGER_CA_FILE;
+    let Some(path) = reader.given(setting) else { return Trust::default() };
+    let read = std::fs::read(path.trim()).map_err(|error| format!("cannot read {path}: {error}"));
+    let trust = read.map(|pem| Trust { extra_ca: Some(pem) });
+    trust.and_then(|trust| trust.client_config().map(|_| trust)).unwrap_or_else(|problem| {
+        reader.mistake(setting, problem);
+        Trust::default()
+    })
 }
 
 fn on_error(reader: &mut Reader<'_>, on_ambiguous: OnAmbiguous) -> OnLedgerError {

@@ -10,8 +10,15 @@ use crate::job::envelope::DeliveryCount;
 use crate::job::progress::Progress;
 use crate::job::result::ResultEvent;
 
-/// Where the ledger is kept.
+/// Where the ledger is kept. Each step may be taken twice: where its answer was lost, it is asked again.
 pub trait Store: fmt::Debug + Send + Sync {
+    /// Reaches the store for the first time. This may take some seconds.
+    fn open(&self) -> Reply<'_, ()>;
+
+    /// The broker's cluster name is known now: it tells this deployment from another of the same names. The
+    /// store is reached anew, so that it says whether it is another's.
+    fn belongs_to<'a>(&'a self, broker: &'a str) -> Reply<'a, ()>;
+
     /// Asks for a job. Asking again with the same owner gives the same answer.
     fn claim<'a>(&'a self, ask: Ask<'a>) -> Reply<'a, Claim>;
 
@@ -36,17 +43,56 @@ pub trait Store: fmt::Debug + Send + Sync {
 pub type Reply<'a, T> = BoxFuture<'a, Result<T, StoreError>>;
 
 /// Why a store did not answer. It is then not known whether it took the step.
-#[derive(Debug, thiserror::Error)]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum StoreError {
-    /// It cannot be reached, or did not answer in time.
+    /// It cannot be reached, or does not take the step now. This mends itself.
     #[error("{0}")]
     Unreachable(String),
-    /// It refused.
+    /// It refused, and would refuse again until a person has mended it.
+    #[error("{why}")]
+    Refused {
+        /// What it said.
+        why: String,
+        /// What a person must do.
+        hint: &'static str,
+    },
+    /// It is another deployment's.
     #[error("{0}")]
-    Refused(String),
+    NotOurs(String),
     /// The store works, and the record of this one job cannot be read.
     #[error("{0}")]
     Unreadable(String),
+}
+
+impl StoreError {
+    /// What a person must do, where it does not mend itself.
+    pub const fn hint(&self) -> Option<&'static str> {
+        match self {
+            StoreError::Unreachable(_) => None,
+            StoreError::Refused { hint, .. } => Some(hint),
+            StoreError::NotOurs(_) => Some(
+                "set OTP_LEDGER_PREFIX to a prefix that no other deployment on this Redis has, or OTP_LEDGER_URL to another Redis or database",
+            ),
+            StoreError::Unreadable(_) => {
+                Some("the job counts as one that may have been sent; find out what wrote the record, and delete it")
+            }
+        }
+    }
+
+    /// The one of the two that says more: what a person must mend, before what may mend itself.
+    pub(super) fn or_worse(self, later: Self) -> Self {
+        if self.hint().is_some() && later.hint().is_none() { self } else { later }
+    }
+
+    /// The same with another text.
+    pub(super) fn map_text(self, change: impl FnOnce(String) -> String) -> Self {
+        match self {
+            StoreError::Unreachable(why) => StoreError::Unreachable(change(why)),
+            StoreError::Refused { why, hint } => StoreError::Refused { why: change(why), hint },
+            StoreError::NotOurs(why) => StoreError::NotOurs(change(why)),
+            StoreError::Unreadable(why) => StoreError::Unreadable(change(why)),
+        }
+    }
 }
 
 /// Who asks for which job.

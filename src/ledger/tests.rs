@@ -1,15 +1,19 @@
 //! What follows from what a store says, with a store that says what a test wants.
 
+mod beside;
+
 use std::collections::VecDeque;
 use std::sync::Mutex;
 use std::time::SystemTime;
 
 use futures_util::FutureExt;
 
+use super::watch::Trouble;
 use super::*;
 use crate::job::envelope::DeliveryCount;
 use crate::job::request::decode;
 use crate::job::result::{Ending, Outcome};
+use crate::ledger::fingerprint::Fingerprints;
 
 /// Says what it is told to, in order, and after that that it cannot be reached; notes what it is asked.
 #[derive(Debug, Default)]
@@ -43,6 +47,14 @@ use store::Reply;
 struct Handle(Arc<Scripted>);
 
 impl Store for Handle {
+    fn open(&self) -> Reply<'_, ()> {
+        std::future::ready(Err(away())).boxed()
+    }
+
+    fn belongs_to<'a>(&'a self, _broker: &'a str) -> Reply<'a, ()> {
+        std::future::ready(Err(StoreError::NotOurs("a test".into()))).boxed()
+    }
+
     fn claim<'a>(&'a self, ask: Ask<'a>) -> Reply<'a, Claim> {
         self.0.say(format!("claim {} {}", ask.id, ask.owner), &self.0.claims)
     }
@@ -70,16 +82,15 @@ fn ledger(on_error: OnLedgerError) -> (Ledger, Arc<Scripted>) {
     let store = Handle::default();
     let ttl = Duration::from_secs(3600);
     let ledger = Ledger {
-        store: Box::new(store.clone()),
+        store: Arc::new(store.clone()),
         is_shared: true,
         on_error,
         on_ambiguous: OnAmbiguous::Resend,
-        unwritten: Memory::new(ttl),
-        fingerprints: Fingerprints::new("secret"),
+        beside: Arc::new(Beside::new(ttl)),
+        keyring: Arc::default(),
         process: Uuid::new_v4(),
         holdings: AtomicU64::default(),
-        reachable: AtomicBool::new(true),
-        metrics: Arc::new(Metrics::new().unwrap()),
+        watch: Watch::new(on_error, Arc::new(Metrics::new().unwrap())),
     };
     (ledger, store.0)
 }
@@ -234,7 +245,7 @@ async fn the_notes_of_one_hold_are_numbered_in_their_order() {
 #[tokio::test(start_paused = true)]
 async fn with_hold_a_claim_is_repeated_under_one_name_until_it_is_answered() {
     let (ledger, store) = ledger(OnLedgerError::Hold);
-    let refused = StoreError::Refused("a test".into());
+    let refused = StoreError::Refused { why: "a test".into(), hint: "a hint" };
     store.claims.lock().unwrap().extend([Err(away()), Err(refused), Ok(Claim::New), Ok(Claim::New)]);
     held(&ledger, first()).await;
     held(&ledger, first()).await;
@@ -285,7 +296,7 @@ async fn an_answer_for_all_is_written_whoever_holds_the_job() {
     store.finishes.lock().unwrap().extend([Ok(Finish::HeldByAnother), Ok(Finish::Recorded)]);
     let (hold, _) = held(&ledger, first()).await;
     assert!(matches!(ledger.finish(first(), &hold, &event()).await, Finish::HeldByAnother));
-    assert!(matches!(ledger.finish_for_all(first(), &event()).await, Finish::Recorded));
+    assert!(matches!(ledger.finish_for_all(first(), &hold, &event()).await, Finish::Recorded));
     assert_eq!(store.asked.lock().unwrap()[1..], ["finish a true".to_owned(), "finish a false".to_owned()]);
 }
 
@@ -294,9 +305,9 @@ async fn one_record_that_cannot_be_read_does_not_mean_that_the_store_is_away() {
     let (ledger, store) = ledger(OnLedgerError::Send);
     store.claims.lock().unwrap().push_back(Err(StoreError::Unreadable("a test".into())));
     held(&ledger, first()).await;
-    assert!(ledger.reachable.load(Ordering::Relaxed));
+    assert_eq!(ledger.watch.now(Trouble::None), Trouble::None);
     held(&ledger, first()).await;
-    assert!(!ledger.reachable.load(Ordering::Relaxed));
+    assert_eq!(ledger.watch.now(Trouble::None), Trouble::Away(None));
 }
 
 #[test]

@@ -137,6 +137,10 @@ settings! {
         "Where jobs are remembered: memory: is this process; redis:// or rediss:// is shared by workers and outlives them";
     OTP_LEDGER_URL_FILE = "OTP_LEDGER_URL_FILE", "ledger-url-file", "PATH", None, Ledger,
         "File that holds OTP_LEDGER_URL";
+    OTP_LEDGER_CA_FILE = "OTP_LEDGER_CA_FILE", "ledger-ca-file", "PATH", None, Ledger,
+        "PEM file of a private CA to trust for rediss://";
+    OTP_LEDGER_PREFIX = "OTP_LEDGER_PREFIX", "ledger-prefix", "PREFIX", None, Ledger,
+        "What every key in Redis begins with; no two deployments may share it (default: made from virtual host and queue)";
     OTP_LEDGER_TTL = "OTP_LEDGER_TTL", "ledger-ttl", "DURATION", Some("24h"), Ledger,
         "How long a job is remembered";
     OTP_LEDGER_ON_ERROR = "OTP_LEDGER_ON_ERROR", "ledger-on-error", "POLICY", None, Ledger,

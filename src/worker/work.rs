@@ -208,7 +208,7 @@ impl Worker {
             let event = ending.clone().into_event(&job.id, now);
             let job_ref = self.in_flight.job_ref(job);
             let said = if is_for_all {
-                ledger.finish_for_all(job_ref, &event).await
+                ledger.finish_for_all(job_ref, &hold.holding, &event).await
             } else {
                 ledger.finish(job_ref, &hold.holding, &event).await
             };

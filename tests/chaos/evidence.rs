@@ -12,9 +12,8 @@ use serde_json::Value;
 use crate::Failed;
 use crate::audit::Record;
 use crate::job::{API_KEY, PHONES, SECRET_KEY};
-use crate::stage::Stage;
+use crate::stage::{LEDGER_PREFIX, Stage};
 use crate::witness::Witnesses;
-use esms_otp_worker::ledger::redis::KEY_PREFIX;
 
 /// The queues that must be empty in the end.
 pub(crate) const EMPTY: [&str; 4] = ["otp.jobs", "otp.dropped", "otp.results.unrouted", crate::listener::QUEUE];
@@ -164,7 +163,7 @@ fn why(properties: &BasicProperties) -> String {
 /// Every record of Redis, read in one step.
 async fn records(stage: &Stage) -> HashMap<String, Record> {
     let Some(redis) = &stage.redis else { return HashMap::new() };
-    let told = redis.cli(&["--raw", "EVAL", RECORDS, "0", KEY_PREFIX]).await;
+    let told = redis.cli(&["--raw", "EVAL", RECORDS, "0", &format!("{LEDGER_PREFIX}job:")]).await;
     let records = told.lines().filter_map(|line| {
         let mut fields = line.splitn(3, '\t');
         let id = fields.next()?.rsplit(':').next()?.to_owned();

@@ -74,6 +74,9 @@ pub(crate) struct Stage {
     wounds: Mutex<(Deck<Wound>, Dice)>,
 }
 
+/// What every key of the ledger in Redis begins with.
+pub(crate) const LEDGER_PREFIX: &str = "chaos:";
+
 /// One worker's network to the broker, to Redis and to eSMS.
 pub(crate) struct Network {
     pub(crate) broker: Proxy,
@@ -135,6 +138,7 @@ impl Stage {
             ("LOG_FORMAT", "json"),
             ("RUST_LOG", "info,esms_otp_worker=debug"),
             ("OTP_JOB_TTL", "10m"),
+            ("OTP_LEDGER_PREFIX", LEDGER_PREFIX),
             // Short limits, so that much goes wrong in little time.
             ("ESMS_TIMEOUT", "1s"),
             ("ESMS_CONNECT_TIMEOUT", "900ms"),

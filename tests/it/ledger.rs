@@ -2,20 +2,25 @@
 //! and in any way.
 
 mod access;
+mod closing;
 mod crash_points;
+mod homes;
 mod hostile_records;
 mod outage;
 mod records;
 mod repeats;
+mod results_beside;
 mod sharing;
 mod stops;
 mod store;
 
+use std::sync::Arc;
 use std::time::Duration;
 
+use esms_otp_worker::ledger::address::{Address, Source};
 use esms_otp_worker::ledger::fingerprint::{Fingerprint, Fingerprints};
-use esms_otp_worker::ledger::link::Address;
-use esms_otp_worker::ledger::redis::{KEY_PREFIX, Redis as RedisStore};
+use esms_otp_worker::ledger::home::{Deployment, Prefix};
+use esms_otp_worker::ledger::redis::{Redis as RedisStore, RedisSettings};
 
 use crate::stage::{LIMIT, PHONE, Stage};
 use crate::support::redis::Redis;
@@ -25,7 +30,7 @@ use crate::support::wait::until;
 /// worker ends seven seconds after its attempt began.
 async fn shared() -> (Stage, Redis) {
     let (mut stage, redis) = (Stage::new().await, Redis::start().await);
-    stage.set("OTP_LEDGER_URL", &redis.url());
+    stage.set("OTP_LEDGER_URL", &redis.url()).set("OTP_LEDGER_PREFIX", PREFIX);
     stage.set("ESMS_TIMEOUT", "2s").set("ESMS_CONNECT_TIMEOUT", "1s");
     (stage, redis)
 }
@@ -50,9 +55,15 @@ fn told(outcome: &str, attempts: u64, may_be_duplicate: bool) -> (String, u64, b
     (outcome.to_owned(), attempts, may_be_duplicate)
 }
 
+/// What every key begins with.
+const PREFIX: &str = "otp-test:";
+
+/// The record of whose the prefix is.
+const HOME: &str = "otp-test:home";
+
 /// The key of a job's record.
 fn key(id: &str) -> String {
-    format!("{KEY_PREFIX}{id}")
+    format!("{PREFIX}job:{id}")
 }
 
 async fn state(redis: &Redis, id: &str) -> String {
@@ -73,17 +84,25 @@ async fn steps(redis: &Redis) -> u64 {
         .sum()
 }
 
-/// A store that asks this Redis as a worker would.
-fn store_at(redis: &Redis, lease: Duration) -> RedisStore {
+/// A store that asks this Redis as the workers of this queue would.
+fn store_of(redis: &Redis, queue: &str, lease: Duration) -> RedisStore {
     let address = Address { host: "127.0.0.1".into(), port: redis.port(), tls: None, login: Default::default() };
-    RedisStore::new(address, lease, Duration::from_secs(3600))
+    let deployment = Deployment { broker: None, vhost: "/".into(), queue: queue.into() };
+    let prefix = Prefix::parse(PREFIX).expect("a prefix");
+    let settings = RedisSettings { source: Source::fixed(address), prefix, deployment };
+    RedisStore::new(&settings, Arc::default(), lease, Duration::from_secs(3600))
 }
 
-/// The fingerprint of a job for this number, as the workers of a stage make it.
+/// The same for a test without workers.
+fn store_at(redis: &Redis, lease: Duration) -> RedisStore {
+    store_of(redis, "a-queue", lease)
+}
+
+/// The fingerprint of a job for this number, under a key of the tests' own.
 fn fingerprint_of(phone: &str) -> Fingerprint {
     let body = format!(r#"{{"Phone":"{phone}","MultiChannelTempId":"1234"}}"#);
     let request = esms_otp_worker::job::request::decode(body.as_bytes(), None).expect("a job");
-    Fingerprints::new("sandbox-secret").of(&request)
+    Fingerprints::new("a test").of(&request)
 }
 
 fn fingerprint() -> Fingerprint {

@@ -17,7 +17,7 @@ use crate::broker::settings::TopologyMode;
 use crate::broker::topology::TopologyError;
 use crate::esms::balance::{Account, BalanceError};
 use crate::esms::codes::{self, Scope};
-use crate::ledger::link::Address;
+use crate::ledger::address::Address;
 use crate::ledger::redis::Server;
 use crate::ledger::store::StoreError;
 
@@ -177,21 +177,8 @@ fn lines<T: ToString>(items: impl Iterator<Item = T>) -> String {
     items.join("\n                        ")
 }
 
-/// What is said where this login, this database, these commands or this certificate are refused for good.
-const REFUSALS: &[&str] = &[
-    "WRONGPASS",
-    "NOAUTH",
-    "NOPERM",
-    "NoPerm",
-    "AuthenticationFailed",
-    "refused to switch database",
-    "unknown command",
-    "Moved",
-    "MOVED",
-    "CrossSlot",
-    "DENIED",
-    "invalid peer certificate",
-];
+/// What a server says that has no memory, disk or connection left. Some of it may be freed any time.
+const ROOM: &[&str] = &["OOM", "MISCONF", "max number of clients"];
 
 /// The ledger's store.
 pub(super) fn of_store(address: &Address, inspected: Result<Server, StoreError>) -> Finding {
@@ -201,16 +188,15 @@ pub(super) fn of_store(address: &Address, inspected: Result<Server, StoreError>)
             Some((why, hint)) => warning(format!("{found}, but {why}"), hint),
         },
         Err(error) => {
+            let why = format!("{}:{}: {error}", address.host, address.port);
+            let usual = "check OTP_LEDGER_URL (scheme, host, port, user, password) and that the server runs";
             let told = error.to_string();
             let may_mend = match error {
-                StoreError::Unreachable(_) | StoreError::Refused(_) => {
-                    !REFUSALS.iter().any(|refusal| told.contains(refusal))
-                }
-                StoreError::Unreadable(_) => false,
+                StoreError::Unreachable(_) => !told.contains("invalid peer certificate"),
+                StoreError::Refused { .. } => ROOM.iter().any(|room| told.contains(room)),
+                StoreError::NotOurs(_) | StoreError::Unreadable(_) => false,
             };
-            let why = format!("{}:{}: {told}", address.host, address.port);
-            let hint = "check OTP_LEDGER_URL (scheme, host, port, user, password) and that the server runs";
-            unless_it_may_mend_itself(may_mend, why, hint)
+            unless_it_may_mend_itself(may_mend, why, error.hint().unwrap_or(usual))
         }
     }
 }

@@ -2,11 +2,12 @@
 
 use super::secrets::{CANARY, file, refused};
 use super::*;
-use crate::ledger::link::Address;
+use crate::ledger::address::Address;
+use crate::ledger::home::{Deployment, Prefix};
 
 fn address(url: &str) -> Address {
     match read(&[("OTP_LEDGER_URL", url)]).unwrap_or_else(|error| panic!("{url}: {error}")).ledger.store {
-        StoreSettings::Redis(address) => address,
+        StoreSettings::Redis(redis) => redis.source.good(),
         StoreSettings::Memory => panic!("{url} is no Redis"),
     }
 }
@@ -80,9 +81,10 @@ fn a_wrong_address_of_the_ledger_is_told_without_its_password() {
 #[test]
 fn the_address_of_the_ledger_is_read_from_its_file() {
     let (_kept, path) = file(b"rediss://user:pass@redis.example:7/1\n");
-    let StoreSettings::Redis(address) = read(&[("OTP_LEDGER_URL_FILE", &path)]).unwrap().ledger.store else {
+    let StoreSettings::Redis(redis) = read(&[("OTP_LEDGER_URL_FILE", &path)]).unwrap().ledger.store else {
         panic!("no Redis");
     };
+    let address = redis.source.good();
     assert_eq!((address.host.as_str(), address.port, address.login.password()), ("redis.example", 7, Some("pass")));
 }
 
@@ -96,5 +98,39 @@ fn a_right_address_shown_for_debugging_shows_no_password() {
                 assert!(shown.contains("redis.example") && !shown.contains(CANARY), "{shown}");
             }
         }
+    }
+}
+
+/// The prefix and the deployment that these settings lead to.
+fn home(given: &[(&str, &str)]) -> (Prefix, Deployment) {
+    let given: Vec<_> = [("OTP_LEDGER_URL", "redis://redis")].iter().chain(given).copied().collect();
+    let StoreSettings::Redis(redis) = read(&given).unwrap().ledger.store else { panic!("no Redis") };
+    (redis.prefix, redis.deployment)
+}
+
+#[test]
+fn the_prefix_comes_from_virtual_host_and_queue_unless_it_is_set() {
+    let (prefix, deployment) = home(&[("AMQP_URL", "amqp://broker/otp"), ("OTP_QUEUE", "jobs")]);
+    assert_eq!(deployment, Deployment { broker: None, vhost: "otp".into(), queue: "jobs".into() });
+    assert_eq!(prefix, Prefix::of(&deployment));
+    assert_eq!(home(&[]).0.job("1001"), "esms-otp-worker:/:otp.jobs:job:1001");
+    let (set, deployment) = home(&[("OTP_LEDGER_PREFIX", " eu: ")]);
+    assert_eq!((set.job("1001").as_str(), deployment.queue.as_str()), ("eu:job:1001", "otp.jobs"));
+}
+
+#[test]
+fn a_prefix_that_cannot_be_one_is_refused_with_the_rule() {
+    for prefix in ["a b", "{eu}:", "eu*", &"x".repeat(101)] {
+        let told = told(&[("OTP_LEDGER_PREFIX", prefix)]);
+        assert!(told.contains("OTP_LEDGER_PREFIX: must be at most 100 bytes, without spaces"), "{told}");
+    }
+}
+
+#[test]
+fn a_private_ca_that_cannot_be_used_is_told_with_its_setting() {
+    let (_kept, path) = file(b"not PEM");
+    for (path, said) in [(path.as_str(), "holds no certificate"), ("/nowhere/ca.pem", "cannot read /nowhere/ca.pem")] {
+        let told = told(&[("OTP_LEDGER_CA_FILE", path)]);
+        assert!(told.contains("OTP_LEDGER_CA_FILE: ") && told.contains(said) && !told.contains("AMQP"), "{told}");
     }
 }

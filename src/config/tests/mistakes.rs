@@ -32,6 +32,8 @@ const WRONG: &[(&str, &[&str])] = &[
         ],
     ),
     ("OTP_LEDGER_ON_ERROR", &["retry", "SEND", "send,hold"]),
+    ("OTP_LEDGER_CA_FILE", &["/nonexistent/ca.pem", "Cargo.toml", "src"]),
+    ("OTP_LEDGER_PREFIX", &["a b", "{eu}:", "eu:*", LONG]),
     ("OTP_LEDGER_TTL", &["24", "0s", "10ms", "2years"]),
     (
         "ESMS_URL",

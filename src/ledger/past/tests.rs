@@ -54,9 +54,22 @@ fn away<T>() -> Result<T, StoreError> {
     Err(StoreError::Unreachable("a test".into()))
 }
 
+fn local(unwritten: Claim) -> Local {
+    Local { unwritten, recent: Claim::New }
+}
+
+fn recently(outcome: Outcome) -> ResultEvent {
+    Ending::without_attempt(outcome, "a test").into_event("a", SystemTime::UNIX_EPOCH)
+}
+
+fn with_recent_result(said: Result<Claim, StoreError>, recent: Outcome, job: JobRef<'_>) -> Decision {
+    let recent = Claim::Done(recently(recent));
+    decide(said, Local { unwritten: Claim::New, recent }, job, false)
+}
+
 /// The past, the attempts and the record of a job that may be worked.
 fn ours(said: Result<Claim, StoreError>, unwritten: Claim, job: JobRef<'_>, sees: bool) -> (Past, u32, Record) {
-    match decide(said, unwritten, job, sees) {
+    match decide(said, local(unwritten), job, sees) {
         Decision::Ours { past, progress, record } => (past, progress.attempts, record),
         other => panic!("{other:?}"),
     }
@@ -165,9 +178,46 @@ fn what_this_process_could_not_write_corrects_the_store() {
 #[test]
 fn what_is_not_to_be_worked_here_is_told_apart() {
     for unwritten in [Claim::New, released(None)] {
-        let decide = |claim| decide(Ok(claim), unwritten.clone(), second(), true);
+        let decide = |claim| decide(Ok(claim), local(unwritten.clone()), second(), true);
         assert!(matches!(decide(Claim::Done(event())), Decision::Done(found) if found == event()));
         assert!(matches!(decide(Claim::HeldByAnother(Duration::ZERO)), Decision::HeldByAnother));
         assert!(matches!(decide(Claim::AnotherJob), Decision::AnotherJob));
+    }
+}
+
+#[test]
+fn without_the_store_a_result_that_it_had_is_the_jobs_result() {
+    for outcome in Outcome::ALL {
+        for job in [first(), second(), dropped()] {
+            for error in [StoreError::Unreachable("a test".into()), StoreError::Unreadable("a test".into())] {
+                let decided = with_recent_result(Err(error), outcome, job);
+                assert!(matches!(decided, Decision::Done(found) if found == recently(outcome)), "{outcome:?}");
+            }
+        }
+    }
+    let recent = Claim::AnotherJob;
+    let decided = decide(away(), Local { unwritten: Claim::New, recent }, first(), false);
+    assert!(matches!(decided, Decision::AnotherJob));
+}
+
+#[test]
+fn a_store_that_lost_a_result_which_may_mean_an_otp_is_corrected() {
+    for (outcome, is_corrected) in [
+        (Outcome::Accepted, true),
+        (Outcome::Rejected, true),
+        (Outcome::Unknown, true),
+        (Outcome::Failed, false),
+        (Outcome::Expired, false),
+        (Outcome::Invalid, false),
+    ] {
+        for claim in [Claim::New, released(None), left(Left::Sending)] {
+            let decided = with_recent_result(Ok(claim), outcome, first());
+            assert_eq!(matches!(decided, Decision::Done(_)), is_corrected, "{outcome:?}");
+        }
+        let theirs = Claim::Done(event());
+        assert!(matches!(with_recent_result(Ok(theirs), outcome, first()), Decision::Done(found) if found == event()));
+        let held = Claim::HeldByAnother(Duration::ZERO);
+        assert!(matches!(with_recent_result(Ok(held), outcome, first()), Decision::HeldByAnother));
+        assert!(matches!(with_recent_result(Ok(Claim::AnotherJob), outcome, first()), Decision::AnotherJob));
     }
 }

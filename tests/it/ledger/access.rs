@@ -15,13 +15,16 @@ use crate::support::wait::until;
 const PASSWORD: &str = "canary/pass+word";
 const PASSWORD_IN_URL: &str = "canary%2Fpass+word";
 
+/// The keys that are enough: those with the prefix of the stage.
+const PERMITTED: &str = "~otp-test:*";
+
 /// The commands that are enough, according to the README.
-const COMMANDS: [&str; 9] = ["+evalsha", "+eval", "+script", "+hmget", "+hset", "+del", "+pexpire", "+time", "+select"];
+const COMMANDS: [&str; 8] = ["+evalsha", "+script|load", "+hmget", "+hset", "+del", "+pexpire", "+time", "+select"];
 
 /// Adds a Redis user who may touch only the records of jobs, and only with these commands.
 async fn add_user(redis: &Redis) {
     let password = format!(">{PASSWORD}");
-    let mut command = vec!["ACL", "SETUSER", "worker", "on", &password, "~esms-otp-worker:*"];
+    let mut command = vec!["ACL", "SETUSER", "worker", "on", &password, PERMITTED];
     command.extend(COMMANDS);
     redis.cli(&command).await;
 }
@@ -96,11 +99,14 @@ async fn with_rediss_a_server_is_trusted_whose_authority_is_and_no_other() {
     let certificates = Certificates::make();
     let port = listen_with_tls(&redis, &certificates).await;
     let url = format!("rediss://worker:{PASSWORD_IN_URL}@localhost:{port}/2");
-    stage.set("SSL_CERT_FILE", &certificates.text("ca"));
-    works(&mut stage, &redis, &url, "2").await;
+    for setting in ["SSL_CERT_FILE", "OTP_LEDGER_CA_FILE"] {
+        stage.set(setting, &certificates.text("ca"));
+        works(&mut stage, &redis, &url, "2").await;
+        stage.unset(setting);
+    }
 
     for (host, trusted) in [("localhost", Certificates::make()), ("127.0.0.1", certificates)] {
-        stage.set("SSL_CERT_FILE", &trusted.text("ca"));
+        stage.set("OTP_LEDGER_CA_FILE", &trusted.text("ca"));
         let url = format!("rediss://worker:{PASSWORD_IN_URL}@{host}:{port}/2");
         stage.set("OTP_LEDGER_URL", &url).set("OTP_LEDGER_ON_ERROR", "hold");
         let running = stage.worker().await;
@@ -109,7 +115,7 @@ async fn with_rediss_a_server_is_trusted_whose_authority_is_and_no_other() {
         assert!(line.contains("certificate"), "{line}");
         assert!(running.process.log_containing("canary").is_empty());
     }
-    assert_eq!(stage.sandbox.stats().requests, 1);
+    assert_eq!(stage.sandbox.stats().requests, 2);
 }
 
 #[tokio::test]
@@ -124,11 +130,48 @@ async fn a_wrong_password_is_said_without_it_and_the_worker_goes_on_once_it_is_r
     let (client, mut results) = stage.audience().await;
     client.publish(&stage.names.jobs, Job::for_phone(PHONE, "a-job")).await;
     let line = running.process.wait_for_log("the ledger does not answer", LIMIT).await;
-    assert!(line.contains("uthentication failed") && line.contains("check OTP_LEDGER_URL"), "{line}");
+    assert!(line.contains("WRONGPASS") && line.contains("the password in OTP_LEDGER_URL"), "{line}");
     until("it has tried again", LIMIT, async || running.metric("otp_ledger_errors_total", &[]).await > 3.0).await;
     assert_eq!(stage.sandbox.stats().requests, 0);
     add_user(&redis).await;
     assert_eq!(ending(&results.next(LIMIT).await), told("accepted", 1, false));
+    assert!(running.process.log_containing("canary").is_empty());
+    running.until_settled(&stage.names).await;
+}
+
+#[tokio::test]
+async fn a_password_that_is_rotated_in_its_file_is_used_at_the_next_connection_without_a_restart() {
+    let (mut stage, redis) = shared().await;
+    add_user(&redis).await;
+    let directory = tempfile::tempdir().expect("a directory");
+    let path = directory.path().join("url");
+    let url = |password: &str| format!("redis://worker:{password}@localhost:{}/0", redis.port());
+    let write = |text: &str| std::fs::write(&path, text).expect("a file");
+    write(&url(PASSWORD_IN_URL));
+    stage.unset("OTP_LEDGER_URL").set("OTP_LEDGER_URL_FILE", path.to_str().expect("a path that is text"));
+    let running = stage.worker().await;
+    let (client, mut results) = stage.audience().await;
+    let rotate = async |password: &str| {
+        redis.cli(&["ACL", "SETUSER", "worker", "resetpass", &format!(">{password}")]).await;
+        redis.cli(&["CLIENT", "KILL", "USER", "worker"]).await;
+    };
+    for (n, (file, password)) in [
+        ("".to_owned(), PASSWORD),
+        (url("canary-new") + "\n", "canary-new"),
+        (url("canary-newer")[..30].to_owned(), "canary-new"),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        write(&file);
+        rotate(password).await;
+        let id = format!("job-{n}");
+        client.publish(&stage.names.jobs, Job::for_phone(PHONE, &id)).await;
+        assert_eq!(ending(&results.next(LIMIT).await), told("accepted", 1, false));
+        assert_eq!(redis.cli(&["HGET", &key(&id), "state"]).await, "done", "{id}");
+    }
+    running.process.wait_for_log("the file of OTP_LEDGER_URL_FILE cannot be used", LIMIT).await;
+    assert_eq!(running.metric("otp_ledger_errors_total", &[]).await, 0.0);
     assert!(running.process.log_containing("canary").is_empty());
     running.until_settled(&stage.names).await;
 }

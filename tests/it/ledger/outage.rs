@@ -21,7 +21,7 @@ const PROMPT: Duration = Duration::from_secs(20);
 
 /// How a store goes away.
 #[derive(Clone, Copy, Debug)]
-enum Trouble {
+pub(super) enum Trouble {
     /// The server is killed: the connection ends, and new ones are refused.
     Killed,
     /// The network resets open connections and refuses new ones.
@@ -30,17 +30,17 @@ enum Trouble {
     Stalled,
 }
 
-const TROUBLES: [Trouble; 3] = [Trouble::Killed, Trouble::Refused, Trouble::Stalled];
+pub(super) const TROUBLES: [Trouble; 3] = [Trouble::Killed, Trouble::Refused, Trouble::Stalled];
 
 /// A stage with workers that reach their Redis through a proxy.
-struct Afar {
-    stage: Stage,
-    redis: Redis,
+pub(super) struct Afar {
+    pub(super) stage: Stage,
+    pub(super) redis: Redis,
     proxy: Proxy,
 }
 
 impl Afar {
-    async fn new(settings: &[(&str, &str)]) -> Self {
+    pub(super) async fn new(settings: &[(&str, &str)]) -> Self {
         let (mut stage, redis) = patient().await;
         let proxy = Proxy::start(redis.port()).await;
         stage.set("OTP_LEDGER_URL", &redis.url_through(proxy.port()));
@@ -50,7 +50,7 @@ impl Afar {
         Self { stage, redis, proxy }
     }
 
-    async fn begin(&self, trouble: Trouble) {
+    pub(super) async fn begin(&self, trouble: Trouble) {
         match trouble {
             Trouble::Killed => self.redis.kill().await,
             Trouble::Refused => {
@@ -61,7 +61,7 @@ impl Afar {
         }
     }
 
-    async fn end(&self, trouble: Trouble) {
+    pub(super) async fn end(&self, trouble: Trouble) {
         match trouble {
             Trouble::Killed => self.redis.start_again().await,
             Trouble::Refused => self.proxy.accept_again().await,
@@ -69,7 +69,7 @@ impl Afar {
         }
     }
 
-    async fn publish(&self, client: &Client, id: &str) {
+    pub(super) async fn publish(&self, client: &Client, id: &str) {
         client.publish(&self.stage.names.jobs, Job::for_phone(PHONE, id)).await;
     }
 }

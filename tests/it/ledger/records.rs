@@ -5,21 +5,22 @@ use std::collections::BTreeSet;
 use esms_otp_worker::sandbox::Fault;
 use tokio::time::timeout;
 
-use super::{key, patient, until_state};
+use super::{HOME, key, patient, until_state};
 use crate::stage::{LIMIT, ending};
 use crate::support::client::Job;
 use crate::support::redis::Redis;
 
 const DAY_MS: i64 = 24 * 3600 * 1000;
 
+/// The keys of jobs' records.
 async fn keys(redis: &Redis) -> BTreeSet<String> {
-    redis.cli(&["--scan"]).await.lines().map(str::to_owned).collect()
+    redis.cli(&["--scan"]).await.lines().filter(|key| *key != HOME).map(str::to_owned).collect()
 }
 
 /// Every key, and everything that is stored under it.
 async fn dump(redis: &Redis) -> String {
     let mut all = String::new();
-    for key in keys(redis).await {
+    for key in keys(redis).await.into_iter().chain([HOME.to_owned()]) {
         all += &format!("{key}\n{}\n", redis.cli(&["HGETALL", &key]).await);
     }
     all

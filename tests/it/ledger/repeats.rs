@@ -67,5 +67,17 @@ async fn after_a_change_of_the_secret_key_a_repeat_is_still_a_repeat() {
     stage.set("ESMS_SECRET_KEY", "another-secret");
     let _next = stage.worker().await;
     assert_eq!(repeat(&stage, &mut results, Job::for_phone(PHONE, "a-job")).await.body, first.body);
+    let other = repeat(&stage, &mut results, Job::for_phone("0901888485", "a-job")).await;
+    assert_eq!(ending(&other), told("invalid", 0, false), "and another job is still another");
+    assert_eq!(stage.sandbox.stats().requests, 1);
+}
+
+#[tokio::test]
+async fn a_repeat_that_writes_the_number_in_another_usual_form_is_a_repeat() {
+    let (stage, _redis, mut results, first) = ended(&[]).await;
+    let _next = stage.worker().await;
+    for phone in ["84901888484", "+84901888484", "0084901888484", "+84 901 888 484"] {
+        assert_eq!(repeat(&stage, &mut results, Job::for_phone(phone, "a-job")).await.body, first.body, "{phone}");
+    }
     assert_eq!(stage.sandbox.stats().requests, 1);
 }

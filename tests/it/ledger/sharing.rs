@@ -8,7 +8,7 @@ use esms_otp_worker::ledger::store::{Finish, Store};
 use esms_otp_worker::sandbox::Fault;
 use tokio::time::timeout;
 
-use super::{LEASE, MOMENT, fingerprint, key, patient, shared, state, steps, store_at, told, until_state};
+use super::{LEASE, MOMENT, fingerprint, key, patient, shared, state, steps, store_of, told, until_state};
 use crate::stage::{LIMIT, PHONE, Stage, ending, field};
 use crate::support::client::{Job, Received};
 use crate::support::redis::Redis;
@@ -149,7 +149,8 @@ async fn a_worker_whose_job_was_taken_over_before_its_next_attempt_makes_none_an
     until("it asks for the result", LIMIT, async || steps(&redis).await >= before + 3).await;
     let theirs =
         Ending::without_attempt(Outcome::Rejected, "said by another").into_event("a-job", std::time::UNIX_EPOCH);
-    let finish = store_at(&redis, LEASE).finish("a-job", fingerprint(), Some("another"), &theirs).await;
+    let finish =
+        store_of(&redis, &stage.names.jobs, LEASE).finish("a-job", fingerprint(), Some("another"), &theirs).await;
     assert!(matches!(finish, Ok(Finish::Recorded)), "{finish:?}");
     assert_eq!(results.next(LIMIT).await.body, theirs.body);
     running.until_settled(&stage.names).await;

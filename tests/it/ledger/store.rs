@@ -84,6 +84,36 @@ async fn what_a_dead_owner_leaves_says_whether_it_was_sending() {
 }
 
 #[tokio::test]
+async fn a_step_that_is_taken_twice_because_its_answer_was_lost_has_one_effect() {
+    let redis = Redis::start().await;
+    let store = store_at(&redis, LEASE);
+    // What a step leaves, but for the time, which goes on.
+    let record = async || {
+        let fields = ["HMGET", &key("a-job"), "state", "owner", "step", "progress", "count", "found", "result"];
+        redis.cli(&fields).await
+    };
+    assert!(matches!(claim(&store, "one").await, Claim::New));
+    assert!(matches!(claim(&store, "one").await, Claim::New));
+    for (step, stage) in [(1, Stage::Sending), (2, Stage::Waiting(LEASE)), (3, Stage::Released(None))] {
+        assert!(note(&store, "one", step, stage, step).await);
+        let once = record().await;
+        assert!(note(&store, "one", step, stage, step).await);
+        assert_eq!(record().await, once, "{stage:?}");
+    }
+    for _ in 0..2 {
+        let again = claim(&store, "two").await;
+        assert!(matches!(&again, Claim::Left(Left::Released(None), progress) if progress.attempts == 3), "{again:?}");
+    }
+    assert!(matches!(finish(&store, Some("two"), Outcome::Accepted).await, Finish::Recorded));
+    let once = record().await;
+    for owner in [Some("two"), None] {
+        let again = finish(&store, owner, Outcome::Accepted).await;
+        assert!(matches!(again, Finish::Already(found) if found == event(Outcome::Accepted)));
+    }
+    assert_eq!(record().await, once);
+}
+
+#[tokio::test]
 async fn a_note_that_was_held_up_does_not_undo_a_later_one() {
     let redis = Redis::start().await;
     let store = store_at(&redis, LEASE);

@@ -81,19 +81,22 @@ fn a_difference_fails_and_a_connection_that_is_lost_does_not() {
 #[test]
 fn a_store_that_is_away_or_full_does_not_fail_and_one_that_refuses_us_does() {
     let address = Address { host: "redis".into(), port: 6379, tls: None, login: redis::RedisConnectionInfo::default() };
+    let refused = |why: &str| StoreError::Refused { why: why.into(), hint: "a hint" };
     for (error, fails) in [
         (StoreError::Unreachable("connecting took too long".into()), false),
         (StoreError::Unreachable("invalid peer certificate: UnknownIssuer".into()), true),
-        (StoreError::Refused("\"WRONGPASS\": invalid username-password pair or user is disabled.".into()), true),
-        (StoreError::Refused("\"NOAUTH\": Authentication required.".into()), true),
-        (StoreError::Refused("NoPerm: this user has no permissions".into()), true),
-        (StoreError::Refused("Password authentication failed - AuthenticationFailed".into()), true),
-        (StoreError::Refused("Redis server refused to switch database - ResponseError".into()), true),
-        (StoreError::Refused("Moved: 1 10.0.0.1:6379".into()), true),
-        (StoreError::Refused("\"OOM\": command not allowed when used memory > 'maxmemory'.".into()), false),
-        (StoreError::Refused("\"MISCONF\": Redis is configured to save RDB snapshots".into()), false),
-        (StoreError::Refused("\"NOREPLICAS\": Not enough good replicas to write.".into()), false),
-        (StoreError::Refused("Connection reset by peer (os error 104)".into()), false),
+        (refused("\"WRONGPASS\": invalid username-password pair or user is disabled."), true),
+        (refused("\"NOAUTH\": Authentication required."), true),
+        (refused("NoPerm: this user has no permissions"), true),
+        (refused("Password authentication failed - AuthenticationFailed"), true),
+        (refused("Redis server refused to switch database - ResponseError"), true),
+        (refused("Moved: 1 10.0.0.1:6379"), true),
+        (refused("\"OOM\": command not allowed when used memory > 'maxmemory'."), false),
+        (refused("\"MISCONF\": Redis is configured to save RDB snapshots"), false),
+        (refused("ERR max number of clients reached"), false),
+        (StoreError::Unreachable("\"NOREPLICAS\": Not enough good replicas to write.".into()), false),
+        (StoreError::Unreachable("Connection reset by peer (os error 104)".into()), false),
+        (StoreError::NotOurs("the keys belong to the queue \"other\"".into()), true),
         (StoreError::Unreadable("another program wrote it".into()), true),
     ] {
         let told = error.to_string();

@@ -1,0 +1,272 @@
+//! Results that the store did not take while it was away. They are written once it answers again, in their order.
+//!
+//! A result never takes the place of another: the first one stays, as with every result. One that does not say that an
+//! OTP went out also gives way to another worker that has the job now.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::Notify;
+use tokio::time::{Instant, sleep, timeout};
+use tracing::{info, warn};
+
+use super::fingerprint::Fingerprint;
+use super::memory::Memory;
+use super::store::{Finish, Store, StoreError};
+use crate::backoff::Policy;
+use crate::job::result::{Outcome, ResultEvent};
+use crate::stop::Stop;
+use crate::telemetry::logs;
+
+/// The most results that this process keeps because the store did not take them, and the most that it keeps of
+/// those that the store took. The oldest are forgotten first. docs/ledger.md says what they cost.
+pub(super) const MOST_UNWRITTEN: usize = 50_000;
+pub(super) const MOST_RECENT: usize = 20_000;
+
+/// For how long a result that the store took is kept here too: a producer repeats a job soon, or not at all.
+pub(super) const RECENT_FOR: Duration = Duration::from_secs(3600);
+
+/// How long a worker that ends tries once more to write what it owes.
+const LAST_TRY: Duration = Duration::from_secs(2);
+
+/// A result that the store does not have yet.
+#[derive(Clone, Debug)]
+pub struct Debt {
+    /// The job.
+    pub id: String,
+    /// What tells it from another under the same id.
+    pub fingerprint: Fingerprint,
+    /// Who held it here.
+    pub owner: String,
+    /// The result.
+    pub event: ResultEvent,
+}
+
+impl Debt {
+    /// Whom the store is told as the owner. That an OTP went out is written whoever has the job now.
+    fn owner(&self) -> Option<&str> {
+        (self.event.outcome != Outcome::Accepted).then_some(self.owner.as_str())
+    }
+}
+
+/// What this process knows beside the store, and owes to it.
+#[derive(Debug)]
+pub struct Beside {
+    /// Results and jobs left that the store did not take. They end with this process.
+    pub unwritten: Memory,
+    /// Results that the store has, or had.
+    pub recent: Memory,
+    ttl: Duration,
+    queue: Mutex<VecDeque<(Instant, Debt)>>,
+    added: Notify,
+}
+
+impl Beside {
+    /// Knows nothing yet. The store forgets a job after `ttl`.
+    pub fn new(ttl: Duration) -> Self {
+        Self {
+            unwritten: Memory::new(ttl, MOST_UNWRITTEN),
+            recent: Memory::new(ttl.min(RECENT_FOR), MOST_RECENT),
+            ttl,
+            queue: Mutex::default(),
+            added: Notify::new(),
+        }
+    }
+
+    /// The store must be told this result.
+    pub fn owe(&self, debt: Debt) {
+        let mut queue = self.queue();
+        queue.push_back((Instant::now() + self.ttl, debt));
+        if queue.len() > MOST_UNWRITTEN {
+            queue.pop_front();
+        }
+        drop(queue);
+        self.added.notify_one();
+    }
+
+    /// The store need not be told the job's result: the job is tried anew.
+    pub fn forgive(&self, id: &str) {
+        self.queue().retain(|(_, debt)| debt.id != id);
+    }
+
+    /// How many results are owed.
+    pub fn owed(&self) -> usize {
+        self.queue().len()
+    }
+
+    /// The debt to pay first. What the store would have forgotten by now is forgotten.
+    fn first(&self) -> Option<Debt> {
+        let mut queue = self.queue();
+        while let Some((until, debt)) = queue.front() {
+            if *until > Instant::now() {
+                return Some(debt.clone());
+            }
+            queue.pop_front();
+        }
+        None
+    }
+
+    /// The store has this result, or another.
+    fn paid(&self, debt: &Debt, recorded: Option<&ResultEvent>) {
+        let mut queue = self.queue();
+        if queue.front().is_some_and(|(_, first)| first.id == debt.id) {
+            queue.pop_front();
+        }
+        drop(queue);
+        self.unwritten.forget(&debt.id);
+        if let Some(event) = recorded {
+            self.recent.record_latest(&debt.id, debt.fingerprint, event);
+        }
+    }
+
+    fn queue(&self) -> MutexGuard<'_, VecDeque<(Instant, Debt)>> {
+        // No code panics while it holds this lock, and the queue is whole even if some did.
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Writes what is owed to the store.
+#[derive(Debug)]
+pub struct WriteBack {
+    store: Arc<dyn Store>,
+    beside: Arc<Beside>,
+}
+
+impl WriteBack {
+    /// Writes to this store what `beside` owes.
+    pub fn new(store: Arc<dyn Store>, beside: Arc<Beside>) -> Self {
+        Self { store, beside }
+    }
+
+    /// Writes until the services end, and then tries once more.
+    pub async fn run(self, stop: Stop) {
+        let writing = async {
+            loop {
+                self.beside.added.notified().await;
+                self.write_all().await;
+            }
+        };
+        tokio::select! {
+            () = stop.closing().cancelled() => {}
+            () = writing => {}
+        }
+        let _ = timeout(LAST_TRY, self.write_once()).await;
+        if self.beside.owed() > 0 {
+            warn!(
+                results = self.beside.owed(),
+                hint = "a repeat of these jobs may be sent again; their results were published",
+                "the ledger could not be told some results before the end"
+            );
+        }
+    }
+
+    async fn write_all(&self) {
+        let mut waits = Policy::POLL.waits();
+        let mut written = 0;
+        loop {
+            match self.write_once().await {
+                Ok(more) => written += more,
+                Err(more) => {
+                    written += more;
+                    sleep(waits.next_wait()).await;
+                    continue;
+                }
+            }
+            if written > 0 {
+                info!(results = written, "the ledger was told the results that it had not taken");
+            }
+            return;
+        }
+    }
+
+    /// Writes until nothing is owed (`Ok`) or the store does not take it (`Err`). Says how many were written.
+    async fn write_once(&self) -> Result<usize, usize> {
+        let mut written = 0;
+        while let Some(debt) = self.beside.first() {
+            let said = self.store.finish(&debt.id, debt.fingerprint, debt.owner(), &debt.event).await;
+            match said {
+                Ok(Finish::Recorded) => {
+                    written += 1;
+                    self.beside.paid(&debt, Some(&debt.event));
+                }
+                Ok(Finish::Already(recorded)) => {
+                    warn_of_second_otp(&debt, &recorded);
+                    self.beside.paid(&debt, Some(&recorded));
+                }
+                // Another worker has the job, or nobody can write its record.
+                Ok(Finish::HeldByAnother) | Err(StoreError::Unreadable(_)) => self.beside.paid(&debt, None),
+                Err(StoreError::Unreachable(_) | StoreError::Refused { .. } | StoreError::NotOurs(_)) => {
+                    return Err(written);
+                }
+            }
+        }
+        Ok(written)
+    }
+}
+
+/// Another worker ended the job meanwhile, because neither knew of the other.
+fn warn_of_second_otp(debt: &Debt, recorded: &ResultEvent) {
+    let both = debt.event.outcome == Outcome::Accepted && recorded.outcome == Outcome::Accepted;
+    if both && *recorded != debt.event {
+        logs::job_span(&debt.id).in_scope(|| {
+            warn!("two workers sent this job while the ledger was away: the person may have got two OTPs");
+        });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::job::result::Ending;
+    use crate::ledger::store::{Ask, Claim};
+    use std::time::SystemTime;
+
+    fn debt(id: &str) -> Debt {
+        let event = Ending::without_attempt(Outcome::Accepted, "a test").into_event(id, SystemTime::UNIX_EPOCH);
+        Debt { id: id.into(), fingerprint: Fingerprint::NONE, owner: "one".into(), event }
+    }
+
+    #[test]
+    fn the_oldest_debts_are_forgotten_when_there_are_too_many() {
+        let beside = Beside::new(Duration::from_secs(60));
+        for n in 0..MOST_UNWRITTEN + 5 {
+            beside.owe(debt(&n.to_string()));
+        }
+        assert_eq!(beside.owed(), MOST_UNWRITTEN);
+        assert_eq!(beside.first().unwrap().id, "5");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_the_store_would_have_forgotten_is_not_written_any_more() {
+        let beside = Beside::new(Duration::from_secs(60));
+        beside.owe(debt("old"));
+        tokio::time::advance(Duration::from_secs(40)).await;
+        beside.owe(debt("new"));
+        tokio::time::advance(Duration::from_secs(40)).await;
+        assert_eq!(beside.first().unwrap().id, "new");
+        assert_eq!(beside.owed(), 1);
+    }
+
+    #[test]
+    fn only_a_result_that_says_that_an_otp_went_out_is_written_whoever_has_the_job() {
+        for outcome in Outcome::ALL {
+            let event = Ending::without_attempt(outcome, "a test").into_event("a", SystemTime::UNIX_EPOCH);
+            let owner = Debt { event, ..debt("a") }.owner().map(str::to_owned);
+            assert_eq!(owner, (outcome != Outcome::Accepted).then(|| "one".to_owned()), "{outcome:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_paid_is_known_as_recent_and_the_store_is_asked_again() {
+        let beside = Beside::new(Duration::from_secs(60));
+        let debt = debt("a");
+        beside.unwritten.record_done("a", debt.fingerprint, &debt.event);
+        beside.owe(debt.clone());
+        beside.paid(&debt, Some(&debt.event));
+        let ask = Ask { id: "a", fingerprint: debt.fingerprint, owner: "two", is_first_delivery: true };
+        assert!(matches!(beside.unwritten.look_up(&ask), Claim::New));
+        assert!(matches!(beside.recent.look_up(&ask), Claim::Done(found) if found == debt.event));
+        assert_eq!(beside.owed(), 0);
+    }
+}

@@ -1,0 +1,177 @@
+//! The part of a Redis that belongs to the workers of one queue: the prefix of every key, and the record under
+//! it that says whose it is. Two deployments with one Redis never see each other's jobs.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use bytes::Bytes;
+use redis::aio::MultiplexedConnection;
+use redis::{RedisError, Script};
+
+use super::fingerprint::Keyring;
+
+/// What every key begins with.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Prefix(String);
+
+/// The longest prefix, in bytes.
+const LONGEST: usize = 100;
+
+impl Prefix {
+    /// Reads a prefix.
+    ///
+    /// # Errors
+    /// The rule that it breaks.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        // Braces choose the slot in a cluster. The others have a meaning in the patterns of a user's keys.
+        let fits = |c: char| !c.is_whitespace() && !c.is_control() && !"{}*?[]\\".contains(c);
+        if !text.is_empty() && text.len() <= LONGEST && text.chars().all(fits) {
+            return Ok(Self(text.to_owned()));
+        }
+        Err(format!("must be at most {LONGEST} bytes, without spaces, control characters and any of {{}}*?[]\\"))
+    }
+
+    /// The prefix of a deployment that names none. Two deployments with different virtual hosts or queues have
+    /// different ones, and none is the beginning of another.
+    pub fn of(deployment: &Deployment) -> Self {
+        let prefix = format!("esms-otp-worker:{}:{}:", escaped(&deployment.vhost), escaped(&deployment.queue));
+        if prefix.len() <= LONGEST {
+            return Self(prefix);
+        }
+        let whole = ring::digest::digest(&ring::digest::SHA256, prefix.as_bytes());
+        let short: String = whole.as_ref()[..16].iter().map(|byte| format!("{byte:02x}")).collect();
+        Self(format!("esms-otp-worker:{short}:"))
+    }
+
+    /// The key of a job's record.
+    pub fn job(&self, id: &str) -> String {
+        format!("{}job:{id}", self.0)
+    }
+
+    /// The key of the record that says whose the prefix is.
+    pub fn home(&self) -> String {
+        format!("{}home", self.0)
+    }
+}
+
+/// Percent-encoded, but for what is usual in names.
+fn escaped(name: &str) -> String {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_./".contains(&byte);
+    let encoded = |byte: u8| if plain(byte) { char::from(byte).to_string() } else { format!("%{byte:02X}") };
+    name.bytes().map(encoded).collect()
+}
+
+/// Which workers belong together: those of one queue.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Deployment {
+    /// The broker's cluster name, once it is known.
+    pub broker: Option<String>,
+    /// The virtual host.
+    pub vhost: String,
+    /// The queue.
+    pub queue: String,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub struct Home {
+    /// What every key begins with.
+    pub prefix: Prefix,
+    deployment: Mutex<Deployment>,
+    keyring: Arc<Keyring>,
+    script: Script,
+}
+
+/// Whose the prefix is.
+#[derive(Debug)]
+pub enum Owner {
+    /// This deployment's.
+    Ours,
+    /// Another's. The text says whose, and what to set.
+    Another(String),
+}
+
+impl Home {
+    /// The home of this deployment. The key of fingerprints that is kept there goes to `keyring`.
+    pub fn new(prefix: Prefix, deployment: Deployment, keyring: Arc<Keyring>) -> Self {
+        let script = Script::new(include_str!("home.lua"));
+        Self { prefix, deployment: Mutex::new(deployment), keyring, script }
+    }
+
+    /// The broker's cluster name is known now. It counts from the next connection on.
+    pub fn set_broker(&self, name: &str) {
+        self.deployment.lock().unwrap_or_else(PoisonError::into_inner).broker = Some(name.to_owned());
+    }
+
+    /// Moves in over a new connection.
+    ///
+    /// # Errors
+    /// What the server says.
+    pub async fn move_in(&self, connection: &mut MultiplexedConnection) -> Result<Owner, RedisError> {
+        let ours = self.deployment.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let said: Vec<Bytes> = self
+            .script
+            .key(self.prefix.home())
+            .arg(&ours.vhost)
+            .arg(&ours.queue)
+            .arg(ours.broker.as_deref().unwrap_or_default())
+            .arg(self.keyring.key_text())
+            .invoke_async(connection)
+            .await?;
+        let text = |n: usize| String::from_utf8_lossy(said.get(n).map_or(&[], |bytes| bytes.as_ref())).into_owned();
+        if text(0) == "another" {
+            return Ok(Owner::Another(self.whose(&text(1), &text(2), &text(3))));
+        }
+        self.keyring.adopt(&text(1));
+        Ok(Owner::Ours)
+    }
+
+    fn whose(&self, vhost: &str, queue: &str, broker: &str) -> String {
+        let broker = if broker.is_empty() { String::new() } else { format!(" of the broker {broker:?}") };
+        format!(
+            "the keys that begin with {:?} belong to the queue {queue:?} in the virtual host {vhost:?}{broker}",
+            self.prefix.0
+        )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn of(vhost: &str, queue: &str) -> Prefix {
+        Prefix::of(&Deployment { broker: None, vhost: vhost.into(), queue: queue.into() })
+    }
+
+    #[test]
+    fn the_usual_prefix_says_the_virtual_host_and_the_queue() {
+        assert_eq!(of("/", "otp.jobs").job("5f0c"), "esms-otp-worker:/:otp.jobs:job:5f0c");
+        assert_eq!(of("/", "otp.jobs").home(), "esms-otp-worker:/:otp.jobs:home");
+        assert_eq!(of("prod eu", "a:b").job("x"), "esms-otp-worker:prod%20eu:a%3Ab:job:x");
+    }
+
+    #[test]
+    fn different_deployments_have_different_prefixes_and_each_is_one_that_could_be_set() {
+        let names = ["/", "", "a", "a:b", "a%3Ab", "b", "otp.jobs", "{x}", "đơn", "a*", "a b", "\n"];
+        let long: Vec<String> = (0..3).map(|n| format!("{}{n}", "x".repeat(200))).collect();
+        let names: Vec<&str> = names.into_iter().chain(long.iter().map(String::as_str)).collect();
+        let all: Vec<String> = names.iter().flat_map(|vhost| names.iter().map(|queue| of(vhost, queue).0)).collect();
+        for (n, prefix) in all.iter().enumerate() {
+            assert_eq!(Prefix::parse(prefix).as_ref().map(|prefix| &prefix.0), Ok(prefix));
+            for other in &all[n + 1..] {
+                assert!(!other.starts_with(prefix.as_str()) && !prefix.starts_with(other.as_str()), "{prefix} {other}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_a_prefix_is_refused() {
+        for text in
+            ["", "a b", "a\tb", "a\u{a0}b", "{a}", "a{", "}", "a*", "a?", "[a]", "a\\", "\u{7f}", &"x".repeat(101)]
+        {
+            assert!(Prefix::parse(text).is_err(), "{text:?}");
+        }
+        for text in ["otp:", "eu-west/otp.jobs:", "đơn:", &"x".repeat(100)] {
+            assert!(Prefix::parse(text).is_ok(), "{text:?}");
+        }
+    }
+}

@@ -1,0 +1,80 @@
+//! What a process knows beside its store, and tells it later.
+
+use super::*;
+use crate::stop::Stop;
+
+fn accepted() -> ResultEvent {
+    Ending::without_attempt(Outcome::Accepted, "a test").into_event("a", SystemTime::UNIX_EPOCH)
+}
+
+#[tokio::test]
+async fn a_result_that_the_store_had_answers_a_repeat_when_the_store_is_away_with_hold_too() {
+    for on_error in [OnLedgerError::Send, OnLedgerError::Hold] {
+        let (ledger, store) = ledger(on_error);
+        store.claims.lock().unwrap().push_back(Ok(Claim::New));
+        store.finishes.lock().unwrap().push_back(Ok(Finish::Recorded));
+        let (holding, _) = held(&ledger, first()).await;
+        ledger.finish(first(), &holding, &accepted()).await;
+        for job in [first(), again()] {
+            assert!(matches!(ledger.claim(job).await, Claimed::Done(found) if found == accepted()), "{on_error:?}");
+        }
+        assert_eq!(ledger.beside.owed(), 0, "the store has it");
+    }
+}
+
+#[tokio::test]
+async fn a_store_that_has_lost_a_result_is_owed_it() {
+    let (ledger, store) = ledger(OnLedgerError::Send);
+    store.claims.lock().unwrap().extend([Ok(Claim::Done(accepted())), Ok(Claim::New)]);
+    for owed in [0, 1] {
+        assert!(matches!(ledger.claim(first()).await, Claimed::Done(found) if found == accepted()));
+        assert_eq!(ledger.beside.owed(), owed);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_the_store_did_not_take_is_written_in_order_once_it_answers_and_then_forgotten_here() {
+    let (ledger, store) = ledger(OnLedgerError::Send);
+    for id in ["one", "two"] {
+        let job = JobRef { id, ..first() };
+        let (holding, _) = held(&ledger, job).await;
+        assert!(matches!(ledger.finish(job, &holding, &accepted()).await, Finish::Recorded));
+    }
+    assert_eq!(ledger.beside.owed(), 2);
+    store.asked.lock().unwrap().clear();
+    let theirs = event();
+    let answers = [Err(away()), Err(away()), Ok(Finish::Recorded), Ok(Finish::Already(theirs.clone()))];
+    store.finishes.lock().unwrap().extend(answers);
+    let stop = Stop::default();
+    let writing = tokio::spawn(WriteBack::new(Arc::clone(&ledger.store), Arc::clone(&ledger.beside)).run(stop.clone()));
+    while ledger.beside.owed() > 0 {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    let asked = store.asked.lock().unwrap().clone();
+    assert_eq!(asked, ["finish one false", "finish one false", "finish one false", "finish two false"]);
+    // The store is asked again, and its result counts.
+    store.claims.lock().unwrap().push_back(Ok(Claim::Done(theirs.clone())));
+    let found = ledger.claim(JobRef { id: "two", ..first() }).await;
+    assert!(matches!(found, Claimed::Done(found) if found == theirs));
+    stop.close();
+    writing.await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_still_owed_when_the_worker_ends_is_tried_once_more() {
+    let (ledger, store) = ledger(OnLedgerError::Send);
+    let (holding, _) = held(&ledger, first()).await;
+    ledger.finish(first(), &holding, &accepted()).await;
+    let stop = Stop::default();
+    stop.close();
+    store.finishes.lock().unwrap().push_back(Ok(Finish::Recorded));
+    WriteBack::new(Arc::clone(&ledger.store), Arc::clone(&ledger.beside)).run(stop).await;
+    assert_eq!(ledger.beside.owed(), 0);
+}
+
+#[tokio::test]
+async fn only_a_store_that_is_anothers_keeps_a_worker_from_starting() {
+    let (ledger, _store) = ledger(OnLedgerError::Send);
+    assert_eq!(ledger.open().await, Ok(()));
+    assert!(matches!(ledger.belongs_to("rabbit").await, Err(StoreError::NotOurs(_))));
+}

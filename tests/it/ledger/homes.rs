@@ -1,0 +1,76 @@
+//! Several deployments with one Redis: none sees another's jobs.
+
+use esms_otp_worker::ledger::store::{Store, StoreError};
+
+use super::{HOME, LEASE, PREFIX, shared, store_of, told};
+use crate::program::run;
+use crate::stage::{LIMIT, PHONE, Stage, ending};
+use crate::support::client::Job;
+use crate::support::redis::Redis;
+
+/// A stage whose workers use this Redis and name no prefix.
+async fn without_prefix(redis: &Redis) -> Stage {
+    let mut stage = Stage::new().await;
+    stage.set("OTP_LEDGER_URL", &redis.url());
+    stage
+}
+
+#[tokio::test]
+async fn the_same_id_in_two_deployments_on_one_redis_is_two_jobs() {
+    let redis = Redis::start().await;
+    for _ in 0..2 {
+        let stage = without_prefix(&redis).await;
+        let running = stage.worker().await;
+        let (client, mut results) = stage.audience().await;
+        client.publish(&stage.names.jobs, Job::for_phone(PHONE, "1001")).await;
+        let result = results.next(LIMIT).await;
+        assert_eq!(ending(&result), told("accepted", 1, false));
+        assert_eq!(stage.sandbox.accepted(PHONE), 1);
+        let key = format!("esms-otp-worker:/:{}:job:1001", stage.names.jobs);
+        assert_eq!(redis.cli(&["HGET", &key, "state"]).await, "done");
+        running.until_settled(&stage.names).await;
+    }
+}
+
+#[tokio::test]
+async fn a_prefix_of_another_deployment_is_refused_at_start_and_by_check_with_what_to_set() {
+    let (stage, redis) = shared().await;
+    stage.worker().await.stop().await;
+    let mut other = Stage::new().await;
+    other.set("OTP_LEDGER_URL", &redis.url()).set("OTP_LEDGER_PREFIX", PREFIX);
+    for command in ["run", "check"] {
+        let ended = run(&[command], &other.env()).await;
+        let said = format!("{}{}", ended.stdout, ended.stderr);
+        assert_eq!(ended.code, 1, "{said}");
+        assert!(said.contains(&stage.names.jobs) && said.contains("OTP_LEDGER_PREFIX"), "{said}");
+    }
+    assert_eq!(redis.cli(&["HGET", HOME, "queue"]).await, stage.names.jobs, "it stays whose it was");
+    // The first one starts again.
+    stage.worker().await.stop().await;
+}
+
+#[tokio::test]
+async fn all_workers_of_a_queue_share_the_key_of_fingerprints_and_it_stays() {
+    let (stage, redis) = shared().await;
+    stage.worker().await.stop().await;
+    let key = redis.cli(&["HGET", HOME, "key"]).await;
+    assert_eq!(key.len(), 64);
+    stage.worker().await.stop().await;
+    assert_eq!(redis.cli(&["HGET", HOME, "key"]).await, key);
+    assert_eq!(redis.cli(&["PTTL", HOME]).await, "-1", "it does not expire");
+}
+
+#[tokio::test]
+async fn the_brokers_name_once_it_is_known_tells_two_deployments_of_the_same_names_apart() {
+    let redis = Redis::start().await;
+    let [first, second] = [(); 2].map(|()| store_of(&redis, "otp.jobs", LEASE));
+    assert_eq!(first.open().await, Ok(()));
+    assert_eq!(second.open().await, Ok(()), "nobody knows a name yet");
+    assert_eq!(first.belongs_to("rabbit@one").await, Ok(()));
+    assert_eq!(first.belongs_to("rabbit@one").await, Ok(()), "it stays ours");
+    let another = second.belongs_to("rabbit@two").await;
+    assert!(matches!(&another, Err(StoreError::NotOurs(whose)) if whose.contains("rabbit@one")), "{another:?}");
+    // A worker that does not know the name yet is let in.
+    assert_eq!(store_of(&redis, "otp.jobs", LEASE).open().await, Ok(()));
+    assert_eq!(redis.cli(&["HGET", HOME, "broker"]).await, "rabbit@one");
+}
