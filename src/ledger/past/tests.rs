@@ -201,6 +201,22 @@ fn without_the_store_a_result_that_it_had_is_the_jobs_result() {
 }
 
 #[test]
+fn the_number_of_a_run_is_known_also_where_the_store_is_away_or_has_lost_the_job() {
+    for (said, unwritten, reruns) in [
+        (away(), Claim::New, 2),
+        (Ok(Claim::New), Claim::New, 2),
+        (away(), Claim::Anew(3), 3),
+        (Ok(Claim::New), Claim::Anew(3), 3),
+        (Ok(Claim::Anew(4)), Claim::New, 4),
+    ] {
+        let told = format!("{said:?} {unwritten:?}");
+        let decided = decide(said, Local { unwritten, recent: Claim::Anew(2) }, first(), false);
+        let Decision::Ours { past, progress, .. } = decided else { panic!("{told}") };
+        assert_eq!((past, progress.reruns), (Past::Complete, reruns), "{told}");
+    }
+}
+
+#[test]
 fn a_store_that_lost_a_result_which_may_mean_an_otp_is_corrected() {
     for (outcome, is_corrected) in [
         (Outcome::Accepted, true),
@@ -208,9 +224,8 @@ fn a_store_that_lost_a_result_which_may_mean_an_otp_is_corrected() {
         (Outcome::Unknown, true),
         (Outcome::Failed, false),
         (Outcome::Expired, false),
-        (Outcome::Invalid, false),
     ] {
-        for claim in [Claim::New, released(None), left(Left::Sending)] {
+        for claim in [Claim::New, Claim::Anew(1), released(None), left(Left::Sending)] {
             let decided = with_recent_result(Ok(claim), outcome, first());
             assert_eq!(matches!(decided, Decision::Done(_)), is_corrected, "{outcome:?}");
         }
