@@ -309,7 +309,7 @@ async fn the_metrics_count_what_happened() {
         ("otp_results_published_total", &[("status", "returned")], 0.0),
         ("otp_dead_lettered_total", &[], 0.0),
         ("otp_broker_connected", &[], 1.0),
-        // The connections of the consumer, of the publisher of results and of the publisher of replies.
+        // The connections of the consumer and of the publisher. No job asked for a reply.
         ("otp_broker_connections_total", &[], 2.0),
     ] {
         assert_eq!(scrape.value(name, labels), Some(value), "{name} {labels:?}");
