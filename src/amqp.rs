@@ -58,6 +58,15 @@ struct Limits {
 
 const LIMITS: Limits = Limits { reach: reach::Limits { tcp: TCP_LIMIT, tls: TLS_LIMIT }, handshake: HANDSHAKE_LIMIT };
 
+/// A connection to a broker.
+#[derive(Debug)]
+pub struct Opened {
+    /// The connection.
+    pub connection: Connection,
+    /// The name of the broker's cluster, if it says one: RabbitMQ does.
+    pub cluster: Option<String>,
+}
+
 /// Opens a connection to the broker, over TLS for `amqps`. RabbitMQ shows the connection as `name`.
 ///
 /// The URI's `connection_timeout` (milliseconds) replaces the 5 s for DNS and TCP. If the URI has no
@@ -69,7 +78,7 @@ const LIMITS: Limits = Limits { reach: reach::Limits { tcp: TCP_LIMIT, tls: TLS_
 ///
 /// # Panics
 /// Outside a tokio runtime.
-pub async fn connect(uri: &AMQPUri, tls: &Arc<ClientConfig>, name: &str) -> Result<Connection, ConnectError> {
+pub async fn connect(uri: &AMQPUri, tls: &Arc<ClientConfig>, name: &str) -> Result<Opened, ConnectError> {
     connect_within(LIMITS, uri, tls, name).await
 }
 
@@ -78,16 +87,19 @@ async fn connect_within(
     uri: &AMQPUri,
     tls: &Arc<ClientConfig>,
     name: &str,
-) -> Result<Connection, ConnectError> {
+) -> Result<Opened, ConnectError> {
     let uri = with_defaults(uri);
     if let Some(milliseconds) = uri.query.connection_timeout {
         limits.reach.tcp = Duration::from_millis(milliseconds);
     }
     let socket = reach::reach(&uri, tls, limits.reach).await?;
-    let stream = sieved(socket, &uri, limits.handshake);
+    let sieve = Sieve::new(uri.query.frame_max.unwrap_or(FRAME_MAX));
+    let cluster = sieve.cluster();
+    let stream = sieved(socket, sieve, &uri, limits.handshake);
     let opened = handshake(stream, uri.clone(), name);
     match timeout(limits.handshake, opened).await {
-        Ok(result) => result.map_err(|source| error::of_handshake(source, &uri, limits.handshake)),
+        Ok(Ok(connection)) => Ok(Opened { connection, cluster: cluster.get().cloned() }),
+        Ok(Err(source)) => Err(error::of_handshake(source, &uri, limits.handshake)),
         Err(_) => Err(error::slow_handshake(&uri, limits.handshake)),
     }
 }
@@ -102,13 +114,13 @@ fn with_defaults(uri: &AMQPUri) -> AMQPUri {
     uri
 }
 
-fn sieved(socket: Box<dyn Socket>, uri: &AMQPUri, handshake: Duration) -> SievedStream {
+fn sieved(socket: Box<dyn Socket>, sieve: Sieve, uri: &AMQPUri, handshake: Duration) -> SievedStream {
     let heartbeat = uri.query.heartbeat.filter(|seconds| *seconds > 0);
     let patience = Patience {
         open_by: Instant::now() + handshake,
         silence: heartbeat.map(|seconds| Duration::from_secs(seconds.into()) * SILENT_HEARTBEATS),
     };
-    SievedStream::new(socket, Sieve::new(uri.query.frame_max.unwrap_or(FRAME_MAX)), patience)
+    SievedStream::new(socket, sieve, patience)
 }
 
 async fn handshake(stream: SievedStream, uri: AMQPUri, name: &str) -> lapin::Result<Connection> {

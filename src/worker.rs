@@ -94,6 +94,10 @@ enum Incoming {
 }
 
 impl Taker for Worker {
+    async fn comes_from(&self, cluster: &str) -> Result<(), String> {
+        self.parts.ledger.belongs_to(cluster).await.map_err(|error| format!("the ledger: {}", error.with_hint()))
+    }
+
     fn take(self: &Arc<Self>, delivery: Delivery, origin: Origin) {
         let (received, acker) = (Moment::now(), delivery.acker.clone());
         // A message that cannot even be read without a panic must not end the loop that consumes.

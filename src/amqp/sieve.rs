@@ -6,7 +6,11 @@
 //! held back until they are whole, and repaired. Bodies pass at once, because lapin does not look into them.
 
 use super::repair::{self, FLAGS, HEAD};
-use std::io;
+use lapin::protocol::{AMQPClass, connection::AMQPMethod, parse_class};
+use std::{
+    io,
+    sync::{Arc, OnceLock},
+};
 
 /// The largest frame that is held back, in bytes.
 ///
@@ -41,6 +45,7 @@ pub(super) struct Sieve {
     frame_max: u64,
     open: bool,
     repaired: u64,
+    cluster: Arc<OnceLock<String>>,
 }
 
 #[derive(Clone, Copy)]
@@ -67,12 +72,25 @@ enum Rest {
 impl Sieve {
     /// `frame_max` is the frame size that the client asks for, in bytes. The broker may lower it.
     pub(super) fn new(frame_max: u32) -> Self {
-        Self { step: Step::Head, frame: Vec::new(), sent: 0, frame_max: frame_max.into(), open: false, repaired: 0 }
+        Self {
+            step: Step::Head,
+            frame: Vec::new(),
+            sent: 0,
+            frame_max: frame_max.into(),
+            open: false,
+            repaired: 0,
+            cluster: Arc::default(),
+        }
     }
 
     /// Whether the broker has opened the connection (connection.open-ok).
     pub(super) fn is_open(&self) -> bool {
         self.open
+    }
+
+    /// Where the broker's cluster name is put, as soon as the broker says it. lapin does not tell it.
+    pub(super) fn cluster(&self) -> Arc<OnceLock<String>> {
+        Arc::clone(&self.cluster)
     }
 
     /// How many frames were changed.
@@ -149,20 +167,31 @@ impl Sieve {
             let limit = usize::try_from(self.frame_max).unwrap_or(usize::MAX);
             repair::repair_header(&mut self.frame, limit).map_err(|_| not_amqp("a content header cut short"))?
         } else {
+            let repaired = repair::repair_method(&mut self.frame);
             self.observe();
-            repair::repair_method(&mut self.frame)
+            repaired
         };
         self.repaired += u64::from(repaired);
         Ok(Step::Out(Rest::None))
     }
 
-    /// Learns the frame size, and whether the connection is open, from the methods of the handshake. lapin
-    /// reads the same methods.
+    /// Learns the cluster name, the frame size, and whether the connection is open, from the methods of the
+    /// handshake. lapin reads the same methods.
     fn observe(&mut self) {
         match repair::method_id(&self.frame) {
+            Some((10, 10)) => self.start(),
             Some((10, 30)) => self.tune(),
             Some((10, 41)) => self.open = true,
             _ => {}
+        }
+    }
+
+    fn start(&mut self) {
+        let payload = &self.frame[HEAD..self.frame.len() - 1];
+        let Ok((_, AMQPClass::Connection(AMQPMethod::Start(start)))) = parse_class(payload) else { return };
+        let name = start.server_properties.inner().get("cluster_name").and_then(|name| name.as_long_string());
+        if let Some(name) = name {
+            let _ = self.cluster.set(String::from_utf8_lossy(name.as_bytes()).into_owned());
         }
     }
 

@@ -46,7 +46,7 @@ async fn failure(port: u16) -> ConnectError {
 #[tokio::test]
 async fn hostile_messages_do_not_keep_the_next_from_arriving() {
     let broker = FakeBroker::start(None).await;
-    let connection = connect(&uri("amqp", broker.port), &no_tls(), "test").await.expect("a connection");
+    let connection = connect(&uri("amqp", broker.port), &no_tls(), "test").await.expect("a connection").connection;
     let channel = connection.create_channel().await.expect("a channel");
     channel.basic_qos(9, BasicQosOptions::default()).await.expect("a prefetch");
     let consume =
@@ -60,7 +60,8 @@ async fn hostile_messages_do_not_keep_the_next_from_arriving() {
 #[tokio::test]
 async fn the_broker_is_told_who_connects_and_what_it_can_do() {
     let mut broker = FakeBroker::start(None).await;
-    let connection = connect(&uri("amqp", broker.port), &no_tls(), "otp-worker 7").await.expect("a connection");
+    let connection =
+        connect(&uri("amqp", broker.port), &no_tls(), "otp-worker 7").await.expect("a connection").connection;
     assert_eq!(connection.configuration().heartbeat(), HEARTBEAT);
     assert_eq!(connection.configuration().frame_max(), FRAME_MAX);
     let told = broker.client_properties().await;
@@ -74,7 +75,7 @@ async fn a_broker_of_a_private_ca_is_reached_over_tls() {
     let (ca_pem, config) = crate::tls::loopback::authority();
     let broker = FakeBroker::start(Some(config)).await;
     let tls = crate::tls::client_config(Some(ca_pem.as_bytes())).expect("a configuration");
-    let connection = connect(&uri("amqps", broker.port), &tls, "test").await.expect("a connection");
+    let connection = connect(&uri("amqps", broker.port), &tls, "test").await.expect("a connection").connection;
     assert!(connection.status().connected());
 }
 

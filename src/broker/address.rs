@@ -12,7 +12,7 @@ use rustls::ClientConfig;
 use tokio::time::timeout;
 use tracing::warn;
 
-use crate::amqp::{self, ConnectError};
+use crate::amqp::{self, ConnectError, Opened};
 
 /// How long reading the file may take. It may be on a network.
 const READ_WITHIN: Duration = Duration::from_secs(2);
@@ -32,6 +32,8 @@ struct Known {
     more: Vec<AMQPUri>,
     /// The address of the last connection.
     worked: Option<AMQPUri>,
+    /// The cluster that this connection led to, if its broker said it.
+    cluster: Option<String>,
 }
 
 impl Default for Addresses {
@@ -43,7 +45,7 @@ impl Default for Addresses {
 
 impl Addresses {
     fn of(first: AMQPUri, more: Vec<AMQPUri>, file: Option<PathBuf>) -> Self {
-        Self(Arc::new(Inner { file, known: Mutex::new(Known { first, more, worked: None }) }))
+        Self(Arc::new(Inner { file, known: Mutex::new(Known { first, more, worked: None, cluster: None }) }))
     }
 
     /// Reads addresses that are separated by commas. Nothing if one of them is wrong, or there is none.
@@ -63,6 +65,11 @@ impl Addresses {
     /// The first address.
     pub fn first(&self) -> AMQPUri {
         self.lock().first.clone()
+    }
+
+    /// The name of the cluster that the last connection led to, if its broker said it.
+    pub fn cluster(&self) -> Option<String> {
+        self.lock().cluster.clone()
     }
 
     /// Whether one of them is for TLS, or may become one for TLS.
@@ -85,8 +92,9 @@ impl Addresses {
         let mut errors = Vec::new();
         for uri in self.to_try() {
             match amqp::connect(&uri, tls, name).await {
-                Ok(connection) => {
-                    self.lock().worked = Some(uri);
+                Ok(Opened { connection, cluster }) => {
+                    let mut known = self.lock();
+                    (known.worked, known.cluster) = (Some(uri), cluster);
                     return Ok(connection);
                 }
                 Err(error) => errors.push(error),

@@ -42,6 +42,12 @@ pub enum Origin {
 
 /// Receives the deliveries.
 pub trait Taker: Send + Sync + 'static {
+    /// Hears from which cluster the deliveries come, before the first of each session.
+    ///
+    /// # Errors
+    /// Why nothing may be taken from there, and what a person must do.
+    fn comes_from(&self, cluster: &str) -> impl Future<Output = Result<(), String>> + Send;
+
     /// Takes one delivery, without waiting.
     fn take(self: &Arc<Self>, delivery: Delivery, origin: Origin);
 
@@ -65,6 +71,17 @@ pub struct ConsumerLoop<T> {
     pub stop: Stop,
 }
 
+/// Why a worker that has not consumed yet never will.
+#[derive(Debug, thiserror::Error)]
+pub enum NotBegun {
+    /// The broker's objects are not those that the worker needs.
+    #[error("{0}")]
+    Topology(TopologyError),
+    /// Nothing may be taken from this broker.
+    #[error("{0}")]
+    Refused(String),
+}
+
 /// Why a session ended before the worker was told to stop.
 #[derive(Debug, thiserror::Error)]
 enum Trouble {
@@ -72,6 +89,8 @@ enum Trouble {
     NotConnected(#[from] amqp::ConnectError),
     #[error("{0}")]
     Topology(#[from] TopologyError),
+    #[error("{0}")]
+    Refused(String),
     #[error("{0}")]
     Lost(#[from] lapin::Error),
     #[error("the broker did not answer in time")]
@@ -98,14 +117,17 @@ struct Consuming<'a, T> {
 }
 
 impl<T: Taker> Sessions for Consuming<'_, T> {
-    type ForGood = TopologyError;
+    type ForGood = NotBegun;
 
-    async fn session(&mut self) -> Ended<TopologyError> {
+    async fn session(&mut self) -> Ended<NotBegun> {
         let ended = self.consumer.session(&mut self.ever_consumed).await;
         self.consumer.health.set_consuming(false);
         match ended {
             Ok(()) => Ended::Stopped,
-            Err(Trouble::Topology(error @ TopologyError::Differs(_))) if !self.ever_consumed => Ended::ForGood(error),
+            Err(Trouble::Topology(error @ TopologyError::Differs(_))) if !self.ever_consumed => {
+                Ended::ForGood(NotBegun::Topology(error))
+            }
+            Err(Trouble::Refused(why)) if !self.ever_consumed => Ended::ForGood(NotBegun::Refused(why)),
             Err(Trouble::Topology(error @ TopologyError::Differs(_))) => {
                 error!(%error, "not consuming; put the objects right, or set OTP_TOPOLOGY");
                 Ended::Lost("topology".to_owned())
@@ -123,9 +145,10 @@ impl<T: Taker> ConsumerLoop<T> {
     /// goes away. Also waits for a broker that is not there at the start.
     ///
     /// # Errors
-    /// When the broker's objects differ before the worker has ever consumed. Waiting does not help then. A
-    /// later difference is logged and tried again, because jobs may still be in flight.
-    pub async fn run(self) -> Result<(), TopologyError> {
+    /// When the broker's objects differ, or the taker takes nothing from this broker, before the worker has
+    /// ever consumed. Waiting does not help then. Later it is logged and tried again, because jobs may still
+    /// be in flight.
+    pub async fn run(self) -> Result<(), NotBegun> {
         let sessions = Consuming { consumer: &self, ever_consumed: false };
         let consuming = session::repeat("not consuming", self.stop.draining(), sessions);
         consuming.instrument(logs::connection_span(CONNECTION)).await?;
@@ -147,6 +170,9 @@ impl<T: Taker> ConsumerLoop<T> {
     }
 
     async fn consume(&self, connection: &Connection, ever_consumed: &mut bool) -> Result<(), Trouble> {
+        if let Some(cluster) = self.broker.addresses.cluster() {
+            self.taker.comes_from(&cluster).await.map_err(Trouble::Refused)?;
+        }
         let preparing = topology::prepare(connection, &self.broker);
         let preparing = self.stop.draining().run_until_cancelled(preparing).await;
         let Some(prepared) = preparing else { return Ok(()) };

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use lapin::Connection;
+use tokio::sync::Mutex;
 
 use super::address::Addresses;
 use crate::amqp::ConnectError;
@@ -30,6 +31,9 @@ pub struct BrokerSettings {
     pub dead_letter: String,
     /// Whether the objects are declared.
     pub topology: TopologyMode,
+    /// Held while they are declared. RabbitMQ may close a connection (541) when two declare the same new quorum
+    /// queue at the same moment, and a worker has two that do.
+    pub(super) declaring: Arc<Mutex<()>>,
 }
 
 impl fmt::Debug for BrokerSettings {
@@ -94,6 +98,7 @@ impl BrokerSettings {
             dropped: object_name(reader, &settings::OTP_DROPPED_EXCHANGE),
             dead_letter: object_name(reader, &settings::OTP_DEAD_LETTER_EXCHANGE),
             topology: topology_mode(reader),
+            declaring: Arc::default(),
         };
         // If two names were equal, unrouted results could come back as jobs, or be taken for dead letters.
         let unrouted = config.unrouted();

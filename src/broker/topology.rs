@@ -138,6 +138,8 @@ pub async fn prepare(connection: &Connection, broker: &BrokerSettings) -> Result
         TopologyMode::Check => true,
         TopologyMode::Declare => false,
     };
+    // Whoever holds it waits for the broker, and each answer has a limit.
+    let _alone = broker.declaring.lock().await;
     let (mut differences, mut unbounded) = (Vec::new(), Vec::new());
     let mut channel = open_channel(connection).await?;
     for object in objects(broker) {

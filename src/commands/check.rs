@@ -138,7 +138,11 @@ async fn of_broker(config: &Config) -> [Finding; 3] {
 
 async fn of_ledger(config: &Config) -> Finding {
     match &config.ledger.store {
-        StoreSettings::Redis(redis) => of_store(&redis.source.good(), ledger::redis::inspect(redis).await),
+        StoreSettings::Redis(redis) => {
+            let broker = config.broker.addresses.cluster();
+            let settings = redis.as_ref().clone().of_broker(broker);
+            of_store(&redis.source.good(), ledger::redis::inspect(&settings).await)
+        }
         StoreSettings::Memory => {
             Finding::Good("in this process's memory: a crash or another replica does not know of it".into())
         }

@@ -14,7 +14,7 @@ use tokio_util::task::TaskTracker;
 use tracing::{error, info, warn};
 
 use super::shell::{FAILED, RUN_GROUPS, block_on, failed, source, wrong_settings};
-use crate::broker::consumer::ConsumerLoop;
+use crate::broker::consumer::{ConsumerLoop, NotBegun};
 use crate::broker::keeper::Keeper;
 use crate::broker::opening::Target;
 use crate::broker::settings::BrokerSettings;
@@ -49,18 +49,34 @@ enum RunError {
     #[error(transparent)]
     Esms(#[from] BuildError),
     #[error("{0}\nDelete what differs, or run with OTP_TOPOLOGY=check or skip if it is meant to be so.")]
-    Topology(#[from] TopologyError),
-    #[error("the ledger: {0}\nTo mend it: {hint}", hint = .0.hint().unwrap_or_default())]
+    Topology(TopologyError),
+    #[error("the ledger: {}", .0.with_hint())]
     Ledger(#[from] StoreError),
+    /// Nothing may be taken from this broker.
+    #[error("{0}")]
+    Refused(String),
     /// The grace ended, or a second signal came, before every delivery was settled.
     #[error("stopped with {0} jobs unfinished; the broker delivers them again")]
     Unfinished(usize),
 }
 
+impl From<NotBegun> for RunError {
+    fn from(error: NotBegun) -> Self {
+        match error {
+            NotBegun::Topology(error) => RunError::Topology(error),
+            NotBegun::Refused(why) => RunError::Refused(why),
+        }
+    }
+}
+
 impl RunError {
     const fn exit_code(&self) -> u8 {
         match self {
-            RunError::Metrics(_) | RunError::Http(..) | RunError::Esms(_) | RunError::Ledger(_) => FAILED,
+            RunError::Metrics(_)
+            | RunError::Http(..)
+            | RunError::Esms(_)
+            | RunError::Ledger(_)
+            | RunError::Refused(_) => FAILED,
             RunError::Topology(_) => 3,
             RunError::Unfinished(_) => 4,
         }

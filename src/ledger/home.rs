@@ -97,9 +97,10 @@ impl Home {
         Self { prefix, deployment: Mutex::new(deployment), keyring, script }
     }
 
-    /// The broker's cluster name is known now. It counts from the next connection on.
-    pub fn set_broker(&self, name: &str) {
-        self.deployment.lock().unwrap_or_else(PoisonError::into_inner).broker = Some(name.to_owned());
+    /// The broker's cluster name is known now. It counts from the next connection on. False if it was known.
+    pub fn set_broker(&self, name: &str) -> bool {
+        let mut deployment = self.deployment.lock().unwrap_or_else(PoisonError::into_inner);
+        deployment.broker.replace(name.to_owned()).as_deref() != Some(name)
     }
 
     /// Moves in over a new connection.

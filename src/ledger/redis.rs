@@ -35,6 +35,15 @@ pub struct RedisSettings {
     pub deployment: Deployment,
 }
 
+impl RedisSettings {
+    /// The same for the workers of this broker.
+    #[must_use]
+    pub fn of_broker(mut self, cluster: Option<String>) -> Self {
+        self.deployment.broker = cluster;
+        self
+    }
+}
+
 /// See the module.
 #[derive(Debug)]
 pub struct Redis {
@@ -176,8 +185,9 @@ impl Store for Redis {
     }
 
     fn belongs_to<'a>(&'a self, broker: &'a str) -> Reply<'a, ()> {
-        self.link.home().set_broker(broker);
-        self.link.retire();
+        if self.link.home().set_broker(broker) {
+            self.link.retire();
+        }
         self.link.connected().boxed()
     }
 

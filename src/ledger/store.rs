@@ -71,12 +71,17 @@ impl StoreError {
             StoreError::Unreachable(_) => None,
             StoreError::Refused { hint, .. } => Some(hint),
             StoreError::NotOurs(_) => Some(
-                "set OTP_LEDGER_PREFIX to a prefix that no other deployment on this Redis has, or OTP_LEDGER_URL to another Redis or database",
+                "set OTP_LEDGER_PREFIX to a prefix that no other deployment on this Redis has, or OTP_LEDGER_URL to another Redis or database; if only the names have changed, delete the record OTP_LEDGER_PREFIX + home",
             ),
             StoreError::Unreadable(_) => {
                 Some("the job counts as one that may have been sent; find out what wrote the record, and delete it")
             }
         }
+    }
+
+    /// What is wrong, and what a person must do.
+    pub fn with_hint(&self) -> String {
+        self.hint().map_or_else(|| self.to_string(), |hint| format!("{self}\nTo mend it: {hint}"))
     }
 
     /// The one of the two that says more: what a person must mend, before what may mend itself.

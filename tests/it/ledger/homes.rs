@@ -50,6 +50,25 @@ async fn a_prefix_of_another_deployment_is_refused_at_start_and_by_check_with_wh
 }
 
 #[tokio::test]
+async fn another_broker_with_the_same_names_is_another_deployment() {
+    let (stage, redis) = shared().await;
+    stage.worker().await.stop().await;
+    let cluster = redis.cli(&["HGET", HOME, "broker"]).await;
+    assert!(!cluster.is_empty(), "the broker says its cluster's name");
+    redis.cli(&["HSET", HOME, "broker", "rabbit@another"]).await;
+    for command in ["run", "check"] {
+        let ended = run(&[command], &stage.env()).await;
+        let said = format!("{}{}", ended.stdout, ended.stderr);
+        assert_eq!(ended.code, 1, "{said}");
+        assert!(said.contains("rabbit@another") && said.contains("OTP_LEDGER_PREFIX"), "{said}");
+    }
+    // What the message says for a broker that only has another name now.
+    redis.cli(&["DEL", HOME]).await;
+    stage.worker().await.stop().await;
+    assert_eq!(redis.cli(&["HGET", HOME, "broker"]).await, cluster);
+}
+
+#[tokio::test]
 async fn all_workers_of_a_queue_share_the_key_of_fingerprints_and_it_stays() {
     let (stage, redis) = shared().await;
     stage.worker().await.stop().await;
