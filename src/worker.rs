@@ -29,7 +29,8 @@ use crate::job::envelope::{Envelope, Moment};
 use crate::job::phone::Phone;
 use crate::job::progress::OnAmbiguous;
 use crate::job::request::OtpRequest;
-use crate::ledger::Ledger;
+use crate::job::result::ResultEvent;
+use crate::ledger::{Correct, Ledger};
 use crate::send::Sender;
 use crate::stop::Stop;
 use crate::telemetry::http::Health;
@@ -91,6 +92,12 @@ enum Incoming {
     Job(Box<Job>, Arc<Receipt>),
     /// A message that is no job, and why.
     NoJob { id: String, receipt: Arc<Receipt>, original: Box<Original>, why: String },
+}
+
+impl Correct for Worker {
+    async fn correct(&self, id: &str, event: &ResultEvent) {
+        self.parts.outbox.correct(id, event).await;
+    }
 }
 
 impl Taker for Worker {

@@ -1,70 +1,66 @@
 //! Where the broker is: one address or several, which may come from a file that changes.
 
-use std::path::PathBuf;
 use std::str::FromStr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
 
 use lapin::Connection;
 use lapin::uri::{AMQPScheme, AMQPUri};
 use reqwest::Url;
 use rustls::ClientConfig;
-use tokio::time::timeout;
-use tracing::warn;
 
 use crate::amqp::{self, ConnectError, Opened};
+use crate::settings::secret::{self, Secret};
 
-/// How long reading the file may take. It may be on a network.
-const READ_WITHIN: Duration = Duration::from_secs(2);
+/// What is said of a wrong address. It repeats neither the text nor the parser's message: both may hold the
+/// password.
+const ADDRESS_RULE: &str = "must be an address such as amqps://user:password@host:5671/vhost (special characters percent-encoded, a name or IPv4 as host), or several, separated by commas";
 
 /// Addresses of the same broker, tried in turn. Never empty. They hold the password, so they are never
 /// printed.
 #[derive(Clone)]
-pub struct Addresses(Arc<Inner>);
-
-struct Inner {
-    file: Option<PathBuf>,
-    known: Mutex<Known>,
+pub struct Addresses {
+    listed: Secret<Listed>,
+    last: Arc<Mutex<Last>>,
 }
 
-struct Known {
+#[derive(Clone, Default)]
+struct Listed {
     first: AMQPUri,
     more: Vec<AMQPUri>,
-    /// The address of the last connection.
-    worked: Option<AMQPUri>,
-    /// The cluster that this connection led to, if its broker said it.
+}
+
+/// What is known of the last connection.
+#[derive(Default)]
+struct Last {
+    /// Its address.
+    address: Option<AMQPUri>,
+    /// The cluster that it led to, if its broker said it.
     cluster: Option<String>,
 }
 
 impl Default for Addresses {
     /// Only for a reader of settings that has found a mistake.
     fn default() -> Self {
-        Self::of(AMQPUri::default(), Vec::new(), None)
+        Self { listed: Secret::fixed(Listed::default()), last: Arc::default() }
     }
 }
 
 impl Addresses {
-    fn of(first: AMQPUri, more: Vec<AMQPUri>, file: Option<PathBuf>) -> Self {
-        Self(Arc::new(Inner { file, known: Mutex::new(Known { first, more, worked: None, cluster: None }) }))
-    }
-
-    /// Reads addresses that are separated by commas. Nothing if one of them is wrong, or there is none.
+    /// Reads addresses that are separated by commas. If they came from a file, it is read again at every new
+    /// connection.
     ///
     /// A comma may also be part of a password, so only one before another `scheme://` separates.
-    pub fn parse(text: &str) -> Option<Self> {
-        let (first, more) = parse(text)?;
-        Some(Self::of(first, more, None))
-    }
-
-    /// The same addresses, which came from `file`. It is read again at every new connection.
-    pub(super) fn read_from(self, file: PathBuf) -> Self {
-        let known = self.lock();
-        Self::of(known.first.clone(), known.more.clone(), Some(file))
+    ///
+    /// # Errors
+    /// The rule that one of them breaks.
+    pub fn new(text: secret::Source) -> Result<Self, String> {
+        let listed = Secret::new(text, |text| parse(text).ok_or_else(|| ADDRESS_RULE.to_owned()))?;
+        Ok(Self { listed, last: Arc::default() })
     }
 
     /// The first address.
     pub fn first(&self) -> AMQPUri {
-        self.lock().first.clone()
+        self.listed.last().first
     }
 
     /// The name of the cluster that the last connection led to, if its broker said it.
@@ -72,15 +68,15 @@ impl Addresses {
         self.lock().cluster.clone()
     }
 
-    /// Whether one of them is for TLS, or may become one for TLS.
+    /// Whether one of them is for TLS.
     pub(super) fn may_use_tls(&self) -> bool {
-        let known = self.lock();
-        std::iter::once(&known.first).chain(&known.more).any(|uri| uri.scheme == AMQPScheme::AMQPS)
+        let Listed { first, more } = self.listed.last();
+        std::iter::once(&first).chain(&more).any(|uri| uri.scheme == AMQPScheme::AMQPS)
     }
 
     /// Whether the addresses may change.
     pub(super) fn may_change(&self) -> bool {
-        self.0.file.is_some()
+        self.listed.may_change()
     }
 
     /// Opens a connection to the first address that gives one.
@@ -88,13 +84,11 @@ impl Addresses {
     /// # Errors
     /// The error of every address.
     pub(super) async fn connect(&self, tls: &Arc<ClientConfig>, name: &str) -> Result<Connection, ConnectError> {
-        self.read_again().await;
         let mut errors = Vec::new();
-        for uri in self.to_try() {
+        for uri in self.to_try().await {
             match amqp::connect(&uri, tls, name).await {
                 Ok(Opened { connection, cluster }) => {
-                    let mut known = self.lock();
-                    (known.worked, known.cluster) = (Some(uri), cluster);
+                    *self.lock() = Last { address: Some(uri), cluster };
                     return Ok(connection);
                 }
                 Err(error) => errors.push(error),
@@ -105,10 +99,11 @@ impl Addresses {
 
     /// The addresses, and last the one that worked last: the file may have been read while it was being
     /// written, or be ahead of the broker.
-    fn to_try(&self) -> Vec<AMQPUri> {
-        let known = self.lock();
-        let mut all: Vec<AMQPUri> = std::iter::once(&known.first).chain(&known.more).cloned().collect();
-        if let Some(worked) = &known.worked
+    async fn to_try(&self) -> Vec<AMQPUri> {
+        let Listed { first, more } = self.listed.current().await;
+        let mut all = vec![first];
+        all.extend(more);
+        if let Some(worked) = &self.lock().address
             && !all.contains(worked)
         {
             all.push(worked.clone());
@@ -116,36 +111,16 @@ impl Addresses {
         all
     }
 
-    /// Reads the file again. A file that cannot be used keeps what was read last.
-    async fn read_again(&self) {
-        let Some(file) = &self.0.file else { return };
-        let problem = match timeout(READ_WITHIN, tokio::fs::read_to_string(file)).await {
-            Ok(Ok(text)) => match parse(&text) {
-                Some((first, more)) => {
-                    let mut known = self.lock();
-                    (known.first, known.more) = (first, more);
-                    return;
-                }
-                // Neither the text nor the parser's message is shown: both may hold the password.
-                None => "it holds no address of a broker".to_owned(),
-            },
-            Ok(Err(error)) => error.to_string(),
-            Err(_) => "it could not be read in time".to_owned(),
-        };
-        warn!(problem, "AMQP_URL_FILE cannot be used; the last address that was read from it is used");
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Known> {
-        // No code panics while it holds this lock, and the addresses are whole even if some did.
-        self.0.known.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, Last> {
+        // No code panics while it holds this lock, and its content is whole even if some did.
+        self.last.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// The first address, and the others.
-fn parse(text: &str) -> Option<(AMQPUri, Vec<AMQPUri>)> {
+fn parse(text: &str) -> Option<Listed> {
     let mut all = split(text).into_iter().map(address);
     let first = all.next()??;
-    Some((first, all.collect::<Option<Vec<_>>>()?))
+    Some(Listed { first, more: all.collect::<Option<Vec<_>>>()? })
 }
 
 fn is_padding(c: char) -> bool {

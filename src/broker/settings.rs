@@ -2,7 +2,6 @@
 
 use std::collections::BTreeSet;
 use std::fmt;
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use lapin::Connection;
@@ -11,6 +10,7 @@ use tokio::sync::Mutex;
 use super::address::Addresses;
 use crate::amqp::ConnectError;
 use crate::settings::reader::{Reader, Source, WrongSettings};
+use crate::settings::secret;
 use crate::settings::table::{self as settings, Setting};
 use crate::tls;
 
@@ -114,22 +114,13 @@ impl BrokerSettings {
 }
 
 fn addresses(reader: &mut Reader<'_>) -> Addresses {
-    let default = settings::AMQP_URL.default.unwrap_or_default();
-    let text = reader
-        .secret(&settings::AMQP_URL, &settings::AMQP_URL_FILE)
-        .map_or_else(|| default.to_owned(), |secret| secret.text);
-    let Some(addresses) = Addresses::parse(&text) else {
-        // Repeat neither the text nor the parser's message: both may hold the password.
-        reader.mistake(
-            &settings::AMQP_URL,
-            "must be an address such as amqps://user:password@host:5671/vhost (special characters percent-encoded, a name or IPv4 as host), or several, separated by commas",
-        );
-        return Addresses::default();
-    };
-    match reader.given(&settings::AMQP_URL_FILE) {
-        Some(file) => addresses.read_from(PathBuf::from(file)),
-        None => addresses,
-    }
+    let setting = &settings::AMQP_URL;
+    let text = reader.secret(setting, &settings::AMQP_URL_FILE);
+    let text = text.unwrap_or_else(|| secret::Source::fixed(setting.default.unwrap_or_default()));
+    Addresses::new(text).unwrap_or_else(|problem| {
+        reader.mistake(setting, problem);
+        Addresses::default()
+    })
 }
 
 /// Loads certificates only for `amqps://`, or when a file is given. Plain AMQP must work on a machine without

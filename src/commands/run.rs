@@ -9,7 +9,9 @@ use std::time::Duration;
 
 use clap::{ArgMatches, Command};
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
+use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{error, info, warn};
 
@@ -154,6 +156,9 @@ async fn run(config: Config, stop: Stop) -> Result<(), RunError> {
         0 => Ok(()),
         unfinished => Err(RunError::Unfinished(unfinished)),
     });
+    // It publishes, too, so it ends before the services do.
+    app.no_more_jobs.cancel();
+    let _ = timeout(SERVICES_END_WITHIN, app.write_back).await;
     stop.close();
     app.services.spawn(app.traces.end());
     app.services.close();
@@ -179,6 +184,9 @@ struct App {
     worker: Arc<Worker>,
     health: Arc<Health>,
     traces: Traces,
+    /// Tells the ledger what it did not take, until there are no more jobs.
+    write_back: JoinHandle<()>,
+    no_more_jobs: CancellationToken,
     /// The services that the jobs need. They end after the last job.
     services: TaskTracker,
 }
@@ -199,8 +207,10 @@ impl App {
         if let Some(interval) = config.esms.balance_interval {
             services.spawn(balance::watch(esms.clone(), interval, Arc::clone(&metrics), stop.clone()));
         }
+        let (ledger, write_back) = Ledger::new(&config.ledger, config.send.on_ambiguous, Arc::clone(&metrics));
+        ledger.open().await?;
         let parts = Parts {
-            ledger: ledger(&config, &metrics, &services, stop).await?,
+            ledger,
             outbox: outbox(&config.broker, &health, &metrics, &services, stop),
             health: Arc::clone(&health),
             sender: Sender::new(esms, config.send.clone(), Arc::clone(&metrics)),
@@ -208,6 +218,8 @@ impl App {
             traces: traces.clone(),
         };
         let worker = Arc::new(Worker::new(parts, rules(&config), stop.clone()));
+        let no_more_jobs = CancellationToken::new();
+        let write_back = tokio::spawn(write_back.run(no_more_jobs.clone(), Arc::clone(&worker)));
         let consuming = ConsumerLoop {
             broker: config.broker,
             prefetch: config.worker.concurrency,
@@ -216,20 +228,8 @@ impl App {
             metrics,
             stop: stop.clone(),
         };
-        Ok(Self { consuming, worker, health, traces, services })
+        Ok(Self { consuming, worker, health, traces, write_back, no_more_jobs, services })
     }
-}
-
-async fn ledger(
-    config: &Config,
-    metrics: &Arc<Metrics>,
-    services: &TaskTracker,
-    stop: &Stop,
-) -> Result<Ledger, StoreError> {
-    let (ledger, write_back) = Ledger::new(&config.ledger, config.send.on_ambiguous, Arc::clone(metrics));
-    ledger.open().await?;
-    services.spawn(write_back.run(stop.clone()));
-    Ok(ledger)
 }
 
 fn rules(config: &Config) -> Rules {

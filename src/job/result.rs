@@ -199,6 +199,13 @@ impl ResultEvent {
         if self.run <= 1 { format!("{id}:result") } else { format!("{id}:result:{}", self.run) }
     }
 
+    /// Whether the person may have got a second OTP by the sending that ended with `other`, and this result does
+    /// not say so.
+    pub fn hides_a_second_otp_of(&self, other: &Self) -> bool {
+        let may_be_second = other.outcome.may_have_sent() || other.may_be_duplicate;
+        self.outcome == Outcome::Accepted && !self.may_be_duplicate && may_be_second && self != other
+    }
+
     /// The same result, which says `MayBeDuplicate`.
     pub fn as_duplicate(self) -> Self {
         // The other values stay as they are, to the letter.

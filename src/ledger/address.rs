@@ -1,14 +1,12 @@
 //! Where the Redis is, and where that is read from. A password that is rotated in its file is read again.
 
 use std::fmt;
-use std::path::PathBuf;
-use std::sync::Arc;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use redis::{ConnectionAddr, IntoConnectionInfo, RedisConnectionInfo};
 use rustls::ClientConfig;
-use tracing::warn;
 
+use crate::settings::secret::{self, Secret};
 use crate::tls;
 
 /// The address of a Redis, and the login there.
@@ -97,30 +95,21 @@ impl Trust {
 }
 
 /// Where the address is read from, each time a connection is made.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Source {
-    file: Option<(PathBuf, Trust)>,
+    address: Secret<Address>,
     /// The last address that led to a server that took the login; at first, the one read at start.
-    good: Mutex<Address>,
-    /// What was last said of the file, so that it is said once.
-    told: Mutex<Option<String>>,
-}
-
-impl Clone for Source {
-    fn clone(&self) -> Self {
-        Self { file: self.file.clone(), good: Mutex::new(self.good()), told: Mutex::default() }
-    }
+    good: Arc<Mutex<Address>>,
 }
 
 impl Source {
-    /// An address that stays.
-    pub fn fixed(address: Address) -> Self {
-        Self { file: None, good: Mutex::new(address), told: Mutex::default() }
-    }
-
-    /// An address that was read from this file, and is read from there again.
-    pub fn file(path: PathBuf, trust: Trust, address: Address) -> Self {
-        Self { file: Some((path, trust)), ..Self::fixed(address) }
+    /// Reads the address from this text, and again from its file if it has one.
+    ///
+    /// # Errors
+    /// As for [`Address::parse`].
+    pub fn new(text: secret::Source, trust: Trust) -> Result<Self, String> {
+        let address = Secret::new(text, move |url| Address::parse(url, &trust))?;
+        Ok(Self { good: Arc::new(Mutex::new(address.last())), address })
     }
 
     /// The last address that was good.
@@ -131,58 +120,20 @@ impl Source {
     /// The addresses to try, in this order: what the file says now, and the last one that was good. A file that
     /// is being written may hold the beginning of an address, which looks like another.
     pub async fn candidates(&self) -> Vec<Address> {
-        let good = self.good();
-        match self.read().await {
-            Some(fresh) if !fresh.is_same(&good) => vec![fresh, good],
-            Some(_) | None => vec![good],
-        }
-    }
-
-    async fn read(&self) -> Option<Address> {
-        let (path, trust) = self.file.as_ref()?;
-        let found = match tokio::fs::read_to_string(path).await {
-            Ok(text) => match text.trim_matches(|c: char| c.is_whitespace() || c == '\u{feff}') {
-                "" => Err("it is empty".to_owned()),
-                url => Address::parse(url, trust),
-            },
-            Err(error) => Err(error.to_string()),
-        };
-        match found {
-            Ok(address) => {
-                self.tell(None);
-                Some(address)
-            }
-            Err(why) => {
-                self.tell(Some(why));
-                None
-            }
-        }
+        let (fresh, good) = (self.address.current().await, self.good());
+        if fresh.is_same(&good) { vec![good] } else { vec![fresh, good] }
     }
 
     /// This address led to a server that took the login.
     pub fn set_good(&self, address: &Address) {
         *self.good.lock().unwrap_or_else(PoisonError::into_inner) = address.clone();
     }
-
-    /// Says once what is wrong with the file.
-    fn tell(&self, why: Option<String>) {
-        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(why) = &why
-            && told.as_ref() != Some(why)
-        {
-            warn!(
-                error = why,
-                hint = "the last address that worked is used; mend the file",
-                "the file of OTP_LEDGER_URL_FILE cannot be used"
-            );
-        }
-        *told = why;
-    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::settings::secret::SecretFile;
     use std::fs;
 
     fn address(url: &str) -> Address {
@@ -197,24 +148,26 @@ mod tests {
     async fn what_the_file_says_now_is_tried_first_and_the_last_good_address_after_it() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("url");
-        let source = Source::file(path.clone(), Trust::default(), address("redis://:old@host"));
+        let file = Some(SecretFile::new("OTP_LEDGER_URL_FILE", &path));
+        let text = secret::Source { text: "redis://:old@host".into(), file };
+        let source = Source::new(text, Trust::default()).unwrap();
         for (content, expected) in [
             ("redis://:old@host", &["old"] as &[_]),
             ("\u{feff}redis://:new@host\r\n", &["new", "old"]),
-            // Empty, cut, and no address at all.
-            ("", &["old"]),
-            (" \n", &["old"]),
-            ("redis://", &["old"]),
-            ("redis://:ne", &["old"]),
-            ("memory:", &["old"]),
+            // Empty, cut, and no address at all: what was read last stays.
+            ("", &["new", "old"]),
+            (" \n", &["new", "old"]),
+            ("redis://", &["new", "old"]),
+            ("redis://:ne", &["new", "old"]),
+            ("memory:", &["new", "old"]),
         ] {
             fs::write(&path, content).unwrap();
             assert_eq!(passwords(&source.candidates().await), expected, "{content:?}");
         }
         fs::write(&path, [0xff, 0xfe]).unwrap();
-        assert_eq!(passwords(&source.candidates().await), ["old"], "not text");
+        assert_eq!(passwords(&source.candidates().await), ["new", "old"], "not text");
         fs::remove_file(&path).unwrap();
-        assert_eq!(passwords(&source.candidates().await), ["old"], "no file");
+        assert_eq!(passwords(&source.candidates().await), ["new", "old"], "no file");
         fs::write(&path, "redis://:new@host").unwrap();
         source.set_good(&address("redis://:new@host"));
         assert_eq!(passwords(&source.candidates().await), ["new"]);

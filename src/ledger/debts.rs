@@ -9,14 +9,14 @@ use std::time::Duration;
 
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep, timeout};
-use tracing::{info, warn};
+use tokio_util::sync::CancellationToken;
+use tracing::{Instrument as _, info, warn};
 
 use super::fingerprint::Fingerprint;
 use super::memory::Memory;
 use super::store::{Finish, Store, StoreError};
 use crate::backoff::Policy;
 use crate::job::result::{Outcome, ResultEvent};
-use crate::stop::Stop;
 use crate::telemetry::logs;
 
 /// The most results that this process keeps because the store did not take them, and the most that it keeps of
@@ -126,6 +126,12 @@ impl Beside {
     }
 }
 
+/// Publishes a result that says more than one that was published before.
+pub trait Correct: Send + Sync {
+    /// Publishes it, and waits until it is confirmed.
+    fn correct(&self, id: &str, event: &ResultEvent) -> impl Future<Output = ()> + Send;
+}
+
 /// Writes what is owed to the store.
 #[derive(Debug)]
 pub struct WriteBack {
@@ -139,19 +145,19 @@ impl WriteBack {
         Self { store, beside }
     }
 
-    /// Writes until the services end, and then tries once more.
-    pub async fn run(self, stop: Stop) {
+    /// Writes until the last job has ended, and then tries once more.
+    pub async fn run(self, ended: CancellationToken, results: Arc<impl Correct>) {
         let writing = async {
             loop {
                 self.beside.added.notified().await;
-                self.write_all().await;
+                self.write_all(&*results).await;
             }
         };
         tokio::select! {
-            () = stop.closing().cancelled() => {}
+            () = ended.cancelled() => {}
             () = writing => {}
         }
-        let _ = timeout(LAST_TRY, self.write_once()).await;
+        let _ = timeout(LAST_TRY, self.write_once(&*results)).await;
         if self.beside.owed() > 0 {
             warn!(
                 results = self.beside.owed(),
@@ -161,11 +167,11 @@ impl WriteBack {
         }
     }
 
-    async fn write_all(&self) {
+    async fn write_all(&self, results: &impl Correct) {
         let mut waits = Policy::POLL.waits();
         let mut written = 0;
         loop {
-            match self.write_once().await {
+            match self.write_once(results).await {
                 Ok(more) => written += more,
                 Err(more) => {
                     written += more;
@@ -181,7 +187,7 @@ impl WriteBack {
     }
 
     /// Writes until nothing is owed (`Ok`) or the store does not take it (`Err`). Says how many were written.
-    async fn write_once(&self) -> Result<usize, usize> {
+    async fn write_once(&self, results: &impl Correct) -> Result<usize, usize> {
         let mut written = 0;
         while let Some(debt) = self.beside.first() {
             let said = self.store.finish(&debt.id, debt.fingerprint, debt.owner(), &debt.event).await;
@@ -190,10 +196,10 @@ impl WriteBack {
                     written += 1;
                     self.beside.paid(&debt, Some(&debt.event));
                 }
-                Ok(Finish::Already(recorded)) => {
-                    warn_of_second_otp(&debt, &recorded);
-                    self.beside.paid(&debt, Some(&recorded));
+                Ok(Finish::Already(recorded)) if recorded.hides_a_second_otp_of(&debt.event) => {
+                    self.tell_of_second_otp(&debt, &recorded, results).await;
                 }
+                Ok(Finish::Already(recorded)) => self.beside.paid(&debt, Some(&recorded)),
                 // Another worker has the job, or nobody can write its record.
                 Ok(Finish::HeldByAnother) | Err(StoreError::Unreadable(_)) => self.beside.paid(&debt, None),
                 Err(StoreError::Unreachable(_) | StoreError::Refused { .. } | StoreError::NotOurs(_)) => {
@@ -203,15 +209,19 @@ impl WriteBack {
         }
         Ok(written)
     }
-}
 
-/// Another worker ended the job meanwhile, because neither knew of the other.
-fn warn_of_second_otp(debt: &Debt, recorded: &ResultEvent) {
-    let both = debt.event.outcome == Outcome::Accepted && recorded.outcome == Outcome::Accepted;
-    if both && *recorded != debt.event {
-        logs::job_span(&debt.id).in_scope(|| {
+    /// Another worker sent the job meanwhile, and neither knew of the other. The result that was published last
+    /// must say so, and so must the one that a producer's repeat gets.
+    async fn tell_of_second_otp(&self, debt: &Debt, recorded: &ResultEvent, results: &impl Correct) {
+        let says_so = recorded.clone().as_duplicate();
+        let telling = async {
             warn!("two workers sent this job while the ledger was away: the person may have got two OTPs");
-        });
+            results.correct(&debt.id, &says_so).await;
+        };
+        telling.instrument(logs::job_span(&debt.id)).await;
+        // Where this fails, only a producer's repeat is not told.
+        let _ = self.store.correct(&debt.id, recorded, &says_so).await;
+        self.beside.paid(debt, Some(&says_so));
     }
 }
 

@@ -160,6 +160,15 @@ impl Store for Memory {
         ready(Ok(self.record_done(id, fingerprint, event))).boxed()
     }
 
+    fn correct<'a>(&'a self, id: &'a str, recorded: &'a ResultEvent, says_more: &'a ResultEvent) -> Reply<'a, ()> {
+        if let Some(Entry { state: State::Done(event), .. }) = self.entries().jobs.get_mut(id)
+            && event == recorded
+        {
+            *event = says_more.clone();
+        }
+        ready(Ok(())).boxed()
+    }
+
     fn recorded<'a>(&'a self, id: &'a str, fingerprint: Fingerprint) -> Reply<'a, Option<ResultEvent>> {
         let ask = Ask { id, fingerprint, owner: "", is_first_delivery: false };
         let Claim::Done(event) = self.look_up(&ask) else { return ready(Ok(None)).boxed() };

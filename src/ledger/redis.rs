@@ -53,6 +53,7 @@ pub struct Redis {
     claim: Script,
     note: Script,
     finish: Script,
+    correct: Script,
 }
 
 /// The answer of a script: a word, and its arguments.
@@ -70,6 +71,7 @@ impl Redis {
             claim: Script::new(include_str!("claim.lua")),
             note: Script::new(include_str!("note.lua")),
             finish: Script::new(include_str!("finish.lua")),
+            correct: Script::new(include_str!("correct.lua")),
         }
     }
 
@@ -169,6 +171,11 @@ impl Redis {
         }
     }
 
+    async fn replace(&self, id: &str, recorded: &ResultEvent, says_more: &ResultEvent) -> Result<(), StoreError> {
+        let mut call = self.correct.key(self.key(id));
+        self.run(call.arg(recorded.body.as_ref()).arg(says_more.body.as_ref())).await
+    }
+
     async fn result_of(&self, id: &str, fingerprint: Fingerprint) -> Result<Option<ResultEvent>, StoreError> {
         let mut read = redis::cmd("HMGET");
         read.arg(self.key(id)).arg("fingerprint").arg("result").arg("reruns");
@@ -207,6 +214,10 @@ impl Store for Redis {
         event: &'a ResultEvent,
     ) -> Reply<'a, Finish> {
         self.end(id, fingerprint, owner, event).boxed()
+    }
+
+    fn correct<'a>(&'a self, id: &'a str, recorded: &'a ResultEvent, says_more: &'a ResultEvent) -> Reply<'a, ()> {
+        self.replace(id, recorded, says_more).boxed()
     }
 
     fn recorded<'a>(&'a self, id: &'a str, fingerprint: Fingerprint) -> Reply<'a, Option<ResultEvent>> {

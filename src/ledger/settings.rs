@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::address::{Address, Source, Trust};
+use super::address::{Source, Trust};
 use super::home::{Deployment, Prefix};
 use super::redis::RedisSettings;
 use crate::job::progress::OnAmbiguous;
@@ -77,19 +77,12 @@ impl LedgerSettings {
 fn store(reader: &mut Reader<'_>, deployment: Deployment) -> StoreSettings {
     let (prefix, trust) = (prefix(reader, &deployment), trust(reader));
     let setting = &settings::OTP_LEDGER_URL;
-    let secret = reader.secret(setting, &settings::OTP_LEDGER_URL_FILE);
-    let address = match secret.as_ref().map(|secret| secret.text.as_str()) {
-        None | Some("memory:") => return StoreSettings::Memory,
-        Some(url) => Address::parse(url, &trust),
+    let text = match reader.secret(setting, &settings::OTP_LEDGER_URL_FILE) {
+        Some(secret) if secret.text != "memory:" => secret,
+        Some(_) | None => return StoreSettings::Memory,
     };
-    match address {
-        Ok(address) => {
-            let source = match reader.given(&settings::OTP_LEDGER_URL_FILE) {
-                Some(path) => Source::file(path.into(), trust, address),
-                None => Source::fixed(address),
-            };
-            StoreSettings::Redis(Box::new(RedisSettings { source, prefix, deployment }))
-        }
+    match Source::new(text, trust) {
+        Ok(source) => StoreSettings::Redis(Box::new(RedisSettings { source, prefix, deployment })),
         Err(problem) => {
             reader.mistake(setting, problem);
             StoreSettings::Memory

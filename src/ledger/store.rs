@@ -35,6 +35,9 @@ pub trait Store: fmt::Debug + Send + Sync {
         event: &'a ResultEvent,
     ) -> Reply<'a, Finish>;
 
+    /// Puts a result that says more in the place of the recorded one, if that one still is.
+    fn correct<'a>(&'a self, id: &'a str, recorded: &'a ResultEvent, says_more: &'a ResultEvent) -> Reply<'a, ()>;
+
     /// The result of this job (not of another with the same id), if it has ended.
     fn recorded<'a>(&'a self, id: &'a str, fingerprint: Fingerprint) -> Reply<'a, Option<ResultEvent>>;
 }

@@ -73,6 +73,11 @@ impl Store for Handle {
         self.0.say(format!("finish {id} {}", owner.is_some()), &self.0.finishes)
     }
 
+    fn correct<'a>(&'a self, id: &'a str, _recorded: &'a ResultEvent, _says_more: &'a ResultEvent) -> Reply<'a, ()> {
+        self.0.asked.lock().unwrap().push(format!("correct {id}"));
+        std::future::ready(Ok(())).boxed()
+    }
+
     fn recorded<'a>(&'a self, _id: &'a str, _fingerprint: Fingerprint) -> Reply<'a, Option<ResultEvent>> {
         std::future::ready(Err(away())).boxed()
     }

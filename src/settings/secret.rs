@@ -153,7 +153,7 @@ impl SecretFile {
 }
 
 /// Turns the text of a file into the value that it means. An error must not repeat the text.
-type Parse<T> = fn(&str) -> Result<T, String>;
+type Parse<T> = Box<dyn Fn(&str) -> Result<T, String> + Send + Sync>;
 
 /// A secret that may change while the worker runs.
 ///
@@ -185,9 +185,24 @@ impl<T: Clone> Secret<T> {
     ///
     /// # Errors
     /// What `parse` says of the text.
-    pub fn new(source: Source, parse: Parse<T>) -> Result<Self, String> {
+    pub fn new(
+        source: Source,
+        parse: impl Fn(&str) -> Result<T, String> + Send + Sync + 'static,
+    ) -> Result<Self, String> {
         let last = Last { value: parse(&source.text)?, text: source.text, is_failing: false };
-        Ok(Self(Arc::new(Inner { file: source.file, parse, last: Mutex::new(last) })))
+        Ok(Self(Arc::new(Inner { file: source.file, parse: Box::new(parse), last: Mutex::new(last) })))
+    }
+
+    /// A value that never changes.
+    pub fn fixed(value: T) -> Self {
+        let parse = Box::new(|_: &str| Err("it never changes".to_owned()));
+        let last = Last { value, text: String::new(), is_failing: false };
+        Self(Arc::new(Inner { file: None, parse, last: Mutex::new(last) }))
+    }
+
+    /// Whether it may change.
+    pub fn may_change(&self) -> bool {
+        self.0.file.is_some()
     }
 
     /// The last good value, without reading anything.

@@ -56,11 +56,7 @@ pub(super) fn after_finish(
             Step::PublishAsDuplicate
         }
         // This worker may have sent the job, too, without seeing the other's attempt.
-        Finish::Already(recorded)
-            if recorded.outcome == Outcome::Accepted
-                && !recorded.may_be_duplicate
-                && (ending.outcome.may_have_sent() || ending.may_be_duplicate) =>
-        {
+        Finish::Already(recorded) if recorded.hides_a_second_otp_of(&event) => {
             Step::PublishRecorded(recorded.as_duplicate())
         }
         Finish::Already(recorded) => Step::PublishRecorded(recorded),

@@ -86,6 +86,19 @@ impl Outbox {
         }
     }
 
+    /// Publishes a result that says more than the one before, to all who are bound for results. The properties of
+    /// the job are not known any more.
+    pub async fn correct(&self, id: &str, event: &ResultEvent) {
+        let (routing_key, message_id) = (event.routing_key(), event.message_id(id));
+        let message = Message {
+            exchange: &self.exchange,
+            routing_key: &routing_key,
+            body: &event.body,
+            properties: result::properties(&message_id, &id.into(), &Trace::default(), SystemTime::now()),
+        };
+        self.publish_until_confirmed(message).await;
+    }
+
     /// Publishes a result until it is confirmed.
     async fn publish_result(&self, id: &str, event: &ResultEvent, receipt: &Receipt, trace: &Trace) -> Routed {
         let routing_key = event.routing_key();

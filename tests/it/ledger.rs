@@ -17,10 +17,11 @@ mod store;
 use std::sync::Arc;
 use std::time::Duration;
 
-use esms_otp_worker::ledger::address::{Address, Source};
+use esms_otp_worker::ledger::address::{Source, Trust};
 use esms_otp_worker::ledger::fingerprint::{Fingerprint, Fingerprints};
 use esms_otp_worker::ledger::home::{Deployment, Prefix};
 use esms_otp_worker::ledger::redis::{Redis as RedisStore, RedisSettings};
+use esms_otp_worker::settings::secret;
 
 use crate::stage::{LIMIT, PHONE, Stage};
 use crate::support::redis::Redis;
@@ -86,10 +87,10 @@ async fn steps(redis: &Redis) -> u64 {
 
 /// A store that asks this Redis as the workers of this queue would.
 fn store_of(redis: &Redis, queue: &str, lease: Duration) -> RedisStore {
-    let address = Address { host: "127.0.0.1".into(), port: redis.port(), tls: None, login: Default::default() };
+    let source = Source::new(secret::Source::fixed(redis.url()), Trust::default()).expect("an address");
     let deployment = Deployment { broker: None, vhost: "/".into(), queue: queue.into() };
     let prefix = Prefix::parse(PREFIX).expect("a prefix");
-    let settings = RedisSettings { source: Source::fixed(address), prefix, deployment };
+    let settings = RedisSettings { source, prefix, deployment };
     RedisStore::new(&settings, Arc::default(), lease, Duration::from_secs(3600))
 }
 

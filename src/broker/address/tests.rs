@@ -1,10 +1,13 @@
+use std::path::Path;
+
 use super::*;
+use crate::settings::secret::SecretFile;
 
 /// Host, port, virtual host and password of each address.
 fn told(text: &str) -> Option<Vec<(String, u16, String, String)>> {
-    let addresses = Addresses::parse(text)?;
+    let Listed { first, more } = parse(text)?;
     let one = |uri: AMQPUri| (uri.authority.host, uri.authority.port, uri.vhost, uri.authority.userinfo.password);
-    Some(addresses.to_try().into_iter().map(one).collect())
+    Some(std::iter::once(first).chain(more).map(one).collect())
 }
 
 fn vhost(text: &str) -> String {
@@ -50,18 +53,23 @@ fn one_wrong_address_makes_all_of_them_wrong() {
     }
 }
 
-fn hosts(addresses: &Addresses) -> Vec<String> {
-    addresses.to_try().into_iter().map(|uri| uri.authority.host).collect()
+async fn hosts(addresses: &Addresses) -> Vec<String> {
+    addresses.to_try().await.into_iter().map(|uri| uri.authority.host).collect()
+}
+
+/// These addresses, which came from this file.
+fn from_file(text: &str, file: &Path) -> Addresses {
+    let file = Some(SecretFile::new("AMQP_URL_FILE", file));
+    Addresses::new(secret::Source { text: text.into(), file }).unwrap()
 }
 
 #[tokio::test]
 async fn a_file_is_read_again_and_one_that_cannot_be_used_keeps_what_was_read_last() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("address");
-    let addresses = Addresses::parse("amqp://first").unwrap().read_from(file.clone());
+    let addresses = from_file("amqp://first", &file);
     // A name that exists when the worker starts, and not yet or not any more now.
-    addresses.read_again().await;
-    assert_eq!(hosts(&addresses), ["first"]);
+    assert_eq!(hosts(&addresses).await, ["first"]);
     for (content, expected) in [
         ("amqp://second\n", "second"),
         ("", "second"),
@@ -71,27 +79,22 @@ async fn a_file_is_read_again_and_one_that_cannot_be_used_keeps_what_was_read_la
         ("\u{feff}amqp://third\r\n", "third"),
     ] {
         std::fs::write(&file, content).unwrap();
-        addresses.read_again().await;
-        assert_eq!(hosts(&addresses), [expected], "{content:?}");
+        assert_eq!(hosts(&addresses).await, [expected], "{content:?}");
     }
     std::fs::write(&file, b"amqp://\xff").unwrap();
-    addresses.read_again().await;
-    assert_eq!(hosts(&addresses), ["third"]);
+    assert_eq!(hosts(&addresses).await, ["third"]);
     std::fs::remove_file(&file).unwrap();
     std::fs::create_dir(&file).unwrap();
-    addresses.read_again().await;
-    assert_eq!(hosts(&addresses), ["third"]);
+    assert_eq!(hosts(&addresses).await, ["third"]);
 }
 
 #[tokio::test]
 async fn an_address_that_worked_is_still_tried_after_the_new_ones() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("address");
-    let addresses = Addresses::parse("amqp://works").unwrap().read_from(file.clone());
-    let works = addresses.first();
-    addresses.lock().worked = Some(works);
+    let addresses = from_file("amqp://works", &file);
+    addresses.lock().address = Some(addresses.first());
     // A file that is being written holds the beginning of an address, which may be an address, too.
     std::fs::write(&file, "amqp://user").unwrap();
-    addresses.read_again().await;
-    assert_eq!(hosts(&addresses), ["user", "works"]);
+    assert_eq!(hosts(&addresses).await, ["user", "works"]);
 }

@@ -7,6 +7,7 @@ use std::net::SocketAddr;
 use super::*;
 use crate::ledger::address::{Address, Source, Trust};
 use crate::ledger::home::{Deployment, Prefix};
+use crate::settings::secret::{self, SecretFile};
 use fake::{Answer, Fake, MOVED_IN};
 
 const OK: fn() -> Answer = || Answer::Says("+OK\r\n".into());
@@ -15,8 +16,16 @@ fn error(line: &str) -> Answer {
     Answer::Says(format!("-{line}\r\n"))
 }
 
+fn url(port: u16) -> String {
+    format!("redis://worker:canary@127.0.0.1:{port}/0")
+}
+
+fn source(port: u16) -> Source {
+    Source::new(secret::Source::fixed(url(port)), Trust::default()).unwrap()
+}
+
 fn address(port: u16) -> Address {
-    Address::parse(&format!("redis://worker:canary@127.0.0.1:{port}/0"), &Trust::default()).unwrap()
+    source(port).good()
 }
 
 fn dialer(source: Source) -> Dialer {
@@ -25,7 +34,7 @@ fn dialer(source: Source) -> Dialer {
 }
 
 fn link(fake: &Fake) -> Link {
-    Link::new(dialer(Source::fixed(address(fake.port()))))
+    Link::new(dialer(source(fake.port())))
 }
 
 async fn ping(link: &Link) -> Result<String, StoreError> {
@@ -175,7 +184,7 @@ async fn a_server_that_is_back_is_found_without_a_step_that_asks_for_it() {
     let fake = Fake::start(answers(|_| OK())).await;
     let port = fake.port();
     drop(fake);
-    let link = Link::new(dialer(Source::fixed(address(port))));
+    let link = Link::new(dialer(source(port)));
     assert!(ping(&link).await.is_err());
     let mut phases = link.shared.phase.subscribe();
     assert!(matches!(&*phases.borrow(), Phase::Away(_)));
@@ -204,7 +213,7 @@ async fn of_several_addresses_the_first_that_takes_writes_is_taken_whatever_the_
     })
     .await;
     let primary = Fake::start(answers(|_| OK())).await;
-    let dialer = dialer(Source::fixed(address(primary.port())));
+    let dialer = dialer(source(primary.port()));
     let live = dialer.first_of(&address(0), vec![gone, silent.addr(), replica.addr(), primary.addr()]).await.unwrap();
     assert!(!live.is_dead());
     assert_eq!((silent.connections(), replica.connections(), primary.connections()), (1, 1, 1));
@@ -225,8 +234,9 @@ async fn a_password_rotated_in_its_file_is_used_at_the_next_connection_and_a_cut
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("url");
     std::fs::write(&path, url("old")).unwrap();
-    let first = Address::parse(&url("old"), &Trust::default()).unwrap();
-    let link = Link::new(dialer(Source::file(path.clone(), Trust::default(), first)));
+    let file = Some(SecretFile::new("OTP_LEDGER_URL_FILE", &path));
+    let source = Source::new(secret::Source { text: url("old"), file }, Trust::default()).unwrap();
+    let link = Link::new(dialer(source));
     // The file, the password that the server takes, and whether the link works then.
     for (file, takes, works) in [
         (url("old"), "old", true),

@@ -1,10 +1,29 @@
 //! What a process knows beside its store, and tells it later.
 
 use super::*;
-use crate::stop::Stop;
+use tokio_util::sync::CancellationToken;
 
 fn accepted() -> ResultEvent {
     Ending::without_attempt(Outcome::Accepted, "a test").into_event("a", SystemTime::UNIX_EPOCH)
+}
+
+fn accepted_with_attempts(attempts: u32) -> ResultEvent {
+    let ending = Ending { attempts, ..Ending::without_attempt(Outcome::Accepted, "a test") };
+    ending.into_event("a", SystemTime::UNIX_EPOCH)
+}
+
+fn write_back(ledger: &Ledger) -> WriteBack {
+    WriteBack::new(Arc::clone(&ledger.store), Arc::clone(&ledger.beside))
+}
+
+/// The corrections that were published.
+#[derive(Default)]
+struct Corrected(Mutex<Vec<ResultEvent>>);
+
+impl Correct for Corrected {
+    async fn correct(&self, _id: &str, event: &ResultEvent) {
+        self.0.lock().unwrap().push(event.clone());
+    }
 }
 
 #[tokio::test]
@@ -45,8 +64,8 @@ async fn what_the_store_did_not_take_is_written_in_order_once_it_answers_and_the
     let theirs = event();
     let answers = [Err(away()), Err(away()), Ok(Finish::Recorded), Ok(Finish::Already(theirs.clone()))];
     store.finishes.lock().unwrap().extend(answers);
-    let stop = Stop::default();
-    let writing = tokio::spawn(WriteBack::new(Arc::clone(&ledger.store), Arc::clone(&ledger.beside)).run(stop.clone()));
+    let (ended, results) = (CancellationToken::new(), Arc::new(Corrected::default()));
+    let writing = tokio::spawn(write_back(&ledger).run(ended.clone(), Arc::clone(&results)));
     while ledger.beside.owed() > 0 {
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
@@ -56,8 +75,9 @@ async fn what_the_store_did_not_take_is_written_in_order_once_it_answers_and_the
     store.claims.lock().unwrap().push_back(Ok(Claim::Done(theirs.clone())));
     let found = ledger.claim(JobRef { id: "two", ..first() }).await;
     assert!(matches!(found, Claimed::Done(found) if found == theirs));
-    stop.close();
+    ended.cancel();
     writing.await.unwrap();
+    assert!(results.0.lock().unwrap().is_empty(), "theirs says that nothing was sent");
 }
 
 #[tokio::test(start_paused = true)]
@@ -65,11 +85,36 @@ async fn what_is_still_owed_when_the_worker_ends_is_tried_once_more() {
     let (ledger, store) = ledger(OnLedgerError::Send);
     let (holding, _) = held(&ledger, first()).await;
     ledger.finish(first(), &holding, &accepted()).await;
-    let stop = Stop::default();
-    stop.close();
+    let ended = CancellationToken::new();
+    ended.cancel();
     store.finishes.lock().unwrap().push_back(Ok(Finish::Recorded));
-    WriteBack::new(Arc::clone(&ledger.store), Arc::clone(&ledger.beside)).run(stop).await;
+    write_back(&ledger).run(ended, Arc::new(Corrected::default())).await;
     assert_eq!(ledger.beside.owed(), 0);
+}
+
+#[tokio::test]
+async fn where_another_worker_sent_the_job_too_its_result_is_corrected_everywhere() {
+    let theirs = accepted_with_attempts(3);
+    for (recorded, corrected) in [
+        (theirs.clone(), Some(theirs.clone().as_duplicate())),
+        // It says so already; it is ours; it says that nothing was sent.
+        (theirs.clone().as_duplicate(), None),
+        (accepted(), None),
+        (event(), None),
+    ] {
+        let (ledger, store) = ledger(OnLedgerError::Send);
+        let (holding, _) = held(&ledger, first()).await;
+        ledger.finish(first(), &holding, &accepted()).await;
+        store.asked.lock().unwrap().clear();
+        store.finishes.lock().unwrap().push_back(Ok(Finish::Already(recorded.clone())));
+        let (ended, results) = (CancellationToken::new(), Arc::new(Corrected::default()));
+        ended.cancel();
+        write_back(&ledger).run(ended, Arc::clone(&results)).await;
+        assert_eq!(results.0.lock().unwrap().clone(), corrected.clone().into_iter().collect::<Vec<_>>());
+        let told_store = store.asked.lock().unwrap().iter().any(|asked| asked.starts_with("correct"));
+        assert_eq!(told_store, corrected.is_some());
+        assert_eq!(ledger.beside.owed(), 0);
+    }
 }
 
 #[tokio::test]

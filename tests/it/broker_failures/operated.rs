@@ -34,7 +34,7 @@ async fn a_password_that_is_changed_in_its_file_is_used_at_the_next_connection()
     let code = "[rabbit_networking:close_connection(Pid, \"a test\") || Pid <- rabbit_networking:connections(), \
          rabbit_misc:pget(user, rabbit_reader:info(Pid, [user])) =:= <<\"rotated-user\">>].";
     broker.eval(code).await;
-    running.process.wait_for_log("AMQP_URL_FILE cannot be used", LIMIT).await;
+    running.process.wait_for_log("a secret's file cannot be used", LIMIT).await;
     running.process.wait_for_log("refuses the credentials", LIMIT).await;
     std::fs::write(&file, format!("\u{feff}{}\r\n", url("new-canary"))).expect("written");
     works(&running, &stage).await;

@@ -170,7 +170,7 @@ async fn a_password_that_is_rotated_in_its_file_is_used_at_the_next_connection_w
         assert_eq!(ending(&results.next(LIMIT).await), told("accepted", 1, false));
         assert_eq!(redis.cli(&["HGET", &key(&id), "state"]).await, "done", "{id}");
     }
-    running.process.wait_for_log("the file of OTP_LEDGER_URL_FILE cannot be used", LIMIT).await;
+    running.process.wait_for_log("a secret's file cannot be used", LIMIT).await;
     assert_eq!(running.metric("otp_ledger_errors_total", &[]).await, 0.0);
     assert!(running.process.log_containing("canary").is_empty());
     running.until_settled(&stage.names).await;

@@ -88,3 +88,23 @@ async fn a_result_that_comes_late_never_takes_the_place_of_another() {
     assert_eq!(afar.redis.cli(&["HGET", &key("theirs"), "result"]).await, theirs);
     running.until_settled(&afar.stage.names).await;
 }
+
+#[tokio::test]
+async fn where_two_workers_sent_a_job_while_the_store_was_away_the_last_result_and_every_repeat_say_so() {
+    let afar = Afar::new(&[]).await;
+    let running = afar.stage.worker().await;
+    let (client, mut results) = afar.stage.audience().await;
+    afar.begin(Trouble::Refused).await;
+    afar.publish(&client, "a-job").await;
+    assert_eq!(ending(&results.next(LIMIT).await), told("accepted", 1, false));
+    let theirs = r#"{"JobId":"a-job","Outcome":"accepted","CodeResult":"100","SMSID":"theirs","Attempts":2,"MayBeDuplicate":false,"CompletedAt":"2026-11-26T00:00:00.000Z"}"#;
+    let record = ["HSET", &key("a-job"), "fingerprint", "another key", "state", "done", "result", theirs];
+    afar.redis.cli(&record).await;
+    afar.end(Trouble::Refused).await;
+    let correction = results.next(LIMIT).await;
+    assert_eq!(ending(&correction), told("accepted", 2, true));
+    afar.publish(&client, "a-job").await;
+    assert_eq!(results.next(LIMIT).await.body, correction.body);
+    assert_eq!(afar.stage.sandbox.stats().requests, 1);
+    running.until_settled(&afar.stage.names).await;
+}
