@@ -234,27 +234,39 @@ impl Ledger {
         self.watch.observe(self.store.note(note).await)
     }
 
-    /// Writes down how a job ended. The first result stays. With `hold` it waits for the store.
-    pub async fn finish(&self, job: JobRef<'_>, holding: &Holding, event: &ResultEvent) -> Finish {
-        self.end(job, holding, Some(holding.owner()), event).await
+    /// Writes down how a job ended. The first result stays. With `hold` it waits for the store. Where the store
+    /// does not take it, this process remembers `alone` as the result.
+    pub async fn finish(&self, job: JobRef<'_>, holding: &Holding, event: &ResultEvent, alone: &ResultEvent) -> Finish {
+        self.end(job, holding, Some(holding.owner()), event, alone).await
     }
 
     /// The same, although another worker has the job: eSMS has accepted it from this worker.
     pub async fn finish_for_all(&self, job: JobRef<'_>, holding: &Holding, event: &ResultEvent) -> Finish {
-        self.end(job, holding, None, event).await
+        self.end(job, holding, None, event, event).await
     }
 
-    async fn end(&self, job: JobRef<'_>, holding: &Holding, owner: Option<&str>, event: &ResultEvent) -> Finish {
+    async fn end(
+        &self,
+        job: JobRef<'_>,
+        holding: &Holding,
+        owner: Option<&str>,
+        event: &ResultEvent,
+        alone: &ResultEvent,
+    ) -> Finish {
         let end = || self.store.finish(job.id, job.fingerprint, owner, event);
         let said = self.until_answered(end).await;
         match said {
-            Ok(Finish::Recorded) => self.remember(job, event),
+            Ok(Finish::Recorded) => {
+                holding.set_record(Record::InStore);
+                self.remember(job, event);
+            }
             Ok(Finish::Already(ref recorded)) => self.remember(job, recorded),
             Ok(Finish::HeldByAnother) => {}
             Err(error) => {
-                let finish = self.beside.unwritten.record_done(job.id, job.fingerprint, event);
+                holding.set_record(Record::InProcess);
+                let finish = self.beside.unwritten.record_done(job.id, job.fingerprint, alone);
                 if let (Finish::Recorded, true) = (&finish, mends(&error)) {
-                    self.owe(job, holding.owner().to_owned(), event);
+                    self.owe(job, holding.owner().to_owned(), alone);
                 }
                 return finish;
             }

@@ -96,7 +96,7 @@ impl Beside {
     }
 
     /// The debt to pay first. What the store would have forgotten by now is forgotten.
-    fn first(&self) -> Option<Debt> {
+    pub(super) fn first(&self) -> Option<Debt> {
         let mut queue = self.queue();
         while let Some((until, debt)) = queue.front() {
             if *until > Instant::now() {

@@ -33,6 +33,11 @@ impl Holding {
         *self.lock()
     }
 
+    /// Whether the store has what was written down last.
+    pub fn is_in_store(&self) -> bool {
+        self.record() == Record::InStore
+    }
+
     pub(super) fn set_record(&self, record: Record) {
         *self.lock() = record;
     }

@@ -185,7 +185,7 @@ async fn a_record_nobody_can_read_may_hold_a_mark_and_is_not_waited_for() {
         let (holding, progress) = held(&ledger, first()).await;
         assert!(progress.is_ambiguous());
         assert_eq!(ledger.mark(first(), &holding, &progress).await, Marked::MayBegin);
-        assert!(matches!(ledger.finish(first(), &holding, &event()).await, Finish::Recorded));
+        assert!(matches!(ledger.finish(first(), &holding, &event(), &event()).await, Finish::Recorded));
         assert!(matches!(ledger.claim(again()).await, Claimed::Done(found) if found == event()));
     }
 }
@@ -269,7 +269,7 @@ async fn with_hold_an_ending_is_written_however_long_it_takes_and_the_first_stay
     let mut answers: VecDeque<_> = (0..50).map(|_| Err(away())).collect();
     answers.push_back(Ok(Finish::Already(theirs.clone())));
     *store.finishes.lock().unwrap() = answers;
-    let finish = ledger.finish(first(), &hold, &event()).await;
+    let finish = ledger.finish(first(), &hold, &event(), &event()).await;
     assert!(matches!(finish, Finish::Already(found) if found == theirs));
 }
 
@@ -277,7 +277,7 @@ async fn with_hold_an_ending_is_written_however_long_it_takes_and_the_first_stay
 async fn with_send_an_ending_the_store_did_not_take_is_known_to_this_process() {
     let (ledger, store) = ledger(OnLedgerError::Send);
     let (hold, _) = held(&ledger, first()).await;
-    assert!(matches!(ledger.finish(first(), &hold, &event()).await, Finish::Recorded));
+    assert!(matches!(ledger.finish(first(), &hold, &event(), &event()).await, Finish::Recorded));
     let before = store.asked.lock().unwrap().len();
     assert!(matches!(ledger.claim(again()).await, Claimed::Done(found) if found == event()));
     assert_eq!(store.asked.lock().unwrap().len(), before, "the store is not asked for what it has not");
@@ -300,7 +300,7 @@ async fn an_answer_for_all_is_written_whoever_holds_the_job() {
     store.claims.lock().unwrap().push_back(Ok(Claim::New));
     store.finishes.lock().unwrap().extend([Ok(Finish::HeldByAnother), Ok(Finish::Recorded)]);
     let (hold, _) = held(&ledger, first()).await;
-    assert!(matches!(ledger.finish(first(), &hold, &event()).await, Finish::HeldByAnother));
+    assert!(matches!(ledger.finish(first(), &hold, &event(), &event()).await, Finish::HeldByAnother));
     assert!(matches!(ledger.finish_for_all(first(), &hold, &event()).await, Finish::Recorded));
     assert_eq!(store.asked.lock().unwrap()[1..], ["finish a true".to_owned(), "finish a false".to_owned()]);
 }

@@ -15,7 +15,7 @@ use crate::crash::{self, Point};
 use crate::deliveries::in_flight::Custody;
 use crate::deliveries::job::{Hold, Job};
 use crate::esms::codes;
-use crate::job::progress::{Past, Progress};
+use crate::job::progress::{OnAmbiguous, Past, Progress};
 use crate::job::result::{Ending, Outcome, ResultEvent};
 use crate::ledger::{Claimed, Holding};
 use crate::send::Sent;
@@ -204,14 +204,18 @@ impl Worker {
         let (ledger, on_ambiguous) = (&self.parts.ledger, self.rules.on_ambiguous);
         let now = SystemTime::now();
         let mut is_for_all = false;
+        let is_elsewhere = self.may_be_sent_elsewhere(job, &ending);
         loop {
             let event = ending.clone().into_event(&job.id, now);
             let job_ref = self.in_flight.job_ref(job);
             let said = if is_for_all {
                 ledger.finish_for_all(job_ref, &hold.holding, &event).await
             } else {
-                ledger.finish(job_ref, &hold.holding, &event).await
+                let alone = Ending { may_be_duplicate: ending.may_be_duplicate || is_elsewhere, ..ending.clone() };
+                ledger.finish(job_ref, &hold.holding, &event, &alone.into_event(&job.id, now)).await
             };
+            ending.may_be_duplicate |= is_elsewhere && !hold.holding.is_in_store();
+            let event = ending.clone().into_event(&job.id, now);
             match after_finish(said, &ending, event, is_for_all, on_ambiguous) {
                 Step::Publish(event) => return Some(self.ended(job, &ending, event)),
                 Step::PublishAsDuplicate => {
@@ -227,6 +231,14 @@ impl Worker {
                 Step::WaitForAnother => return None,
             }
         }
+    }
+
+    /// Whether another worker may be sending a job that this one has sent, or may have: the broker has put it back
+    /// on the queue meanwhile. Where the store has the result, the other worker finds it, or says so itself.
+    fn may_be_sent_elsewhere(&self, job: &Job, ending: &Ending) -> bool {
+        let would_send = self.rules.on_ambiguous == OnAmbiguous::Resend && !self.parts.ledger.sees_every_attempt();
+        let is_ours = self.in_flight.custody(&job.id) == Custody::Ours;
+        ending.outcome.may_have_sent() && would_send && !is_ours
     }
 
     fn ended(&self, job: &Job, ending: &Ending, event: ResultEvent) -> ResultEvent {

@@ -33,11 +33,26 @@ async fn a_result_that_the_store_had_answers_a_repeat_when_the_store_is_away_wit
         store.claims.lock().unwrap().push_back(Ok(Claim::New));
         store.finishes.lock().unwrap().push_back(Ok(Finish::Recorded));
         let (holding, _) = held(&ledger, first()).await;
-        ledger.finish(first(), &holding, &accepted()).await;
+        ledger.finish(first(), &holding, &accepted(), &accepted()).await;
         for job in [first(), again()] {
             assert!(matches!(ledger.claim(job).await, Claimed::Done(found) if found == accepted()), "{on_error:?}");
         }
         assert_eq!(ledger.beside.owed(), 0, "the store has it");
+    }
+}
+
+#[tokio::test]
+async fn what_is_said_alone_is_remembered_and_owed_only_where_the_store_did_not_take_the_result() {
+    let alone = accepted().as_duplicate();
+    for (said, expected, in_store) in [(Ok(Finish::Recorded), accepted(), true), (Err(away()), alone.clone(), false)] {
+        let (ledger, store) = ledger(OnLedgerError::Send);
+        store.claims.lock().unwrap().push_back(Ok(Claim::New));
+        let (holding, _) = held(&ledger, first()).await;
+        store.finishes.lock().unwrap().push_back(said);
+        assert!(matches!(ledger.finish(first(), &holding, &accepted(), &alone).await, Finish::Recorded));
+        assert_eq!(holding.is_in_store(), in_store);
+        assert!(matches!(ledger.claim(again()).await, Claimed::Done(found) if found == expected));
+        assert_eq!(ledger.beside.first().map(|debt| debt.event), (!in_store).then_some(expected));
     }
 }
 
@@ -57,7 +72,7 @@ async fn what_the_store_did_not_take_is_written_in_order_once_it_answers_and_the
     for id in ["one", "two"] {
         let job = JobRef { id, ..first() };
         let (holding, _) = held(&ledger, job).await;
-        assert!(matches!(ledger.finish(job, &holding, &accepted()).await, Finish::Recorded));
+        assert!(matches!(ledger.finish(job, &holding, &accepted(), &accepted()).await, Finish::Recorded));
     }
     assert_eq!(ledger.beside.owed(), 2);
     store.asked.lock().unwrap().clear();
@@ -84,7 +99,7 @@ async fn what_the_store_did_not_take_is_written_in_order_once_it_answers_and_the
 async fn what_is_still_owed_when_the_worker_ends_is_tried_once_more() {
     let (ledger, store) = ledger(OnLedgerError::Send);
     let (holding, _) = held(&ledger, first()).await;
-    ledger.finish(first(), &holding, &accepted()).await;
+    ledger.finish(first(), &holding, &accepted(), &accepted()).await;
     let ended = CancellationToken::new();
     ended.cancel();
     store.finishes.lock().unwrap().push_back(Ok(Finish::Recorded));
@@ -104,7 +119,7 @@ async fn where_another_worker_sent_the_job_too_its_result_is_corrected_everywher
     ] {
         let (ledger, store) = ledger(OnLedgerError::Send);
         let (holding, _) = held(&ledger, first()).await;
-        ledger.finish(first(), &holding, &accepted()).await;
+        ledger.finish(first(), &holding, &accepted(), &accepted()).await;
         store.asked.lock().unwrap().clear();
         store.finishes.lock().unwrap().push_back(Ok(Finish::Already(recorded.clone())));
         let (ended, results) = (CancellationToken::new(), Arc::new(Corrected::default()));
