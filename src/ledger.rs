@@ -144,8 +144,8 @@ impl Ledger {
     /// Asks for a job. With `hold` it waits for the store, unless this process knows the result.
     pub async fn claim(&self, job: JobRef<'_>) -> Claimed {
         let owner = format!("{}:{}", self.process, self.holdings.fetch_add(1, Ordering::Relaxed));
-        let is_first_delivery = job.is_first_delivery;
-        let ask = Ask { id: job.id, fingerprint: job.fingerprint, owner: &owner, is_first_delivery };
+        let first_delivered = job.first_delivered;
+        let ask = Ask { id: job.id, fingerprint: job.fingerprint, owner: &owner, first_delivered };
         let unwritten = self.beside.unwritten.claim_known(&ask);
         match unwritten {
             Claim::Done(event) => return Claimed::Done(event),
@@ -156,10 +156,13 @@ impl Ledger {
         }
         let recent = self.beside.recent.known(&ask);
         let said = match &recent {
-            Claim::Done(_) => self.watch.observe(self.store.claim(ask).await),
-            Claim::New | Claim::Anew(_) | Claim::Left(..) | Claim::HeldByAnother(_) | Claim::AnotherJob => {
-                self.until_answered(|| self.store.claim(ask)).await
-            }
+            Claim::Done(event) if !event.outcome.may_be_tried_anew() => self.watch.observe(self.store.claim(ask).await),
+            Claim::Done(_)
+            | Claim::New
+            | Claim::Anew(_)
+            | Claim::Left(..)
+            | Claim::HeldByAnother(_)
+            | Claim::AnotherJob => self.until_answered(|| self.store.claim(ask)).await,
         };
         let is_lost = matches!(said, Ok(Claim::New | Claim::Anew(_) | Claim::Left(..)));
         match decide(said, Local { unwritten, recent }, job, self.sees_every_attempt()) {
@@ -272,6 +275,12 @@ impl Ledger {
             }
         }
         said.unwrap_or(Finish::Recorded)
+    }
+
+    /// Puts a result that says more in the place of the recorded one. Where this fails, only a repeat is not told.
+    pub async fn correct(&self, job: JobRef<'_>, recorded: &ResultEvent, says_more: &ResultEvent) {
+        let _ = self.watch.observe(self.store.correct(job.id, recorded, says_more).await);
+        self.remember(job, says_more);
     }
 
     /// The store has this result now. This process knows it too, should the store go away.

@@ -47,12 +47,15 @@ pub async fn missing(connection: &Connection, broker: &BrokerSettings) -> lapin:
     Ok(all)
 }
 
+/// Anything else, such as a queue that is not there now, is no matter of permissions.
+const REFUSED: AMQPErrorKind = AMQPErrorKind::Soft(AMQPSoftError::ACCESSREFUSED);
+
 /// The broker's refusal, or nothing if it allows it.
 async fn refusal(asked: impl Future<Output = lapin::Result<()>>) -> lapin::Result<Option<String>> {
     match timeout(REPLY_WITHIN, asked).await {
         Ok(Ok(())) => Ok(None),
         Ok(Err(error)) => match error.kind() {
-            ErrorKind::ProtocolError(said) if error.is_amqp_soft_error() => Ok(Some(said.get_message().to_string())),
+            ErrorKind::ProtocolError(said) if *said.kind() == REFUSED => Ok(Some(said.get_message().to_string())),
             _ => Err(error),
         },
         Err(_) => Err(std::io::Error::from(std::io::ErrorKind::TimedOut).into()),

@@ -127,12 +127,13 @@ impl InFlight {
     /// The job as the ledger is asked about it, with the latest delivery's count.
     pub fn job_ref<'a>(&self, job: &'a Job) -> JobRef<'a> {
         let latest = self.flights().get(&job.id).and_then(|flight| flight.delivery_count);
+        let is_first = !job.redelivered && job.dropped.is_none() && !job.was_elsewhere();
         JobRef {
             id: &job.id,
             fingerprint: job.fingerprint,
             is_named: job.is_named,
             is_dropped: job.dropped.is_some(),
-            is_first_delivery: !job.redelivered && job.dropped.is_none() && !job.was_elsewhere(),
+            first_delivered: is_first.then_some(job.received.instant),
             may_have_been_elsewhere: (job.redelivered && job.dropped.is_none()) || job.was_elsewhere(),
             delivery_count: latest.or(job.delivery_count),
         }

@@ -96,6 +96,12 @@ impl Progress {
         Self { reruns, ..Self::default() }
     }
 
+    /// The same, in a run that was preceded by at least so many.
+    #[must_use]
+    pub fn at_least(self, reruns: u32) -> Self {
+        Self { reruns: self.reruns.max(reruns), ..self }
+    }
+
     /// Whether nothing has happened to the job yet that is worth remembering.
     pub const fn is_untouched(&self) -> bool {
         self.attempts == 0 && !self.is_ambiguous() && self.panics == 0

@@ -199,6 +199,13 @@ impl ResultEvent {
         if self.run <= 1 { format!("{id}:result") } else { format!("{id}:result:{}", self.run) }
     }
 
+    /// Whether it takes the place of `earlier`: nothing was sent by that, and this is of a later run or says that
+    /// something may have been.
+    pub fn says_more_than(&self, earlier: &Self) -> bool {
+        let later = self.run > earlier.run || !self.outcome.may_be_tried_anew();
+        earlier.outcome.may_be_tried_anew() && later
+    }
+
     /// Whether the person may have got a second OTP by the sending that ended with `other`, and this result does
     /// not say so.
     pub fn hides_a_second_otp_of(&self, other: &Self) -> bool {

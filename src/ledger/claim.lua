@@ -1,5 +1,5 @@
--- Asks for a job. KEYS: the job. ARGV: fingerprint, length of its key's name, owner, lease ms, ttl ms, and whether
--- this is the first delivery of its message (1 or 0).
+-- Asks for a job. KEYS: the job. ARGV: fingerprint, length of its key's name, owner, lease ms, ttl ms, and how many ms
+-- ago it came if this is the first delivery of its message ('' if it is not).
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 local job = redis.pcall('HMGET', KEYS[1], 'fingerprint', 'state', 'owner', 'until', 'found', 'progress', 'result', 'count',
@@ -25,8 +25,8 @@ end
 if fingerprint ~= ARGV[1] and string.sub(fingerprint, 1, ARGV[2]) == string.sub(ARGV[1], 1, ARGV[2]) then
   return {'another'}
 end
-if state == 'done' and anew == '1' and ARGV[6] == '1' then
-  -- Nothing was sent, and the producer has published the job again: another run begins.
+if state == 'done' and anew and ARGV[6] ~= '' and now - ARGV[6] >= tonumber(anew) then
+  -- Nothing was sent, and the producer has published the job again since it ended: another run begins.
   reruns = (tonumber(reruns) or 0) + 1
   redis.call('DEL', KEYS[1])
   redis.call('HSET', KEYS[1], 'fingerprint', ARGV[1], 'state', 'claimed', 'owner', ARGV[3], 'until', until_then,

@@ -1,17 +1,21 @@
 -- Writes down how a job ended; the first result of a run stays. KEYS: the job.
 -- ARGV: fingerprint, length of its key's name, owner ('' for whoever holds it), result, ttl ms, whether a producer's
 -- repeat tries the job anew (1 or 0), how often it was tried anew before.
-local job = redis.pcall('HMGET', KEYS[1], 'fingerprint', 'state', 'owner', 'result', 'reruns')
+local time = redis.call('TIME')
+local job = redis.pcall('HMGET', KEYS[1], 'fingerprint', 'state', 'owner', 'result', 'reruns', 'anew')
 if job.err then
   return job
 end
-local fingerprint, state, owner, result, reruns = unpack(job)
+local fingerprint, state, owner, result, reruns, anew = unpack(job)
+local runs = math.max(tonumber(reruns) or 0, tonumber(ARGV[7]))
 
 if fingerprint and fingerprint ~= ARGV[1] and string.sub(fingerprint, 1, ARGV[2]) == string.sub(ARGV[1], 1, ARGV[2]) then
   -- Another job's by now, or all along: its record is not touched.
   return {'recorded'}
 end
-if state == 'done' and result then
+-- A result by which nothing was sent gives way to one that says more, and to that of a later run.
+local says_more = anew and (ARGV[6] == '0' or runs > (tonumber(reruns) or 0))
+if state == 'done' and result and not says_more then
   return {'already', result, reruns or ''}
 end
 if owner and owner ~= ARGV[3] and ARGV[3] ~= '' then
@@ -20,10 +24,10 @@ end
 redis.call('DEL', KEYS[1])
 redis.call('HSET', KEYS[1], 'fingerprint', ARGV[1], 'state', 'done', 'result', ARGV[4])
 if ARGV[6] == '1' then
-  redis.call('HSET', KEYS[1], 'anew', '1')
+  redis.call('HSET', KEYS[1], 'anew', string.format('%.0f', time[1] * 1000 + math.floor(time[2] / 1000)))
 end
-if ARGV[7] ~= '0' then
-  redis.call('HSET', KEYS[1], 'reruns', ARGV[7])
+if runs > 0 then
+  redis.call('HSET', KEYS[1], 'reruns', runs)
 end
 redis.call('PEXPIRE', KEYS[1], ARGV[5])
 return {'recorded'}

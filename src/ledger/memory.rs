@@ -70,8 +70,10 @@ impl Memory {
 
     /// The same for this asker: a job of which nothing was sent may be tried anew.
     pub fn known(&self, ask: &Ask<'_>) -> Claim {
+        let ended = self.entries().jobs.get(ask.id).map(|entry| entry.expires - self.ttl);
+        let is_repeat = ask.first_delivered.is_some_and(|came| ended.is_some_and(|ended| came >= ended));
         match self.look_up(ask) {
-            Claim::Done(event) if ask.is_first_delivery && event.outcome.may_be_tried_anew() => Claim::Anew(event.run),
+            Claim::Done(event) if is_repeat && event.outcome.may_be_tried_anew() => Claim::Anew(event.run),
             known => known,
         }
     }
@@ -85,11 +87,13 @@ impl Memory {
         known
     }
 
-    /// The job has ended with this result. An earlier result stays.
+    /// The job has ended with this result. An earlier result stays, unless this one says more.
     pub fn record_done(&self, id: &str, fingerprint: Fingerprint, event: &ResultEvent) -> Finish {
         let mut entries = self.entries();
         match entries.jobs.get(id).filter(|entry| entry.expires > Instant::now()) {
-            Some(Entry { state: State::Done(earlier), .. }) => Finish::Already(earlier.clone()),
+            Some(Entry { state: State::Done(earlier), .. }) if !event.says_more_than(earlier) => {
+                Finish::Already(earlier.clone())
+            }
             _ => {
                 entries.record(id, fingerprint, State::Done(event.clone()), self);
                 Finish::Recorded
@@ -170,7 +174,7 @@ impl Store for Memory {
     }
 
     fn recorded<'a>(&'a self, id: &'a str, fingerprint: Fingerprint) -> Reply<'a, Option<ResultEvent>> {
-        let ask = Ask { id, fingerprint, owner: "", is_first_delivery: false };
+        let ask = Ask { id, fingerprint, owner: "", first_delivered: None };
         let Claim::Done(event) = self.look_up(&ask) else { return ready(Ok(None)).boxed() };
         ready(Ok(Some(event))).boxed()
     }
@@ -228,7 +232,7 @@ mod tests {
     }
 
     fn found(memory: &Memory, id: &str) -> Claim {
-        memory.look_up(&Ask { id, fingerprint: job(), owner: "", is_first_delivery: false })
+        memory.look_up(&Ask { id, fingerprint: job(), owner: "", first_delivered: None })
     }
 
     #[test]
@@ -237,7 +241,7 @@ mod tests {
         assert!(matches!(found(&memory, "a"), Claim::New));
         memory.record_done("a", job(), &event());
         assert!(matches!(found(&memory, "a"), Claim::Done(found) if found == event()));
-        let other = Ask { id: "a", fingerprint: print("0901888485"), owner: "", is_first_delivery: false };
+        let other = Ask { id: "a", fingerprint: print("0901888485"), owner: "", first_delivered: None };
         assert!(matches!(memory.look_up(&other), Claim::AnotherJob));
     }
 
@@ -250,19 +254,46 @@ mod tests {
     }
 
     #[test]
+    fn a_result_by_which_nothing_was_sent_gives_way_to_one_that_says_more() {
+        use Outcome::{Accepted, Expired, Failed, Rejected, Unknown};
+        for (earlier, later, run, gives_way) in [
+            (Failed, Accepted, 1, true),
+            (Failed, Unknown, 1, true),
+            (Expired, Rejected, 1, true),
+            (Failed, Failed, 2, true),
+            (Failed, Expired, 1, false),
+            (Accepted, Failed, 2, false),
+            (Unknown, Accepted, 1, false),
+        ] {
+            let memory = memory();
+            let event = |outcome, run| {
+                let ending = Ending { run, ..Ending::without_attempt(outcome, "a test") };
+                ending.into_event("a", SystemTime::UNIX_EPOCH)
+            };
+            memory.record_done("a", job(), &event(earlier, 1));
+            let said = memory.record_done("a", job(), &event(later, run));
+            assert_eq!(matches!(said, Finish::Recorded), gives_way, "{earlier:?} {later:?}");
+        }
+    }
+
+    #[test]
     fn only_a_first_delivery_of_a_job_of_which_nothing_was_sent_tries_it_anew() {
-        for (outcome, is_first_delivery, anew) in [
-            (Outcome::Failed, true, true),
-            (Outcome::Expired, true, true),
-            (Outcome::Failed, false, false),
-            (Outcome::Accepted, true, false),
-            (Outcome::Rejected, true, false),
-            (Outcome::Unknown, true, false),
+        let long_ago = Instant::now();
+        let (after, before, later) = (|| Some(Instant::now()), || Some(long_ago), || None);
+        for (outcome, came, anew) in [
+            (Outcome::Failed, &after as &dyn Fn() -> _, true),
+            (Outcome::Expired, &after, true),
+            // The job ended elsewhere while this delivery was on its way.
+            (Outcome::Failed, &before, false),
+            (Outcome::Failed, &later, false),
+            (Outcome::Accepted, &after, false),
+            (Outcome::Rejected, &after, false),
+            (Outcome::Unknown, &after, false),
         ] {
             let memory = memory();
             let ending = Ending { run: 4, ..Ending::without_attempt(outcome, "a test") };
             memory.record_done("a", job(), &ending.into_event("a", SystemTime::UNIX_EPOCH));
-            let ask = Ask { id: "a", fingerprint: job(), owner: "", is_first_delivery };
+            let ask = Ask { id: "a", fingerprint: job(), owner: "", first_delivered: came() };
             match memory.claim_known(&ask) {
                 Claim::Anew(reruns) => assert!(anew && reruns == 4, "{outcome:?}"),
                 Claim::Done(_) => assert!(!anew, "{outcome:?}"),

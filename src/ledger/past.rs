@@ -1,5 +1,7 @@
 //! What a claim shows of a job: whether it may be worked here, and what is known of its past. Pure.
 
+use tokio::time::Instant;
+
 use super::fingerprint::Fingerprint;
 use super::store::{Claim, Left, StoreError};
 use crate::job::envelope::DeliveryCount;
@@ -17,8 +19,8 @@ pub struct JobRef<'a> {
     pub is_named: bool,
     /// Whether the broker dropped it, so that it is not to be sent.
     pub is_dropped: bool,
-    /// Whether this is the first delivery of its message.
-    pub is_first_delivery: bool,
+    /// When it came, if this is the first delivery of its message.
+    pub first_delivered: Option<Instant>,
     /// Whether another worker may have had it: the broker delivered it before, or the ledger said so.
     pub may_have_been_elsewhere: bool,
     /// How often its queue delivered it before, where it counts.
@@ -72,13 +74,18 @@ pub fn decide(said: Result<Claim, StoreError>, local: Local, job: JobRef<'_>, se
     let Local { unwritten, recent } = local;
     if said.is_err() {
         match recent {
-            Claim::Done(event) => return Decision::Done(event),
+            // By the others nothing was sent, and another run may have begun since.
+            Claim::Done(ref event) if !event.outcome.may_be_tried_anew() => return Decision::Done(event.clone()),
             Claim::AnotherJob => return Decision::AnotherJob,
-            Claim::New | Claim::Anew(_) | Claim::Left(..) | Claim::HeldByAnother(_) => {}
+            Claim::Done(_) | Claim::New | Claim::Anew(_) | Claim::Left(..) | Claim::HeldByAnother(_) => {}
         }
     }
     let (claim, record) = match said {
-        Ok(claim) => (with_recent(with_unwritten(claim, unwritten), recent), Record::InStore),
+        Ok(claim) => {
+            // The store takes no notes of a job that has ended there.
+            let record = if matches!(claim, Claim::Done(_)) { Record::InProcess } else { Record::InStore };
+            (with_recent(with_unwritten(claim, unwritten), recent), record)
+        }
         // What was written there may have been the mark of an attempt.
         Err(StoreError::Unreadable(_)) => (attempt_unknown(), Record::Unreadable),
         // The store may know an attempt that was made before the broker dropped the job.
@@ -133,6 +140,13 @@ fn with_unwritten(claim: Claim, unwritten: Claim) -> Claim {
         (claim @ Claim::Left(..), Claim::Left(_, progress)) if progress.is_untouched() => claim,
         (Claim::New, Claim::Left(_, progress)) | (Claim::Left(_, progress), Claim::Left(..)) => {
             Claim::Left(Left::Sending, progress)
+        }
+        // It went on here with another run, while the store was away.
+        (Claim::Anew(reruns), Claim::Left(_, progress)) if progress.is_untouched() => Claim::Anew(reruns),
+        (Claim::Anew(reruns), Claim::Left(_, progress)) => Claim::Left(Left::Sending, progress.at_least(reruns)),
+        (Claim::Done(event), Claim::Left(left, progress)) if event.outcome.may_be_tried_anew() => {
+            let left = if progress.is_untouched() { left } else { Left::Sending };
+            Claim::Left(left, progress.at_least(event.run))
         }
         // It ended here while the store was away, and the store knows nothing of it.
         (Claim::New, Claim::Anew(reruns)) => Claim::Anew(reruns),

@@ -93,7 +93,7 @@ impl Redis {
                     .arg(ask.owner)
                     .arg(millis(self.lease))
                     .arg(millis(self.ttl))
-                    .arg(u8::from(ask.is_first_delivery)),
+                    .arg(ask.first_delivered.map(|at| millis(at.elapsed()).to_string()).unwrap_or_default()),
             )
             .await?;
         let mut said = said.into_iter();
@@ -265,7 +265,7 @@ pub async fn inspect(settings: &RedisSettings) -> Result<Server, StoreError> {
     store.link.connected().await?;
     let id = format!("check-{}", uuid::Uuid::new_v4());
     let (owner, fingerprint) = ("check", Fingerprint::NONE);
-    store.ask(Ask { id: &id, fingerprint, owner, is_first_delivery: true }).await?;
+    store.ask(Ask { id: &id, fingerprint, owner, first_delivered: None }).await?;
     let progress = &Progress::default();
     store.write(Note { id: &id, fingerprint, owner, step: 1, stage: Stage::Released(None), progress }).await?;
     let event = Ending::without_attempt(Outcome::Invalid, "a check").into_event(&id, SystemTime::now());

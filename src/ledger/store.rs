@@ -4,6 +4,7 @@ use std::fmt;
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
+use tokio::time::Instant;
 
 use super::fingerprint::Fingerprint;
 use crate::job::envelope::DeliveryCount;
@@ -112,8 +113,9 @@ pub struct Ask<'a> {
     pub fingerprint: Fingerprint,
     /// A name for this one holding of the job, never used before.
     pub owner: &'a str,
-    /// Whether this is the first delivery of a message, and so a producer's repeat if the job is known already.
-    pub is_first_delivery: bool,
+    /// When it came, if this is the first delivery of a message. Then it is a producer's repeat, if the job had ended
+    /// before.
+    pub first_delivered: Option<Instant>,
 }
 
 /// The answer to a claim.

@@ -7,6 +7,7 @@ use std::sync::Mutex;
 use std::time::SystemTime;
 
 use futures_util::FutureExt;
+use tokio::time::Instant;
 
 use super::watch::Trouble;
 use super::*;
@@ -109,7 +110,7 @@ fn job(body: &str) -> JobRef<'static> {
         fingerprint,
         is_named: true,
         is_dropped: false,
-        is_first_delivery: true,
+        first_delivered: Some(Instant::now()),
         may_have_been_elsewhere: false,
         delivery_count: None,
     }
@@ -121,7 +122,7 @@ fn first() -> JobRef<'static> {
 
 fn again() -> JobRef<'static> {
     JobRef {
-        is_first_delivery: false,
+        first_delivered: None,
         may_have_been_elsewhere: true,
         delivery_count: Some(DeliveryCount::Returned(1)),
         ..first()

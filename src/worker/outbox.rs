@@ -7,6 +7,7 @@ use tokio::sync::Mutex;
 use tokio::time::{sleep, timeout};
 use tracing::{debug, error, info, warn};
 
+use super::logged_id;
 use super::replies::Replies;
 use crate::backoff::Policy;
 use crate::broker::publisher::{Message, PublishError, Publisher, Routed, Try};
@@ -33,9 +34,9 @@ const NO_PERMISSION: &str = "give the user of AMQP_URL write permission on the d
 /// What a person can do where replies have no connection.
 const NO_CONNECTION: &str = "replies have a connection of their own: does the broker grant this user one more? Results are on OTP_REPLY_EXCHANGE in any case";
 
-/// The job whose result has this `message_id`.
-fn job_id(message_id: &str) -> &str {
-    message_id.rsplit_once(":result").map_or(message_id, |(job, _)| job)
+/// The job whose result has this `message_id`, as logs show it.
+fn job_id(message_id: &str) -> String {
+    logged_id(message_id.rsplit_once(":result").map_or(message_id, |(job, _)| job), None)
 }
 
 /// Publishes what becomes of jobs.
@@ -230,7 +231,7 @@ impl Outbox {
                 Ok(Routed::Nowhere { message_id }) => {
                     error!(
                         parent: None,
-                        job_id = message_id.as_ref().map(|id| id.as_str()),
+                        job_id = message_id.as_ref().map(|id| job_id(id.as_str())),
                         exchange = self.dead_letters_to,
                         hint = "no queue is bound to it; restore the topology",
                         "dead letter returned as unroutable"

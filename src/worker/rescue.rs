@@ -85,7 +85,10 @@ impl Worker {
         let progress = hold.progress_after_panic();
         let unseen = self.in_flight.custody(&job.id) == Custody::OursAfterAnother;
         let past = if unseen && !self.parts.ledger.sees_every_attempt() { Past::AnyUnknown } else { Past::Complete };
-        Some((hold, progress.with_past(past, self.rules.on_ambiguous)))
+        let progress = progress.with_past(past, self.rules.on_ambiguous);
+        // Whatever gives the job back writes this down.
+        hold.attempt_over(&progress);
+        Some((hold, progress))
     }
 
     async fn give_up(&self, job: &Job, hold: &Hold, progress: Progress) -> Worked {

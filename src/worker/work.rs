@@ -17,6 +17,7 @@ use crate::deliveries::job::{Hold, Job};
 use crate::esms::codes;
 use crate::job::progress::{OnAmbiguous, Past, Progress};
 use crate::job::result::{Ending, Outcome, ResultEvent};
+use crate::ledger::store::Finish;
 use crate::ledger::{Claimed, Holding};
 use crate::send::Sent;
 use crate::send::held::Held;
@@ -201,35 +202,55 @@ impl Worker {
     /// Records the ending. Every copy that is published later is identical. Nothing if another worker has the
     /// job: its result is waited for.
     pub(super) async fn record(&self, job: &Job, hold: &Hold, mut ending: Ending) -> Option<ResultEvent> {
-        let (ledger, on_ambiguous) = (&self.parts.ledger, self.rules.on_ambiguous);
         let now = SystemTime::now();
-        let mut is_for_all = false;
         let is_elsewhere = self.may_be_sent_elsewhere(job, &ending);
+        let mut is_for_all = false;
         loop {
-            let event = ending.clone().into_event(&job.id, now);
-            let job_ref = self.in_flight.job_ref(job);
-            let said = if is_for_all {
-                ledger.finish_for_all(job_ref, &hold.holding, &event).await
-            } else {
-                let alone = Ending { may_be_duplicate: ending.may_be_duplicate || is_elsewhere, ..ending.clone() };
-                ledger.finish(job_ref, &hold.holding, &event, &alone.into_event(&job.id, now)).await
-            };
+            let said = self.finish(job, hold, Finishing { ending: &ending, is_elsewhere, is_for_all, now }).await;
             ending.may_be_duplicate |= is_elsewhere && !hold.holding.is_in_store();
             let event = ending.clone().into_event(&job.id, now);
-            match after_finish(said, &ending, event, is_for_all, on_ambiguous) {
+            let recorded = match &said {
+                Finish::Already(recorded) => Some(recorded.clone()),
+                Finish::Recorded | Finish::HeldByAnother => None,
+            };
+            match after_finish(said, &ending, event, is_for_all, self.rules.on_ambiguous) {
                 Step::Publish(event) => return Some(self.ended(job, &ending, event)),
                 Step::PublishAsDuplicate => {
                     ending.may_be_duplicate = true;
                     let event = ending.clone().into_event(&job.id, now);
+                    self.correct(job, recorded.as_ref(), &event).await;
                     return Some(self.ended(job, &ending, event));
                 }
-                Step::PublishRecorded(event) => return Some(event),
+                Step::PublishRecorded(event) => {
+                    self.correct(job, recorded.as_ref(), &event).await;
+                    return Some(event);
+                }
                 Step::RecordForAll { may_be_duplicate } => {
                     ending.may_be_duplicate |= may_be_duplicate;
                     is_for_all = true;
                 }
                 Step::WaitForAnother => return None,
             }
+        }
+    }
+
+    async fn finish(&self, job: &Job, hold: &Hold, finishing: Finishing<'_>) -> Finish {
+        let Finishing { ending, is_elsewhere, is_for_all, now } = finishing;
+        let (ledger, job_ref) = (&self.parts.ledger, self.in_flight.job_ref(job));
+        let event = ending.clone().into_event(&job.id, now);
+        if is_for_all {
+            return ledger.finish_for_all(job_ref, &hold.holding, &event).await;
+        }
+        let alone = Ending { may_be_duplicate: ending.may_be_duplicate || is_elsewhere, ..ending.clone() };
+        ledger.finish(job_ref, &hold.holding, &event, &alone.into_event(&job.id, now)).await
+    }
+
+    /// What is published is what the ledger shows to whoever asks later.
+    async fn correct(&self, job: &Job, recorded: Option<&ResultEvent>, published: &ResultEvent) {
+        if let Some(recorded) = recorded
+            && recorded != published
+        {
+            self.parts.ledger.correct(self.in_flight.job_ref(job), recorded, published).await;
         }
     }
 
@@ -246,6 +267,14 @@ impl Worker {
         self.parts.metrics.job_ended(ending.outcome, ending.may_be_duplicate);
         event
     }
+}
+
+/// An ending that the ledger is to be given.
+struct Finishing<'a> {
+    ending: &'a Ending,
+    is_elsewhere: bool,
+    is_for_all: bool,
+    now: SystemTime,
 }
 
 fn log_ending(job: &Job, ending: &Ending) {

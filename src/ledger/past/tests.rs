@@ -10,7 +10,7 @@ fn first() -> JobRef<'static> {
         fingerprint: Fingerprint::NONE,
         is_named: true,
         is_dropped: false,
-        is_first_delivery: true,
+        first_delivered: Some(Instant::now()),
         may_have_been_elsewhere: false,
         delivery_count: None,
     }
@@ -19,7 +19,7 @@ fn first() -> JobRef<'static> {
 /// The delivery right after it.
 fn second() -> JobRef<'static> {
     JobRef {
-        is_first_delivery: false,
+        first_delivered: None,
         may_have_been_elsewhere: true,
         delivery_count: Some(DeliveryCount::Returned(1)),
         ..first()
@@ -47,7 +47,7 @@ fn released(count: Option<u64>) -> Claim {
 }
 
 fn event() -> ResultEvent {
-    Ending::without_attempt(Outcome::Failed, "a test").into_event("a", SystemTime::UNIX_EPOCH)
+    Ending::without_attempt(Outcome::Accepted, "a test").into_event("a", SystemTime::UNIX_EPOCH)
 }
 
 fn away<T>() -> Result<T, StoreError> {
@@ -176,6 +176,24 @@ fn what_this_process_could_not_write_corrects_the_store() {
 }
 
 #[test]
+fn another_run_that_went_on_here_counts_more_than_what_the_store_knows_of_the_run_before() {
+    let failed =
+        Claim::Done(Ending::without_attempt(Outcome::Failed, "a test").into_event("a", SystemTime::UNIX_EPOCH));
+    for (said, record) in [(failed, Record::InProcess), (Claim::Anew(1), Record::InStore)] {
+        let decided = ours(Ok(said), released(None), second(), false);
+        assert_eq!(decided, (Past::AnyUnknown, 2, record));
+    }
+}
+
+#[test]
+fn without_the_store_a_result_by_which_nothing_was_sent_proves_nothing_to_a_later_delivery() {
+    for outcome in [Outcome::Failed, Outcome::Expired] {
+        let decided = with_recent_result(Err(StoreError::Unreachable("a test".into())), outcome, second());
+        assert!(matches!(decided, Decision::Ours { past: Past::AnyUnknown, .. }), "{outcome:?} {decided:?}");
+    }
+}
+
+#[test]
 fn what_is_not_to_be_worked_here_is_told_apart() {
     for unwritten in [Claim::New, released(None)] {
         let decide = |claim| decide(Ok(claim), local(unwritten.clone()), second(), true);
@@ -187,7 +205,7 @@ fn what_is_not_to_be_worked_here_is_told_apart() {
 
 #[test]
 fn without_the_store_a_result_that_it_had_is_the_jobs_result() {
-    for outcome in Outcome::ALL {
+    for outcome in [Outcome::Accepted, Outcome::Rejected, Outcome::Unknown] {
         for job in [first(), second(), dropped()] {
             for error in [StoreError::Unreachable("a test".into()), StoreError::Unreadable("a test".into())] {
                 let decided = with_recent_result(Err(error), outcome, job);

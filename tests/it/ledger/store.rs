@@ -8,6 +8,8 @@ use esms_otp_worker::ledger::fingerprint::Fingerprint;
 use esms_otp_worker::ledger::redis::Redis as RedisStore;
 use esms_otp_worker::ledger::store::{Ask, Claim, Finish, Left, Note, Stage, Store};
 
+use tokio::time::Instant;
+
 use super::{LEASE, fingerprint, fingerprint_of, key, state, store_at};
 use crate::stage::LIMIT;
 use crate::support::redis::Redis;
@@ -18,7 +20,7 @@ async fn claim(store: &RedisStore, owner: &str) -> Claim {
 }
 
 async fn claim_as(store: &RedisStore, owner: &str, fingerprint: Fingerprint) -> Claim {
-    let ask = Ask { id: "a-job", fingerprint, owner, is_first_delivery: false };
+    let ask = Ask { id: "a-job", fingerprint, owner, first_delivered: None };
     store.claim(ask).await.expect("an answer")
 }
 
@@ -208,4 +210,36 @@ async fn of_many_who_ask_at_once_one_gets_the_job() {
     let claims = futures_util::future::join_all(asks).await;
     assert_eq!(claims.iter().filter(|claim| matches!(claim, Claim::New)).count(), 1);
     assert_eq!(claims.iter().filter(|claim| matches!(claim, Claim::HeldByAnother(_))).count(), 99);
+}
+
+#[tokio::test]
+async fn a_failed_job_is_tried_anew_only_by_a_delivery_that_came_after_its_end() {
+    let redis = Redis::start().await;
+    let store = store_at(&redis, LEASE);
+    let before = Instant::now();
+    assert!(matches!(claim(&store, "one").await, Claim::New));
+    assert!(matches!(finish(&store, Some("one"), Outcome::Failed).await, Finish::Recorded));
+    let ask = |owner, first_delivered| Ask { id: "a-job", fingerprint: fingerprint(), owner, first_delivered };
+    // Redis counts whole milliseconds.
+    tokio::time::sleep(SHORT).await;
+    for first_delivered in [None, Some(before)] {
+        let said = store.claim(ask("two", first_delivered)).await.expect("an answer");
+        assert!(matches!(said, Claim::Done(_)), "{said:?}");
+    }
+    let said = store.claim(ask("three", Some(Instant::now()))).await.expect("an answer");
+    assert!(matches!(said, Claim::Anew(1)), "{said:?}");
+}
+
+#[tokio::test]
+async fn a_result_by_which_nothing_was_sent_gives_way_to_one_that_says_more() {
+    let redis = Redis::start().await;
+    let store = store_at(&redis, LEASE);
+    assert!(matches!(claim(&store, "one").await, Claim::New));
+    assert!(matches!(finish(&store, Some("one"), Outcome::Failed).await, Finish::Recorded));
+    assert!(matches!(finish(&store, Some("two"), Outcome::Expired).await, Finish::Already(_)), "it says no more");
+    assert!(matches!(finish(&store, None, Outcome::Accepted).await, Finish::Recorded));
+    for outcome in [Outcome::Failed, Outcome::Unknown] {
+        let said = finish(&store, None, outcome).await;
+        assert!(matches!(&said, Finish::Already(found) if found.outcome == Outcome::Accepted), "{said:?}");
+    }
 }
