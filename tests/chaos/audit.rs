@@ -45,6 +45,9 @@ pub(crate) struct Rules {
     pub(crate) unseen: bool,
     /// Every final result is in Redis.
     pub(crate) recorded: bool,
+    /// The workers share a ledger, so that the last result of a job that was sent twice says so. Otherwise one of
+    /// its results does.
+    pub(crate) shared: bool,
 }
 
 impl Rules {
@@ -57,6 +60,7 @@ impl Rules {
             give_up: settings.on_ambiguous == OnAmbiguous::GiveUp,
             unseen: if redis { apart } else { !settings.is_one_process() },
             recorded: redis && !apart,
+            shared: redis,
         }
     }
 }
@@ -175,7 +179,8 @@ impl Case {
 
     /// The last result must say so: consumers may have acted on those before.
     fn silent_second(&self, rules: Rules) -> Option<String> {
-        let is_told = self.results.last().is_some_and(|result| result.may_be_duplicate);
+        let last = self.results.last().is_some_and(|result| result.may_be_duplicate);
+        let is_told = if rules.shared { last } else { self.is_flagged() };
         let excused = rules.unseen && self.is_unwitnessed;
         (self.sends > 1 && !is_told && !excused).then(|| format!("sent {} times, unsaid", self.sends))
     }
