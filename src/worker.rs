@@ -26,9 +26,8 @@ use crate::deliveries::original::Original;
 use crate::deliveries::receipt::Receipt;
 use crate::job::body;
 use crate::job::envelope::{Envelope, Moment};
-use crate::job::phone::Phone;
 use crate::job::progress::OnAmbiguous;
-use crate::job::request::OtpRequest;
+use crate::job::request::{OtpRequest, logged_id};
 use crate::job::result::ResultEvent;
 use crate::ledger::{Correct, Ledger};
 use crate::send::Sender;
@@ -278,37 +277,5 @@ impl Worker {
             }
             Some(None) => self.refuse_as_another(job, receipt).await,
         }
-    }
-}
-
-/// The id as logs and spans show it. Some producers take the phone number as the id, and it is masked there.
-fn logged_id(id: &str, request: Option<&OtpRequest>) -> String {
-    match (request, Phone::parse(id)) {
-        (_, Ok(phone)) => phone.to_string(),
-        (Some(request), Err(_)) => request.phone.masked_in(id),
-        (None, Err(_)) => id.to_owned(),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn request() -> OtpRequest {
-        crate::job::request::decode(br#"{"Phone":"0901888484","MultiChannelTempId":"1"}"#, None).unwrap()
-    }
-
-    #[test]
-    fn an_id_is_logged_as_it_is_unless_it_holds_the_number() {
-        for id in ["5f0c2a4e-9d1b-4f6a-8a55-1f2e3d4c5b6a", "order-1234567", "", "a b"] {
-            assert_eq!(logged_id(id, Some(&request())), id);
-            assert_eq!(logged_id(id, None), id);
-        }
-        for id in ["0901888484", "+84901888484", "otp-84901888484-1", "login:0901888484"] {
-            let logged = logged_id(id, Some(&request()));
-            assert!(!logged.contains("901888484") && logged.contains("484"), "{id}: {logged}");
-        }
-        // A message that is no job: an id that is a number is masked all the same.
-        assert_eq!(logged_id("0901888484", None), "*******484");
     }
 }

@@ -237,5 +237,14 @@ fn time_alive(raw: &RawValue) -> Result<u32, BodyError> {
         .ok_or(BodyError::Field { field: "TimeAlive", rule: "a positive whole number of minutes" })
 }
 
+/// The id as logs and spans show it. Some producers take the phone number as the id, and it is masked there.
+pub fn logged_id(id: &str, request: Option<&OtpRequest>) -> String {
+    match (request, Phone::parse(id)) {
+        (_, Ok(phone)) => phone.to_string(),
+        (Some(request), Err(_)) => request.phone.masked_in(id),
+        (None, Err(_)) => id.to_owned(),
+    }
+}
+
 #[cfg(test)]
 mod tests;

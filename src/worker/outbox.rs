@@ -7,7 +7,6 @@ use tokio::sync::Mutex;
 use tokio::time::{sleep, timeout};
 use tracing::{debug, error, info, warn};
 
-use super::logged_id;
 use super::replies::Replies;
 use crate::backoff::Policy;
 use crate::broker::publisher::{Message, PublishError, Publisher, Routed, Try};
@@ -16,6 +15,7 @@ use crate::crash::{self, Point};
 use crate::deliveries::original::Original;
 use crate::deliveries::receipt::Receipt;
 use crate::job::envelope::Trace;
+use crate::job::request::logged_id;
 use crate::job::result::{self, ResultEvent};
 use crate::telemetry::labels::Published;
 use crate::telemetry::metrics::Metrics;

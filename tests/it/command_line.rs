@@ -250,6 +250,7 @@ async fn a_proxy_that_is_used_is_named_without_its_credentials() {
     let clear = running.process.wait_for_log("travel unencrypted", LIMIT).await;
     assert!(clear.contains("the proxy reads them"), "{clear}");
     assert!(running.process.log_containing("zQcanaryQz").is_empty());
+    running.until_settled(&stage.names).await;
     drop(running);
     stage.set("NO_PROXY", "esms.example").set("OTP_RETRY_MAX_ELAPSED", "0s");
     let (running, result) = stage.play(vec![]).await;
