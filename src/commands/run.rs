@@ -158,7 +158,8 @@ async fn run(config: Config, stop: Stop) -> Result<(), RunError> {
     });
     // It publishes, too, so it ends before the services do.
     app.no_more_jobs.cancel();
-    let _ = timeout(SERVICES_END_WITHIN, app.write_back).await;
+    let last_try = timeout(SERVICES_END_WITHIN, app.write_back);
+    let _ = stop.aborting().run_until_cancelled(last_try).await;
     stop.close();
     app.services.spawn(app.traces.end());
     app.services.close();

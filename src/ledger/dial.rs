@@ -274,7 +274,11 @@ async fn authenticate(login: &RedisConnectionInfo, connection: &mut MultiplexedC
 /// The error without the password: a server or a proxy that does not know the command repeats its arguments.
 fn without(login: &RedisConnectionInfo, error: StoreError) -> StoreError {
     let Some(password) = login.password().filter(|password| !password.is_empty()) else { return error };
-    error.map_text(|text| text.replace(password, "[removed]"))
+    error.map_text(|text| {
+        // A server that does not know the command cuts its arguments, so that a part of the password may be left.
+        let told = text.split("with args beginning with").next().unwrap_or_default();
+        told.replace(password, "[removed]")
+    })
 }
 
 fn unreachable(error: std::io::Error) -> StoreError {
