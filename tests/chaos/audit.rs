@@ -134,7 +134,21 @@ impl Case {
 
     /// Its distinct results.
     pub(crate) fn essences(&self) -> BTreeSet<String> {
-        self.results.iter().map(Ended::essence).collect()
+        self.last_run().into_iter().map(Ended::essence).collect()
+    }
+
+    /// The results of its last run. A second copy that comes after the job has ended without anything sent is its
+    /// producer's repeat, and is tried anew.
+    fn last_run(&self) -> Vec<&Ended> {
+        let nothing_sent = |result: &&Ended| matches!(result.outcome.as_str(), "failed" | "expired");
+        let all: Vec<_> = self.results.iter().collect();
+        match all.last().copied() {
+            Some(last) if self.job.copies > 1 && all.iter().all(&nothing_sent) => {
+                all.into_iter().filter(|result| *result == last).collect()
+            }
+            Some(_) if self.job.copies > 1 => all.into_iter().filter(|result| !nothing_sent(result)).collect(),
+            Some(_) | None => all,
+        }
     }
 
     /// Everything that is wrong with it.
@@ -216,7 +230,7 @@ impl Case {
 
     fn unclear(&self, rules: Rules) -> Option<String> {
         let unclear = self.calls.iter().position(|call| is_unclear(&call.fault))?;
-        let unknown = self.results.iter().all(|result| result.outcome == "unknown");
+        let unknown = self.last_run().iter().all(|result| result.outcome == "unknown");
         let last = unclear + 1 == self.calls.len();
         (rules.give_up && !(unknown && last)).then(|| format!("call {} was unclear", unclear + 1))
     }
@@ -235,7 +249,7 @@ impl Case {
     }
 
     fn unrecorded(&self, rules: Rules) -> Option<String> {
-        let result = self.results.first().filter(|_| rules.recorded && self.job.valid)?;
+        let result = *self.last_run().first().filter(|_| rules.recorded && self.job.valid)?;
         match &self.record {
             None => Some("the ledger does not know it".to_owned()),
             Some(record) if record.state != "done" => {
