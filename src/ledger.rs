@@ -237,7 +237,7 @@ impl Ledger {
         self.watch.observe(self.store.note(note).await)
     }
 
-    /// Writes down how a job ended. The first result stays. With `hold` it waits for the store. Where the store
+    /// Writes down how a job ended. An earlier result stays, unless this one says more. With `hold` it waits for the store. Where the store
     /// does not take it, this process remembers `alone` as the result.
     pub async fn finish(&self, job: JobRef<'_>, holding: &Holding, event: &ResultEvent, alone: &ResultEvent) -> Finish {
         self.end(job, holding, Some(holding.owner()), event, alone).await
@@ -263,7 +263,10 @@ impl Ledger {
                 holding.set_record(Record::InStore);
                 self.remember(job, event);
             }
-            Ok(Finish::Already(ref recorded)) => self.remember(job, recorded),
+            Ok(Finish::Already(ref recorded)) => {
+                holding.set_record(Record::InStore);
+                self.remember(job, recorded);
+            }
             Ok(Finish::HeldByAnother) => {}
             Err(error) => {
                 holding.set_record(Record::InProcess);

@@ -1,7 +1,7 @@
 //! Results that the store did not take while it was away. They are written once it answers again, in their order.
 //!
-//! A result never takes the place of another: the first one stays, as with every result. One that does not say that an
-//! OTP went out also gives way to another worker that has the job now.
+//! An earlier result stays, unless this one says more, as with every result. One that does not say that an OTP went
+//! out also gives way to another worker that has the job now.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

@@ -1,4 +1,4 @@
--- Writes down how a job ended; the first result of a run stays. KEYS: the job.
+-- Writes down how a job ended. An earlier result stays, unless this one says more. KEYS: the job.
 -- ARGV: fingerprint, length of its key's name, owner ('' for whoever holds it), result, ttl ms, whether a producer's
 -- repeat tries the job anew (1 or 0), how often it was tried anew before.
 local time = redis.call('TIME')

@@ -26,7 +26,8 @@ pub trait Store: fmt::Debug + Send + Sync {
     /// Writes down how far a job has come. False if another worker has the job now.
     fn note<'a>(&'a self, note: Note<'a>) -> Reply<'a, bool>;
 
-    /// Writes down how a job ended, unless it has ended already. Without an owner it does not matter who holds
+    /// Writes down how a job ended. An earlier result stays, unless nothing was sent by it and this one is of a later
+    /// run or says more. Without an owner it does not matter who holds
     /// the job.
     fn finish<'a>(
         &'a self,

@@ -70,7 +70,7 @@ fn a_result_by_which_nothing_was_sent_gives_way_to_one_that_says_more() {
 
 #[test]
 fn only_a_first_delivery_of_a_job_of_which_nothing_was_sent_tries_it_anew() {
-    let long_ago = Instant::now();
+    let long_ago = Instant::now() - Duration::from_secs(1);
     let (after, before, later) = (|| Some(Instant::now()), || Some(long_ago), || None);
     for (outcome, came, anew) in [
         (Outcome::Failed, &after as &dyn Fn() -> _, true),
