@@ -8,6 +8,7 @@ use crate::broker::settings::BrokerSettings;
 use crate::esms::settings::EsmsSettings;
 use crate::ledger::home::Deployment;
 use crate::ledger::settings::{LEASE_MARGIN, LedgerSettings};
+use crate::limits::{Limit, Limits};
 use crate::send::settings::SendSettings;
 use crate::settings::reader::{Mistake, Reader, Source, WrongSettings};
 use crate::settings::table as settings;
@@ -25,6 +26,8 @@ pub struct Config {
     pub send: SendSettings,
     /// The provider.
     pub esms: EsmsSettings,
+    /// How much is sent.
+    pub limits: Limits,
     /// Where jobs are remembered.
     pub ledger: LedgerSettings,
     /// Metrics, health, logs and traces.
@@ -44,18 +47,20 @@ impl Config {
         let worker = WorkerSettings::from_reader(&mut reader);
         let send = SendSettings::from_reader(&mut reader);
         let esms = EsmsSettings::from_reader(&mut reader);
+        let limits = Limits::from_reader(&mut reader);
         let (vhost, queue) = (broker.addresses.first().vhost.clone(), broker.queue.clone());
         let deployment = Deployment { broker: None, vhost, queue };
         let ledger = LedgerSettings::from_reader(&mut reader, send.on_ambiguous, esms.timeout, deployment);
         let telemetry = TelemetrySettings::from_reader(&mut reader);
         let doubts = reader.take_doubts();
-        let config = Self { broker, worker, send, esms, ledger, telemetry, doubts };
+        let config = Self { broker, worker, send, esms, limits, ledger, telemetry, doubts };
         config.check(&mut reader);
         reader.finish(config)
     }
 
     /// Checks the rules between settings of two rooms.
     fn check(&self, reader: &mut Reader<'_>) {
+        self.check_windows(reader);
         if self.ledger.ttl < self.worker.job_ttl + self.ledger.lease {
             let margin = humantime::format_duration(LEASE_MARGIN);
             let rule = format!(
@@ -66,6 +71,28 @@ impl Config {
         if self.worker.shutdown_grace <= self.esms.timeout {
             let rule = "must be longer than ESMS_TIMEOUT, or stopping would cut off a call under way";
             reader.mistake(&settings::OTP_SHUTDOWN_GRACE, rule);
+        }
+    }
+}
+
+impl Config {
+    /// A job that the ledger has forgotten could be sent again, and be counted again.
+    fn check_windows(&self, reader: &mut Reader<'_>) {
+        for limit in Limit::ALL {
+            let setting = match limit {
+                Limit::Cooldown => &settings::OTP_PHONE_COOLDOWN,
+                Limit::Phone => &settings::OTP_PHONE_LIMIT,
+                Limit::Prefix => &settings::OTP_PREFIX_LIMIT,
+                Limit::Total => &settings::OTP_TOTAL_LIMIT,
+                Limit::PrefixDenied => continue,
+            };
+            if self.limits.longest_of(limit) > self.ledger.ttl {
+                let ttl = humantime::format_duration(self.ledger.ttl);
+                reader.mistake(
+                    setting,
+                    format!("must not have a longer window than the ledger remembers: OTP_LEDGER_TTL is {ttl}"),
+                );
+            }
         }
     }
 }

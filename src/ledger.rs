@@ -6,12 +6,14 @@
 pub mod address;
 mod debts;
 mod dial;
+mod ending;
 pub mod fingerprint;
 mod holding;
 pub mod home;
 pub mod link;
 pub mod memory;
 pub mod past;
+mod places;
 pub mod redis;
 pub mod refusal;
 pub mod settings;
@@ -29,8 +31,10 @@ use crate::backoff::Policy;
 use crate::job::progress::{OnAmbiguous, Progress};
 use crate::job::request::OtpRequest;
 use crate::job::result::ResultEvent;
+use crate::limits::counted::Counted;
+use crate::limits::{HeldBack, Limits, Place};
 use crate::telemetry::metrics::Metrics;
-use debts::{Beside, Debt};
+use debts::Beside;
 pub use debts::{Correct, WriteBack};
 use fingerprint::{Fingerprint, Keyring};
 pub use holding::Holding;
@@ -38,7 +42,7 @@ use memory::{MOST_JOBS, Memory};
 use past::{Decision, JobRef, Local, Record, decide};
 use redis::Redis;
 use settings::{LedgerSettings, OnLedgerError, StoreSettings};
-use store::{Ask, Claim, Finish, Note, Stage, Store, StoreError};
+use store::{Ask, Claim, Note, Stage, Store, StoreError};
 use watch::{Watch, mends, not_ours};
 
 /// What a delivery finds when it claims its job.
@@ -52,6 +56,8 @@ pub enum Claimed {
     Done(ResultEvent),
     /// The id belongs to another job.
     AnotherJob,
+    /// A limit holds it back. This is what it has been through, and how its end is written down.
+    Limited(Holding, Progress, HeldBack),
 }
 
 /// Whether an attempt may begin.
@@ -78,7 +84,11 @@ pub struct Ledger {
     on_ambiguous: OnAmbiguous,
     /// What this process knows beside a shared store.
     beside: Arc<Beside>,
+    /// What this process has counted under the limits. Without a shared store, it decides.
+    counted: Counted,
+    limits: Arc<Limits>,
     keyring: Arc<Keyring>,
+    metrics: Arc<Metrics>,
     process: Uuid,
     holdings: AtomicU64,
     watch: Watch,
@@ -86,12 +96,20 @@ pub struct Ledger {
 
 impl Ledger {
     /// The ledger of these settings, and what tells a shared store the results that it did not take.
-    pub fn new(settings: &LedgerSettings, on_ambiguous: OnAmbiguous, metrics: Arc<Metrics>) -> (Self, WriteBack) {
+    pub fn new(
+        settings: &LedgerSettings,
+        limits: Arc<Limits>,
+        on_ambiguous: OnAmbiguous,
+        metrics: Arc<Metrics>,
+    ) -> (Self, WriteBack) {
         let LedgerSettings { store, lease, ttl, on_error } = settings;
         let keyring = Arc::new(Keyring::default());
         let (store, is_shared): (Arc<dyn Store>, bool) = match store {
             StoreSettings::Memory => (Arc::new(Memory::new(*ttl, MOST_JOBS)), false),
-            StoreSettings::Redis(redis) => (Arc::new(Redis::new(redis, Arc::clone(&keyring), *lease, *ttl)), true),
+            StoreSettings::Redis(redis) => {
+                let redis = Redis::new(redis, Arc::clone(&limits), Arc::clone(&keyring), *lease, *ttl);
+                (Arc::new(redis), true)
+            }
         };
         let beside = Arc::new(Beside::new(*ttl));
         let write_back = WriteBack::new(Arc::clone(&store), Arc::clone(&beside));
@@ -101,7 +119,10 @@ impl Ledger {
             on_error: *on_error,
             on_ambiguous,
             beside,
+            counted: Counted::new(Arc::clone(&limits)),
+            limits,
             keyring,
+            metrics: Arc::clone(&metrics),
             process: Uuid::new_v4(),
             holdings: AtomicU64::default(),
             watch: Watch::new(*on_error, metrics),
@@ -144,15 +165,15 @@ impl Ledger {
     /// Asks for a job. With `hold` it waits for the store, unless this process knows the result.
     pub async fn claim(&self, job: JobRef<'_>) -> Claimed {
         let owner = format!("{}:{}", self.process, self.holdings.fetch_add(1, Ordering::Relaxed));
-        let first_delivered = job.first_delivered;
-        let ask = Ask { id: job.id, fingerprint: job.fingerprint, owner: &owner, first_delivered };
+        let (first_delivered, place) = (job.first_delivered, place_to_take(job));
+        let ask = Ask { id: job.id, fingerprint: job.fingerprint, owner: &owner, first_delivered, place };
         let unwritten = self.beside.unwritten.claim_known(&ask);
         match unwritten {
             Claim::Done(event) => return Claimed::Done(event),
             Claim::AnotherJob => return Claimed::AnotherJob,
             // The next run's result is the one to tell the store.
             Claim::Anew(_) => self.beside.forgive(job.id),
-            Claim::New | Claim::Left(..) | Claim::HeldByAnother(_) => {}
+            Claim::New | Claim::Left(..) | Claim::HeldByAnother(_) | Claim::Limited(..) => {}
         }
         let recent = self.beside.recent.known(&ask);
         let said = match &recent {
@@ -162,17 +183,22 @@ impl Ledger {
             | Claim::Anew(_)
             | Claim::Left(..)
             | Claim::HeldByAnother(_)
+            | Claim::Limited(..)
             | Claim::AnotherJob => self.until_answered(|| self.store.claim(ask)).await,
         };
-        let is_lost = matches!(said, Ok(Claim::New | Claim::Anew(_) | Claim::Left(..)));
+        let is_lost = matches!(said, Ok(Claim::New | Claim::Anew(_) | Claim::Left(..) | Claim::Limited(..)));
         match decide(said, Local { unwritten, recent }, job, self.sees_every_attempt()) {
             Decision::Ours { past, progress, record } => {
-                Claimed::Ours(Holding::new(owner, record), progress.with_past(past, self.on_ambiguous))
+                self.place(job, Holding::new(owner, record), progress.with_past(past, self.on_ambiguous))
+            }
+            Decision::Limited { held_back, past, progress } => {
+                let progress = progress.with_past(past, self.on_ambiguous);
+                Claimed::Limited(Holding::new(owner, Record::InStore), progress, held_back)
             }
             Decision::HeldByAnother => Claimed::HeldByAnother,
             Decision::Done(event) => {
                 if is_lost {
-                    self.owe(job, owner, &event);
+                    self.owe(job, &Holding::new(owner, Record::InProcess), &event);
                 }
                 self.remember(job, &event);
                 Claimed::Done(event)
@@ -181,8 +207,31 @@ impl Ledger {
         }
     }
 
+    /// The job is to be worked here. It takes its place under the limits, unless one holds it back. Where the shared
+    /// store has decided, it has its place; so it has where it may have been sent.
+    fn place(&self, job: JobRef<'_>, holding: Holding, progress: Progress) -> Claimed {
+        let Some(place) = place_to_take(job) else { return Claimed::Ours(holding, progress) };
+        let is_decided = self.is_shared && holding.record() == Record::InStore;
+        if is_decided || !progress.is_untouched() {
+            self.counted.take(place);
+            return Claimed::Ours(holding, progress);
+        }
+        match self.counted.reserve(place) {
+            Ok(()) => Claimed::Ours(holding, progress),
+            Err(held_back) => Claimed::Limited(holding, progress, held_back),
+        }
+    }
+
     /// Marks an attempt as under way, before its first byte. `begun` counts the attempt. The lease is renewed.
     pub async fn mark(&self, job: JobRef<'_>, holding: &Holding, begun: &Progress) -> Marked {
+        let marked = self.write_mark(job, holding, begun).await;
+        if marked == Marked::MayBegin {
+            holding.attempt_begins();
+        }
+        marked
+    }
+
+    async fn write_mark(&self, job: JobRef<'_>, holding: &Holding, begun: &Progress) -> Marked {
         if holding.record() == Record::Unreadable {
             return Marked::MayBegin;
         }
@@ -237,68 +286,6 @@ impl Ledger {
         self.watch.observe(self.store.note(note).await)
     }
 
-    /// Writes down how a job ended. An earlier result stays, unless this one says more. With `hold` it waits for the store. Where the store
-    /// does not take it, this process remembers `alone` as the result.
-    pub async fn finish(&self, job: JobRef<'_>, holding: &Holding, event: &ResultEvent, alone: &ResultEvent) -> Finish {
-        self.end(job, holding, Some(holding.owner()), event, alone).await
-    }
-
-    /// The same, although another worker has the job: eSMS has accepted it from this worker.
-    pub async fn finish_for_all(&self, job: JobRef<'_>, holding: &Holding, event: &ResultEvent) -> Finish {
-        self.end(job, holding, None, event, event).await
-    }
-
-    async fn end(
-        &self,
-        job: JobRef<'_>,
-        holding: &Holding,
-        owner: Option<&str>,
-        event: &ResultEvent,
-        alone: &ResultEvent,
-    ) -> Finish {
-        let end = || self.store.finish(job.id, job.fingerprint, owner, event);
-        let said = self.until_answered(end).await;
-        match said {
-            Ok(Finish::Recorded) => {
-                holding.set_record(Record::InStore);
-                self.remember(job, event);
-            }
-            Ok(Finish::Already(ref recorded)) => {
-                holding.set_record(Record::InStore);
-                self.remember(job, recorded);
-            }
-            Ok(Finish::HeldByAnother) => {}
-            Err(error) => {
-                holding.set_record(Record::InProcess);
-                let finish = self.beside.unwritten.record_done(job.id, job.fingerprint, alone);
-                if let (Finish::Recorded, true) = (&finish, mends(&error)) {
-                    self.owe(job, holding.owner().to_owned(), alone);
-                }
-                return finish;
-            }
-        }
-        said.unwrap_or(Finish::Recorded)
-    }
-
-    /// Puts a result that says more in the place of the recorded one. Where this fails, only a repeat is not told.
-    pub async fn correct(&self, job: JobRef<'_>, recorded: &ResultEvent, says_more: &ResultEvent) {
-        let _ = self.watch.observe(self.store.correct(job.id, recorded, says_more).await);
-        self.remember(job, says_more);
-    }
-
-    /// The store has this result now. This process knows it too, should the store go away.
-    fn remember(&self, job: JobRef<'_>, event: &ResultEvent) {
-        if self.is_shared {
-            self.beside.recent.record_latest(job.id, job.fingerprint, event);
-        }
-    }
-
-    /// The store must be told this result once it answers.
-    fn owe(&self, job: JobRef<'_>, owner: String, event: &ResultEvent) {
-        let (id, fingerprint, event) = (job.id.to_owned(), job.fingerprint, event.clone());
-        self.beside.owe(Debt { id, fingerprint, owner, event });
-    }
-
     /// The result of this very job, if it has ended.
     pub async fn recorded(&self, job: JobRef<'_>) -> Option<ResultEvent> {
         self.until_answered(|| self.store.recorded(job.id, job.fingerprint)).await.ok().flatten()
@@ -317,6 +304,11 @@ impl Ledger {
             }
         }
     }
+}
+
+/// The place of a job that is to be sent. One that the broker dropped is not.
+fn place_to_take(job: JobRef<'_>) -> Option<&Place> {
+    job.place.filter(|_| !job.is_dropped)
 }
 
 fn go_on_without_store(holding: &Holding, may_have_been_sent: bool) -> Marked {

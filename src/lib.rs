@@ -20,6 +20,7 @@ pub mod deliveries;
 pub mod esms;
 pub mod job;
 pub mod ledger;
+pub mod limits;
 pub mod proxy;
 pub mod sandbox;
 pub mod send;

@@ -3,6 +3,7 @@
 
 mod conclude;
 mod ending;
+mod limited;
 pub mod outbox;
 mod replies;
 mod rescue;
@@ -30,6 +31,7 @@ use crate::job::progress::OnAmbiguous;
 use crate::job::request::{OtpRequest, logged_id};
 use crate::job::result::ResultEvent;
 use crate::ledger::{Correct, Ledger};
+use crate::limits::Limits;
 use crate::send::Sender;
 use crate::stop::Stop;
 use crate::telemetry::http::Health;
@@ -67,6 +69,8 @@ pub struct Rules {
     pub template_id: Option<String>,
     /// What follows an ambiguous attempt.
     pub on_ambiguous: OnAmbiguous,
+    /// How much is sent.
+    pub limits: Arc<Limits>,
     /// The queue of jobs.
     pub queue: String,
     /// The queue of dropped jobs.
@@ -165,7 +169,8 @@ impl Worker {
             Err(why) => Incoming::NoJob { id: envelope.id, receipt, original: Box::new(original), why },
             Ok(request) => {
                 let fingerprint = self.parts.ledger.fingerprint(&request);
-                let came = Came { received, redelivered, dropped, original, span };
+                let place = self.rules.limits.place(&envelope.id, &request, envelope.deadline);
+                let came = Came { received, redelivered, dropped, original, span, place };
                 Incoming::Job(Box::new(Job::new(envelope, request, fingerprint, came)), receipt)
             }
         }

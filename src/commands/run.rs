@@ -26,6 +26,7 @@ use crate::esms::client::{BuildError, Esms};
 use crate::job::result::Outcome;
 use crate::ledger::Ledger;
 use crate::ledger::store::StoreError;
+use crate::limits::Limits;
 use crate::proxy::is_loopback;
 use crate::send::Sender;
 use crate::settings::reader::Mistake;
@@ -208,7 +209,9 @@ impl App {
         if let Some(interval) = config.esms.balance_interval {
             services.spawn(balance::watch(esms.clone(), interval, Arc::clone(&metrics), stop.clone()));
         }
-        let (ledger, write_back) = Ledger::new(&config.ledger, config.send.on_ambiguous, Arc::clone(&metrics));
+        metrics.limits.expect(&config.limits);
+        let (limits, on_ambiguous) = (Arc::new(config.limits.clone()), config.send.on_ambiguous);
+        let (ledger, write_back) = Ledger::new(&config.ledger, Arc::clone(&limits), on_ambiguous, Arc::clone(&metrics));
         ledger.open().await?;
         let parts = Parts {
             ledger,
@@ -218,7 +221,7 @@ impl App {
             metrics: Arc::clone(&metrics),
             traces: traces.clone(),
         };
-        let worker = Arc::new(Worker::new(parts, rules(&config), stop.clone()));
+        let worker = Arc::new(Worker::new(parts, rules(&config, limits), stop.clone()));
         let no_more_jobs = CancellationToken::new();
         let write_back = tokio::spawn(write_back.run(no_more_jobs.clone(), Arc::clone(&worker)));
         let consuming = ConsumerLoop {
@@ -233,12 +236,13 @@ impl App {
     }
 }
 
-fn rules(config: &Config) -> Rules {
+fn rules(config: &Config, limits: Arc<Limits>) -> Rules {
     Rules {
         concurrency: config.worker.concurrency,
         job_ttl: config.worker.job_ttl,
         template_id: config.esms.template_id.clone(),
         on_ambiguous: config.send.on_ambiguous,
+        limits,
         queue: config.broker.queue.clone(),
         dropped: config.broker.dropped.clone(),
         own_queues: config.broker.queues(),

@@ -18,7 +18,7 @@ pub(super) const WRONG_SETTINGS: u8 = 2;
 
 /// The settings of `run`, and of commands that do the same as `run` does at its start.
 pub(super) const RUN_GROUPS: &[Group] =
-    &[Group::Broker, Group::Topology, Group::Jobs, Group::Esms, Group::Ledger, Group::Operations];
+    &[Group::Broker, Group::Topology, Group::Jobs, Group::Esms, Group::Limits, Group::Ledger, Group::Operations];
 
 /// The settings of commands that talk only to the broker.
 pub(super) const BROKER_GROUPS: &[Group] = &[Group::Broker, Group::Topology];

@@ -3,6 +3,7 @@ use crate::backoff;
 use crate::broker::settings::TopologyMode;
 use crate::job::progress::OnAmbiguous;
 use crate::ledger::settings::{OnLedgerError, StoreSettings};
+use crate::limits::Limits;
 use crate::telemetry::logs::LogFormat;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;

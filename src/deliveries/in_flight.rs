@@ -135,6 +135,7 @@ impl InFlight {
             is_dropped: job.dropped.is_some(),
             first_delivered: is_first.then_some(job.received.instant),
             may_have_been_elsewhere: (job.redelivered && job.dropped.is_none()) || job.was_elsewhere(),
+            place: job.place.as_ref(),
             delivery_count: latest.or(job.delivery_count),
         }
     }

@@ -13,6 +13,7 @@ use crate::job::progress::Progress;
 use crate::job::request::OtpRequest;
 use crate::ledger::Holding;
 use crate::ledger::fingerprint::Fingerprint;
+use crate::limits::Place;
 use crate::telemetry::traces::Span;
 
 /// See the module.
@@ -42,6 +43,8 @@ pub struct Job {
     pub original: Original,
     /// The span of the delivery that is worked.
     pub span: Span,
+    /// The place that it takes under the limits, if it is counted.
+    pub place: Option<Place>,
     was_elsewhere: AtomicBool,
     hold: Mutex<Option<Arc<Hold>>>,
 }
@@ -62,6 +65,7 @@ impl Job {
             dropped: came.dropped,
             original: came.original,
             span: came.span,
+            place: came.place,
             was_elsewhere: AtomicBool::new(false),
             hold: Mutex::default(),
         }
@@ -127,6 +131,8 @@ pub struct Came {
     pub original: Original,
     /// The span of the delivery.
     pub span: Span,
+    /// The place that it takes under the limits, if it is counted.
+    pub place: Option<Place>,
 }
 
 /// A job while this worker holds it. It is kept beside the task that works the job, so that it is still

@@ -1,5 +1,6 @@
 //! A receiver's phone number. Only eSMS gets it whole; everybody else sees it masked.
 
+use std::borrow::Cow;
 use std::fmt;
 
 /// A phone number of 8 to 15 digits. `Debug` and `Display` show its last three digits only.
@@ -41,6 +42,12 @@ impl Phone {
         &self.0
     }
 
+    /// The same number in international digits, whichever usual form it was written in.
+    #[must_use]
+    pub fn international(&self) -> Self {
+        Self(international(&self.0).into_owned())
+    }
+
     /// `text` with every form of this number masked: eSMS repeats numbers in its error messages, with and
     /// without separators between the digits, and may write `84…` for `0…`.
     pub fn masked_in(&self, text: &str) -> String {
@@ -60,6 +67,23 @@ impl Phone {
             chars[at] = '*';
         }
         chars.into_iter().collect()
+    }
+}
+
+/// A number in international digits. `0…`, `84…`, `+84…` and `0084…` are one number of Vietnam; `00` begins a
+/// number of any country. After Vietnam's 84 a 0 is one too many.
+fn international(digits: &str) -> Cow<'_, str> {
+    let (rest, is_whole) = match digits.strip_prefix("00") {
+        Some(rest) => (rest, true),
+        None => (digits, !digits.starts_with('0')),
+    };
+    match (rest.strip_prefix("84"), is_whole) {
+        (Some(national), true) => match national.strip_prefix('0') {
+            Some(national) => Cow::Owned(format!("84{national}")),
+            None => Cow::Borrowed(rest),
+        },
+        (None, true) => Cow::Borrowed(rest),
+        (_, false) => Cow::Owned(format!("84{}", &rest[1..])),
     }
 }
 
@@ -198,6 +222,25 @@ mod tests {
         for number in ["84123456", "00000000", "00841234", "12345678"] {
             let masked = Phone::parse(number).unwrap().masked_in(&format!("to {number}."));
             assert!(masked.starts_with("to *****") || masked.starts_with("to 0*****"), "{number}: {masked}");
+        }
+    }
+
+    #[test]
+    fn a_number_of_any_country_is_written_in_international_digits() {
+        for (digits, expected) in [
+            ("0901888484", "84901888484"),
+            ("84901888484", "84901888484"),
+            ("0084901888484", "84901888484"),
+            ("840901888484", "84901888484"),
+            // 084 is the prefix of a network, not of the country.
+            ("0843123456", "84843123456"),
+            ("84843123456", "84843123456"),
+            ("00442071234567", "442071234567"),
+            ("442071234567", "442071234567"),
+            ("12345678", "12345678"),
+            ("00000000", "000000"),
+        ] {
+            assert_eq!(international(digits), expected, "{digits}");
         }
     }
 }

@@ -121,6 +121,7 @@ impl Progress {
             reason,
             attempts: self.attempts,
             may_be_duplicate: self.may_be_duplicate,
+            retry_after: None,
             run: self.reruns.saturating_add(1),
         }
     }

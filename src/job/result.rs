@@ -27,12 +27,21 @@ pub enum Outcome {
     Expired,
     /// The job cannot be understood. Sent: no.
     Invalid,
+    /// A limit on what may be sent held it back. Sent: no.
+    Limited,
 }
 
 impl Outcome {
     /// Every outcome, in the order of [`Outcome::index`].
-    pub const ALL: [Outcome; 6] =
-        [Outcome::Accepted, Outcome::Rejected, Outcome::Failed, Outcome::Unknown, Outcome::Expired, Outcome::Invalid];
+    pub const ALL: [Outcome; 7] = [
+        Outcome::Accepted,
+        Outcome::Rejected,
+        Outcome::Failed,
+        Outcome::Unknown,
+        Outcome::Expired,
+        Outcome::Invalid,
+        Outcome::Limited,
+    ];
 
     /// The word on the wire, in routing keys and in metrics.
     pub const fn as_str(self) -> &'static str {
@@ -43,6 +52,7 @@ impl Outcome {
             Outcome::Unknown => "unknown",
             Outcome::Expired => "expired",
             Outcome::Invalid => "invalid",
+            Outcome::Limited => "limited",
         }
     }
 
@@ -83,6 +93,8 @@ pub struct Ending {
     pub attempts: u32,
     /// Whether an attempt before the last was ambiguous.
     pub may_be_duplicate: bool,
+    /// When another try can succeed, in seconds from the end, where that is known.
+    pub retry_after: Option<u64>,
     /// The run that ended: 1, and one more each time that the producer published the job again and it was tried
     /// anew.
     pub run: u32,
@@ -93,7 +105,7 @@ impl Outcome {
     /// answered.
     pub const fn may_be_tried_anew(self) -> bool {
         match self {
-            Outcome::Failed | Outcome::Expired => true,
+            Outcome::Failed | Outcome::Expired | Outcome::Limited => true,
             Outcome::Accepted | Outcome::Rejected | Outcome::Unknown | Outcome::Invalid => false,
         }
     }
@@ -102,7 +114,7 @@ impl Outcome {
     pub const fn may_have_sent(self) -> bool {
         match self {
             Outcome::Accepted | Outcome::Unknown => true,
-            Outcome::Rejected | Outcome::Failed | Outcome::Expired | Outcome::Invalid => false,
+            Outcome::Rejected | Outcome::Failed | Outcome::Expired | Outcome::Invalid | Outcome::Limited => false,
         }
     }
 }
@@ -110,7 +122,15 @@ impl Outcome {
 impl Ending {
     /// An ending without any attempt.
     pub fn without_attempt(outcome: Outcome, reason: impl Into<String>) -> Self {
-        Self { outcome, answer: None, reason: Some(reason.into()), attempts: 0, may_be_duplicate: false, run: 1 }
+        Self {
+            outcome,
+            answer: None,
+            reason: Some(reason.into()),
+            attempts: 0,
+            may_be_duplicate: false,
+            retry_after: None,
+            run: 1,
+        }
     }
 
     /// The result event of the job `id`. It is made once, and every copy that is published is this one.
@@ -126,6 +146,7 @@ impl Ending {
             reason: self.reason,
             attempts: self.attempts,
             may_be_duplicate: self.may_be_duplicate,
+            retry_after: self.retry_after,
             completed_at: humantime::format_rfc3339_millis(completed_at).to_string(),
         };
         // Strings, numbers and parsed JSON always have a JSON form.
@@ -160,6 +181,8 @@ struct EventBody<'a> {
     reason: Option<String>,
     attempts: u32,
     may_be_duplicate: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    retry_after: Option<u64>,
     completed_at: String,
 }
 
@@ -206,11 +229,15 @@ impl ResultEvent {
         earlier.outcome.may_be_tried_anew() && later
     }
 
+    /// Whether an OTP went out, or may have, by any attempt.
+    pub const fn may_have_sent(&self) -> bool {
+        self.outcome.may_have_sent() || self.may_be_duplicate
+    }
+
     /// Whether the person may have got a second OTP by the sending that ended with `other`, and this result does
     /// not say so.
     pub fn hides_a_second_otp_of(&self, other: &Self) -> bool {
-        let may_be_second = other.outcome.may_have_sent() || other.may_be_duplicate;
-        self.outcome == Outcome::Accepted && !self.may_be_duplicate && may_be_second && self != other
+        self.outcome == Outcome::Accepted && !self.may_be_duplicate && other.may_have_sent() && self != other
     }
 
     /// The same result, which says `MayBeDuplicate`.

@@ -14,9 +14,10 @@ use tracing::{info, warn};
 
 use super::fingerprint::Fingerprint;
 use super::memory::Memory;
-use super::store::{Finish, Store, StoreError};
+use super::store::{End, Finish, Store, StoreError};
 use crate::backoff::Policy;
 use crate::job::result::{Outcome, ResultEvent};
+use crate::limits::Place;
 
 /// The most results that this process keeps because the store did not take them, and the most that it keeps of
 /// those that the store took. The oldest are forgotten first. docs/ledger.md says what they cost.
@@ -40,12 +41,27 @@ pub struct Debt {
     pub owner: String,
     /// The result.
     pub event: ResultEvent,
+    /// The place that the job had under the limits.
+    pub place: Option<Place>,
+    /// When its last attempt began.
+    pub attempted: Option<Instant>,
 }
 
 impl Debt {
     /// Whom the store is told as the owner. That an OTP went out is written whoever has the job now.
     fn owner(&self) -> Option<&str> {
         (self.event.outcome != Outcome::Accepted).then_some(self.owner.as_str())
+    }
+
+    fn end(&self) -> End<'_> {
+        End {
+            id: &self.id,
+            fingerprint: self.fingerprint,
+            owner: self.owner(),
+            event: &self.event,
+            place: self.place.as_ref(),
+            attempted: self.attempted,
+        }
     }
 }
 
@@ -194,7 +210,7 @@ impl WriteBack {
     async fn write_once(&self, results: &impl Correct) -> Result<usize, usize> {
         let mut written = 0;
         while let Some(debt) = self.beside.first() {
-            let said = self.store.finish(&debt.id, debt.fingerprint, debt.owner(), &debt.event).await;
+            let said = self.store.finish(debt.end()).await.map(|(finish, _)| finish);
             match said {
                 Ok(Finish::Recorded) => {
                     written += 1;
@@ -241,7 +257,7 @@ mod tests {
 
     fn debt(id: &str) -> Debt {
         let event = Ending::without_attempt(Outcome::Accepted, "a test").into_event(id, SystemTime::UNIX_EPOCH);
-        Debt { id: id.into(), fingerprint: Fingerprint::NONE, owner: "one".into(), event }
+        Debt { id: id.into(), fingerprint: Fingerprint::NONE, owner: "one".into(), event, place: None, attempted: None }
     }
 
     #[test]
@@ -281,7 +297,7 @@ mod tests {
         beside.unwritten.record_done("a", debt.fingerprint, &debt.event);
         beside.owe(debt.clone());
         beside.paid(&debt, Some(&debt.event));
-        let ask = Ask { id: "a", fingerprint: debt.fingerprint, owner: "two", first_delivered: None };
+        let ask = Ask { id: "a", fingerprint: debt.fingerprint, owner: "two", first_delivered: None, place: None };
         assert!(matches!(beside.unwritten.look_up(&ask), Claim::New));
         assert!(matches!(beside.recent.look_up(&ask), Claim::Done(found) if found == debt.event));
         assert_eq!(beside.owed(), 0);

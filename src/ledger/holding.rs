@@ -3,6 +3,8 @@
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use tokio::time::Instant;
+
 use super::past::Record;
 
 /// See the module.
@@ -11,11 +13,12 @@ pub struct Holding {
     owner: String,
     steps: AtomicU32,
     record: Mutex<Record>,
+    attempted: Mutex<Option<Instant>>,
 }
 
 impl Holding {
     pub(super) fn new(owner: String, record: Record) -> Self {
-        Self { owner, steps: AtomicU32::default(), record: Mutex::new(record) }
+        Self { owner, steps: AtomicU32::default(), record: Mutex::new(record), attempted: Mutex::default() }
     }
 
     /// Its name, never used before.
@@ -30,7 +33,7 @@ impl Holding {
 
     /// Where its job is written down now.
     pub(super) fn record(&self) -> Record {
-        *self.lock()
+        *lock(&self.record)
     }
 
     /// Whether the store has what was written down last.
@@ -39,11 +42,21 @@ impl Holding {
     }
 
     pub(super) fn set_record(&self, record: Record) {
-        *self.lock() = record;
+        *lock(&self.record) = record;
     }
 
-    fn lock(&self) -> MutexGuard<'_, Record> {
-        // No code panics while it holds this lock, and the value is whole even if some did.
-        self.record.lock().unwrap_or_else(PoisonError::into_inner)
+    /// An attempt begins now.
+    pub(super) fn attempt_begins(&self) {
+        *lock(&self.attempted) = Some(Instant::now());
     }
+
+    /// When the last attempt under this holding began.
+    pub(super) fn attempted(&self) -> Option<Instant> {
+        *lock(&self.attempted)
+    }
+}
+
+fn lock<T>(value: &Mutex<T>) -> MutexGuard<'_, T> {
+    // No code panics while it holds such a lock, and the value is whole even if some did.
+    value.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -47,6 +47,16 @@ impl Prefix {
         format!("{}job:{id}", self.0)
     }
 
+    /// The key of a number's places, by the number's hash.
+    pub fn number(&self, hash: &str) -> String {
+        format!("{}number:{hash}", self.0)
+    }
+
+    /// A key of a group of limits.
+    pub fn limit(&self, group: &str, what: &str) -> String {
+        format!("{}limit:{group}:{what}", self.0)
+    }
+
     /// The key of the record that says whose the prefix is.
     pub fn home(&self) -> String {
         format!("{}home", self.0)

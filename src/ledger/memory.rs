@@ -9,7 +9,7 @@ use futures_util::FutureExt;
 use tokio::time::Instant;
 
 use super::fingerprint::Fingerprint;
-use super::store::{Ask, Claim, Finish, Left, Note, Reply, Stage, Store};
+use super::store::{Ask, Claim, End, Finish, Finished, Left, Note, Reply, Stage, Store};
 use crate::job::envelope::DeliveryCount;
 use crate::job::progress::Progress;
 use crate::job::result::ResultEvent;
@@ -154,14 +154,8 @@ impl Store for Memory {
         ready(Ok(true)).boxed()
     }
 
-    fn finish<'a>(
-        &'a self,
-        id: &'a str,
-        fingerprint: Fingerprint,
-        _owner: Option<&'a str>,
-        event: &'a ResultEvent,
-    ) -> Reply<'a, Finish> {
-        ready(Ok(self.record_done(id, fingerprint, event))).boxed()
+    fn finish<'a>(&'a self, end: End<'a>) -> Reply<'a, Finished> {
+        ready(Ok((self.record_done(end.id, end.fingerprint, end.event), None))).boxed()
     }
 
     fn correct<'a>(&'a self, id: &'a str, recorded: &'a ResultEvent, says_more: &'a ResultEvent) -> Reply<'a, ()> {
@@ -174,7 +168,7 @@ impl Store for Memory {
     }
 
     fn recorded<'a>(&'a self, id: &'a str, fingerprint: Fingerprint) -> Reply<'a, Option<ResultEvent>> {
-        let ask = Ask { id, fingerprint, owner: "", first_delivered: None };
+        let ask = Ask { id, fingerprint, owner: "", first_delivered: None, place: None };
         let Claim::Done(event) = self.look_up(&ask) else { return ready(Ok(None)).boxed() };
         ready(Ok(Some(event))).boxed()
     }

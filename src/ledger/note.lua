@@ -18,5 +18,8 @@ end
 -- Written too where the store has lost the job: better than to know nothing.
 redis.call('HSET', KEYS[1], 'fingerprint', ARGV[1], 'owner', ARGV[2], 'step', ARGV[3], 'state', ARGV[4],
   'progress', ARGV[5], 'count', ARGV[8], 'until', string.format('%.0f', now + ARGV[6]))
+if ARGV[4] == 'sending' then
+  redis.call('HSET', KEYS[1], 'began', string.format('%.0f', now))
+end
 redis.call('PEXPIRE', KEYS[1], ARGV[7])
 return 1

@@ -7,6 +7,7 @@ use super::store::{Claim, Left, StoreError};
 use crate::job::envelope::DeliveryCount;
 use crate::job::progress::{Past, Progress};
 use crate::job::result::ResultEvent;
+use crate::limits::{HeldBack, Place};
 
 /// A job as the ledger is asked about it: its id, and how this delivery came here.
 #[derive(Clone, Copy, Debug)]
@@ -25,6 +26,8 @@ pub struct JobRef<'a> {
     pub may_have_been_elsewhere: bool,
     /// How often its queue delivered it before, where it counts.
     pub delivery_count: Option<DeliveryCount>,
+    /// The place that it takes under the limits, if it is counted.
+    pub place: Option<&'a Place>,
 }
 
 /// Where a job that is worked here is written down.
@@ -57,6 +60,15 @@ pub enum Decision {
     Done(ResultEvent),
     /// The id belongs to another job.
     AnotherJob,
+    /// Nobody has it, and a limit holds it back.
+    Limited {
+        /// The limit.
+        held_back: HeldBack,
+        /// What is known of the job's past.
+        past: Past,
+        /// What it has been through, as far as that was written down.
+        progress: Progress,
+    },
 }
 
 /// What this process knows of a job, beside the store.
@@ -72,14 +84,12 @@ pub struct Local {
 /// `sees_every_attempt` whether no worker ever sends without the store.
 pub fn decide(said: Result<Claim, StoreError>, local: Local, job: JobRef<'_>, sees_every_attempt: bool) -> Decision {
     let Local { unwritten, recent } = local;
-    if said.is_err() {
-        match recent {
-            // By the others nothing was sent, and another run may have begun since.
-            Claim::Done(ref event) if !event.outcome.may_be_tried_anew() => return Decision::Done(event.clone()),
-            Claim::AnotherJob => return Decision::AnotherJob,
-            Claim::Done(_) | Claim::New | Claim::Anew(_) | Claim::Left(..) | Claim::HeldByAnother(_) => {}
-        }
+    if said.is_err()
+        && let Some(decision) = known_here(&recent)
+    {
+        return decision;
     }
+    let (said, held_back) = without_limit(said);
     let (claim, record) = match said {
         Ok(claim) => {
             // The store takes no notes of a job that has ended there.
@@ -92,12 +102,14 @@ pub fn decide(said: Result<Claim, StoreError>, local: Local, job: JobRef<'_>, se
         Err(_) if job.is_dropped => (attempt_unknown(), Record::InProcess),
         Err(_) => (with_known_run(unwritten, &recent), Record::InProcess),
     };
+    // A job that went on here is not held back any more: it has its place.
+    let held_back = held_back.filter(|_| matches!(claim, Claim::New | Claim::Anew(_)));
     let (is_complete, progress) = match claim {
         Claim::Done(event) => return Decision::Done(event),
         Claim::HeldByAnother(_) => return Decision::HeldByAnother,
         Claim::AnotherJob => return Decision::AnotherJob,
         Claim::New => (is_new_to_all(job, sees_every_attempt), Progress::default()),
-        Claim::Anew(reruns) => (true, Progress::anew(reruns)),
+        Claim::Anew(reruns) | Claim::Limited(_, reruns) => (true, Progress::anew(reruns)),
         Claim::Left(left, progress) => (is_told_in_full(left, &progress, job, sees_every_attempt), progress),
     };
     let past = match (is_complete, sees_every_attempt) {
@@ -107,7 +119,34 @@ pub fn decide(said: Result<Claim, StoreError>, local: Local, job: JobRef<'_>, se
         // Without a complete ledger there may have been several attempts.
         (false, false) => Past::AnyUnknown,
     };
-    Decision::Ours { past, progress, record }
+    match held_back {
+        Some(held_back) => Decision::Limited { held_back, past, progress },
+        None => Decision::Ours { past, progress, record },
+    }
+}
+
+/// What this process knows for certain of a job, while the store does not answer.
+fn known_here(recent: &Claim) -> Option<Decision> {
+    match recent {
+        // By the others nothing was sent, and another run may have begun since.
+        Claim::Done(event) if !event.outcome.may_be_tried_anew() => Some(Decision::Done(event.clone())),
+        Claim::AnotherJob => Some(Decision::AnotherJob),
+        Claim::Done(_)
+        | Claim::New
+        | Claim::Anew(_)
+        | Claim::Left(..)
+        | Claim::HeldByAnother(_)
+        | Claim::Limited(..) => None,
+    }
+}
+
+/// What the store would have said without the limit that holds the job back.
+fn without_limit(said: Result<Claim, StoreError>) -> (Result<Claim, StoreError>, Option<HeldBack>) {
+    match said {
+        Ok(Claim::Limited(held_back, 0)) => (Ok(Claim::New), Some(held_back)),
+        Ok(Claim::Limited(held_back, reruns)) => (Ok(Claim::Anew(reruns)), Some(held_back)),
+        said => (said, None),
+    }
 }
 
 /// Whether a job without a record was never sent. It is so for a first delivery. For a later one only

@@ -18,11 +18,13 @@ use super::fingerprint::Fingerprint;
 use super::fingerprint::Keyring;
 use super::home::{Deployment, Home, Prefix};
 use super::link::{Link, Step};
-use super::store::{Ask, Claim, Finish, Left, Note, Reply, Stage, Store, StoreError};
+use super::places::{self, Places};
+use super::store::{Ask, Claim, End, Finish, Finished, Left, Note, Reply, Stage, Store, StoreError};
 use crate::job::envelope::DeliveryCount;
 use crate::job::progress::Progress;
 use crate::job::result::{Ending, Outcome, ResultEvent};
 use crate::job::state::State;
+use crate::limits::Limits;
 
 /// Where the Redis is, and what there is this deployment's.
 #[derive(Clone, Debug)]
@@ -48,6 +50,7 @@ impl RedisSettings {
 #[derive(Debug)]
 pub struct Redis {
     link: Link,
+    places: Places,
     lease: Duration,
     ttl: Duration,
     claim: Script,
@@ -62,15 +65,22 @@ type Said = Vec<Bytes>;
 impl Redis {
     /// The store at this place. A lease lasts for `lease`, and a record for `ttl` after its last change. The key
     /// of fingerprints that is kept there goes to `keyring`.
-    pub fn new(settings: &RedisSettings, keyring: Arc<Keyring>, lease: Duration, ttl: Duration) -> Self {
+    pub fn new(
+        settings: &RedisSettings,
+        limits: Arc<Limits>,
+        keyring: Arc<Keyring>,
+        lease: Duration,
+        ttl: Duration,
+    ) -> Self {
         let RedisSettings { source, prefix, deployment } = settings.clone();
         Self {
+            places: Places::new(limits, prefix.clone(), Arc::clone(&keyring)),
             link: Link::new(Dialer::new(source, Home::new(prefix, deployment, keyring))),
             lease,
             ttl,
-            claim: Script::new(include_str!("claim.lua")),
+            claim: Script::new(concat!(include_str!("places.lua"), include_str!("claim.lua"))),
             note: Script::new(include_str!("note.lua")),
-            finish: Script::new(include_str!("finish.lua")),
+            finish: Script::new(concat!(include_str!("places.lua"), include_str!("finish.lua"))),
             correct: Script::new(include_str!("correct.lua")),
         }
     }
@@ -84,18 +94,15 @@ impl Redis {
     }
 
     async fn ask(&self, ask: Ask<'_>) -> Result<Claim, StoreError> {
-        let said: Said = self
-            .run(
-                self.claim
-                    .key(self.key(ask.id))
-                    .arg(ask.fingerprint.text())
-                    .arg(Fingerprint::KEY_LENGTH)
-                    .arg(ask.owner)
-                    .arg(millis(self.lease))
-                    .arg(millis(self.ttl))
-                    .arg(ask.first_delivered.map(|at| millis(at.elapsed()).to_string()).unwrap_or_default()),
-            )
-            .await?;
+        let mut call = self.claim.key(self.key(ask.id));
+        call.arg(ask.fingerprint.text())
+            .arg(Fingerprint::KEY_LENGTH)
+            .arg(ask.owner)
+            .arg(millis(self.lease))
+            .arg(millis(self.ttl))
+            .arg(ask.first_delivered.map(|at| millis(at.elapsed()).to_string()).unwrap_or_default());
+        self.places.add(&mut call, ask.place);
+        let said: Said = self.run(&call).await?;
         let mut said = said.into_iter();
         let (word, more) = (said.next().unwrap_or_default(), said.next().unwrap_or_default());
         let count = said.next().and_then(|count| DeliveryCount::parse(std::str::from_utf8(&count).ok()?));
@@ -104,6 +111,7 @@ impl Redis {
             b"new" => return Ok(Claim::New),
             b"anew" => return Ok(Claim::Anew(reruns)),
             b"another" => return Ok(Claim::AnotherJob),
+            b"limited" => return self.places.held_back(ask.place, &more, reruns),
             b"held" => return lease_left(&more).map(Claim::HeldByAnother),
             state => match State::parse(state) {
                 Some(State::Done) => return event(more, reruns).map(Claim::Done),
@@ -139,33 +147,28 @@ impl Redis {
         .await
     }
 
-    async fn end(
-        &self,
-        id: &str,
-        fingerprint: Fingerprint,
-        owner: Option<&str>,
-        result: &ResultEvent,
-    ) -> Result<Finish, StoreError> {
-        let said: Said = self
-            .run(
-                self.finish
-                    .key(self.key(id))
-                    .arg(fingerprint.text())
-                    .arg(Fingerprint::KEY_LENGTH)
-                    .arg(owner.unwrap_or_default())
-                    .arg(result.body.as_ref())
-                    .arg(millis(self.ttl))
-                    .arg(u8::from(result.outcome.may_be_tried_anew()))
-                    .arg(result.run.saturating_sub(1)),
-            )
-            .await?;
+    async fn end(&self, end: End<'_>) -> Result<Finished, StoreError> {
+        let result = end.event;
+        let mut call = self.finish.key(self.key(end.id));
+        call.arg(end.fingerprint.text())
+            .arg(Fingerprint::KEY_LENGTH)
+            .arg(end.owner.unwrap_or_default())
+            .arg(result.body.as_ref())
+            .arg(millis(self.ttl))
+            .arg(u8::from(result.outcome.may_be_tried_anew()))
+            .arg(result.run.saturating_sub(1))
+            .arg(u8::from(result.may_have_sent()))
+            .arg(end.attempted.map(|at| millis(at.elapsed()).to_string()).unwrap_or_default());
+        self.places.add(&mut call, end.place);
+        let said: Said = self.run(&call).await?;
         let mut said = said.into_iter();
-        match said.next().unwrap_or_default().as_ref() {
-            b"recorded" => Ok(Finish::Recorded),
-            b"held" => Ok(Finish::HeldByAnother),
+        let (word, more) = (said.next().unwrap_or_default(), said.next().unwrap_or_default());
+        match word.as_ref() {
+            b"recorded" => Ok((Finish::Recorded, places::seen(&more))),
+            b"held" => Ok((Finish::HeldByAnother, None)),
             b"already" => {
-                let (result, reruns) = (said.next().unwrap_or_default(), said.next().unwrap_or_default());
-                event(result, number(&reruns).ok_or_else(unreadable)?).map(Finish::Already)
+                let reruns = number(&said.next().unwrap_or_default()).ok_or_else(unreadable)?;
+                event(more, reruns).map(|recorded| (Finish::Already(recorded), None))
             }
             _ => Err(unreadable()),
         }
@@ -206,14 +209,8 @@ impl Store for Redis {
         self.write(note).boxed()
     }
 
-    fn finish<'a>(
-        &'a self,
-        id: &'a str,
-        fingerprint: Fingerprint,
-        owner: Option<&'a str>,
-        event: &'a ResultEvent,
-    ) -> Reply<'a, Finish> {
-        self.end(id, fingerprint, owner, event).boxed()
+    fn finish<'a>(&'a self, end: End<'a>) -> Reply<'a, Finished> {
+        self.end(end).boxed()
     }
 
     fn correct<'a>(&'a self, id: &'a str, recorded: &'a ResultEvent, says_more: &'a ResultEvent) -> Reply<'a, ()> {
@@ -261,15 +258,15 @@ impl fmt::Display for Server {
 /// [`StoreError`].
 pub async fn inspect(settings: &RedisSettings) -> Result<Server, StoreError> {
     let (keyring, second) = (Arc::new(Keyring::default()), Duration::from_secs(1));
-    let store = Redis::new(settings, keyring, second, second);
+    let store = Redis::new(settings, Arc::default(), keyring, second, second);
     store.link.connected().await?;
     let id = format!("check-{}", uuid::Uuid::new_v4());
     let (owner, fingerprint) = ("check", Fingerprint::NONE);
-    store.ask(Ask { id: &id, fingerprint, owner, first_delivered: None }).await?;
+    store.ask(Ask { id: &id, fingerprint, owner, first_delivered: None, place: None }).await?;
     let progress = &Progress::default();
     store.write(Note { id: &id, fingerprint, owner, step: 1, stage: Stage::Released(None), progress }).await?;
     let event = Ending::without_attempt(Outcome::Invalid, "a check").into_event(&id, SystemTime::now());
-    store.end(&id, fingerprint, Some(owner), &event).await?;
+    store.end(End::uncounted(&id, fingerprint, Some(owner), &event)).await?;
     let info = redis::cmd("INFO");
     let told: Result<String, _> = store.link.step(Step::Command(&info)).await;
     // A server may forbid `INFO`. It takes records, and that is what counts.

@@ -10,6 +10,7 @@ use super::fingerprint::Fingerprint;
 use crate::job::envelope::DeliveryCount;
 use crate::job::progress::Progress;
 use crate::job::result::ResultEvent;
+use crate::limits::{HeldBack, Place, Seen};
 
 /// Where the ledger is kept. Each step may be taken twice: where its answer was lost, it is asked again.
 pub trait Store: fmt::Debug + Send + Sync {
@@ -27,15 +28,8 @@ pub trait Store: fmt::Debug + Send + Sync {
     fn note<'a>(&'a self, note: Note<'a>) -> Reply<'a, bool>;
 
     /// Writes down how a job ended. An earlier result stays, unless nothing was sent by it and this one is of a later
-    /// run or says more. Without an owner it does not matter who holds
-    /// the job.
-    fn finish<'a>(
-        &'a self,
-        id: &'a str,
-        fingerprint: Fingerprint,
-        owner: Option<&'a str>,
-        event: &'a ResultEvent,
-    ) -> Reply<'a, Finish>;
+    /// run or says more.
+    fn finish<'a>(&'a self, end: End<'a>) -> Reply<'a, Finished>;
 
     /// Puts a result that says more in the place of the recorded one, if that one still is.
     fn correct<'a>(&'a self, id: &'a str, recorded: &'a ResultEvent, says_more: &'a ResultEvent) -> Reply<'a, ()>;
@@ -117,6 +111,8 @@ pub struct Ask<'a> {
     /// When it came, if this is the first delivery of a message. Then it is a producer's repeat, if the job had ended
     /// before.
     pub first_delivered: Option<Instant>,
+    /// The place that it takes under the limits, unless it is not to be sent.
+    pub place: Option<&'a Place>,
 }
 
 /// The answer to a claim.
@@ -135,6 +131,8 @@ pub enum Claim {
     Done(ResultEvent),
     /// The id belongs to another job.
     AnotherJob,
+    /// Nobody has the job, and a limit holds it back. It was tried anew so many times before.
+    Limited(HeldBack, u32),
 }
 
 /// How a job was left.
@@ -176,6 +174,38 @@ pub enum Stage {
     Released(Option<DeliveryCount>),
 }
 
+/// How a job ended.
+#[derive(Clone, Copy, Debug)]
+pub struct End<'a> {
+    /// The job.
+    pub id: &'a str,
+    /// What tells it from another under the same id.
+    pub fingerprint: Fingerprint,
+    /// Who had it. Without an owner it does not matter who holds the job.
+    pub owner: Option<&'a str>,
+    /// The result.
+    pub event: &'a ResultEvent,
+    /// The place that it had under the limits.
+    pub place: Option<&'a Place>,
+    /// When its last attempt by this worker began.
+    pub attempted: Option<Instant>,
+}
+
+impl<'a> End<'a> {
+    /// The end of a job that counts for nothing.
+    pub const fn uncounted(
+        id: &'a str,
+        fingerprint: Fingerprint,
+        owner: Option<&'a str>,
+        event: &'a ResultEvent,
+    ) -> Self {
+        Self { id, fingerprint, owner, event, place: None, attempted: None }
+    }
+}
+
+/// What became of a result, and whether the job's number had been sent an OTP before.
+pub type Finished = (Finish, Option<Seen>);
+
 /// What became of a result.
 #[derive(Clone, Debug)]
 pub enum Finish {
@@ -185,4 +215,14 @@ pub enum Finish {
     Already(ResultEvent),
     /// Another worker has the job now.
     HeldByAnother,
+}
+
+impl Finish {
+    /// The result that the job had already.
+    pub const fn recorded(&self) -> Option<&ResultEvent> {
+        match self {
+            Finish::Already(recorded) => Some(recorded),
+            Finish::Recorded | Finish::HeldByAnother => None,
+        }
+    }
 }

@@ -9,6 +9,7 @@ use std::time::SystemTime;
 use futures_util::FutureExt;
 use tokio::time::Instant;
 
+use super::store::{End, Finish};
 use super::watch::Trouble;
 use super::*;
 use crate::job::envelope::DeliveryCount;
@@ -64,14 +65,9 @@ impl Store for Handle {
         self.0.say(format!("note {} {} {:?}", note.owner, note.step, note.stage), &self.0.notes)
     }
 
-    fn finish<'a>(
-        &'a self,
-        id: &'a str,
-        _fingerprint: Fingerprint,
-        owner: Option<&'a str>,
-        _event: &'a ResultEvent,
-    ) -> Reply<'a, Finish> {
-        self.0.say(format!("finish {id} {}", owner.is_some()), &self.0.finishes)
+    fn finish<'a>(&'a self, end: End<'a>) -> Reply<'a, store::Finished> {
+        let said = self.0.say(format!("finish {} {}", end.id, end.owner.is_some()), &self.0.finishes);
+        said.map(|said| said.map(|finish| (finish, None))).boxed()
     }
 
     fn correct<'a>(&'a self, id: &'a str, _recorded: &'a ResultEvent, _says_more: &'a ResultEvent) -> Reply<'a, ()> {
@@ -85,7 +81,12 @@ impl Store for Handle {
 }
 
 fn ledger(on_error: OnLedgerError) -> (Ledger, Arc<Scripted>) {
-    let store = Handle::default();
+    ledger_with(on_error, Limits::default())
+}
+
+fn ledger_with(on_error: OnLedgerError, limits: Limits) -> (Ledger, Arc<Scripted>) {
+    let (store, limits) = (Handle::default(), Arc::new(limits));
+    let metrics = Arc::new(Metrics::new().unwrap());
     let ttl = Duration::from_secs(3600);
     let ledger = Ledger {
         store: Arc::new(store.clone()),
@@ -93,10 +94,13 @@ fn ledger(on_error: OnLedgerError) -> (Ledger, Arc<Scripted>) {
         on_error,
         on_ambiguous: OnAmbiguous::Resend,
         beside: Arc::new(Beside::new(ttl)),
+        counted: Counted::new(Arc::clone(&limits)),
+        limits,
         keyring: Arc::default(),
+        metrics: Arc::clone(&metrics),
         process: Uuid::new_v4(),
         holdings: AtomicU64::default(),
-        watch: Watch::new(on_error, Arc::new(Metrics::new().unwrap())),
+        watch: Watch::new(on_error, metrics),
     };
     (ledger, store.0)
 }
@@ -113,6 +117,7 @@ fn job(body: &str) -> JobRef<'static> {
         first_delivered: Some(Instant::now()),
         may_have_been_elsewhere: false,
         delivery_count: None,
+        place: None,
     }
 }
 

@@ -14,6 +14,8 @@ pub enum Group {
     Jobs,
     /// How the provider is called.
     Esms,
+    /// How much is sent.
+    Limits,
     /// How jobs are remembered.
     Ledger,
     /// Metrics, health, logs and traces.
@@ -28,6 +30,7 @@ impl Group {
             Group::Topology => "Broker objects",
             Group::Jobs => "Jobs and retries",
             Group::Esms => "eSMS",
+            Group::Limits => "Limits",
             Group::Ledger => "Ledger",
             Group::Operations => "Operations",
         }
@@ -133,6 +136,18 @@ settings! {
         "CodeResults that mean `not sent, try later`, comma-separated";
     ESMS_BALANCE_INTERVAL = "ESMS_BALANCE_INTERVAL", "esms-balance-interval", "DURATION", Some("0s"), Esms,
         "How often the account's balance is asked for, into esms_balance_vnd; 0s: never";
+    OTP_PHONE_COOLDOWN = "OTP_PHONE_COOLDOWN", "phone-cooldown", "DURATION", None, Limits,
+        "No second OTP to a number sooner than this, such as 60s (default: no limit)";
+    OTP_PHONE_LIMIT = "OTP_PHONE_LIMIT", "phone-limit", "LIMITS", None, Limits,
+        "Most OTPs to a number in any window, such as 3/10m,10/24h (default: no limit)";
+    OTP_PREFIX_ALLOW = "OTP_PREFIX_ALLOW", "prefix-allow", "PREFIXES", None, Limits,
+        "Only numbers that begin so are sent an OTP, in international digits, such as 84 (default: all)";
+    OTP_PREFIX_DENY = "OTP_PREFIX_DENY", "prefix-deny", "PREFIXES", None, Limits,
+        "Numbers that begin so are sent none, such as 8499,88 (default: none)";
+    OTP_PREFIX_LIMIT = "OTP_PREFIX_LIMIT", "prefix-limit", "LIMITS", None, Limits,
+        "Most OTPs to numbers that begin alike, such as 84:2000/1m,*:20/1m; the longest prefix that fits counts (default: no limit)";
+    OTP_TOTAL_LIMIT = "OTP_TOTAL_LIMIT", "total-limit", "LIMITS", None, Limits,
+        "Most OTPs in all, such as 100000/24h (default: no limit)";
     OTP_LEDGER_URL = "OTP_LEDGER_URL", "ledger-url", "URL", Some("memory:"), Ledger,
         "Where jobs are remembered: memory: is this process; redis:// or rediss:// is shared by workers and outlives them";
     OTP_LEDGER_URL_FILE = "OTP_LEDGER_URL_FILE", "ledger-url-file", "PATH", None, Ledger,

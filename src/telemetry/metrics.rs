@@ -2,6 +2,7 @@
 //!
 //! A label has few values, all fixed in advance. It never holds a phone number, an id or text from outside.
 
+mod limits;
 mod maker;
 
 use std::time::Duration;
@@ -15,6 +16,7 @@ use super::logs;
 use crate::esms::classify::ClassName;
 use crate::esms::codes;
 use crate::job::result::Outcome;
+pub use limits::LimitMetrics;
 pub use maker::Counted;
 use maker::Maker;
 
@@ -37,6 +39,8 @@ pub struct Metrics {
     jobs: Jobs,
     calls: Calls,
     messages: Messages,
+    /// The metrics of the limits on what is sent.
+    pub limits: LimitMetrics,
 }
 
 /// The metrics of jobs.
@@ -178,7 +182,8 @@ impl Metrics {
             logs::dropped_lines,
         )?;
         let (jobs, calls, messages) = (Jobs::new(&make)?, Calls::new(&make)?, Messages::new(&make)?);
-        Ok(Self { registry, jobs, calls, messages })
+        let limits = LimitMetrics::new(&make)?;
+        Ok(Self { registry, jobs, calls, messages, limits })
     }
 
     /// The text that Prometheus scrapes.

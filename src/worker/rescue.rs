@@ -78,7 +78,8 @@ impl Worker {
                 let claim = self.parts.ledger.claim(self.in_flight.job_ref(job));
                 match timeout(ANSWER_WITHIN, claim).await {
                     Ok(Claimed::Ours(holding, progress)) => job.held(holding, progress),
-                    Ok(Claimed::HeldByAnother | Claimed::Done(_) | Claimed::AnotherJob) | Err(_) => return None,
+                    Ok(Claimed::HeldByAnother | Claimed::Done(_) | Claimed::AnotherJob | Claimed::Limited(..))
+                    | Err(_) => return None,
                 }
             }
         };

@@ -10,6 +10,7 @@ use tracing::{debug, info, warn};
 
 use super::Worker;
 use super::ending::{Step, Worked, after_finish};
+use super::limited::Patience;
 use crate::backoff::Policy;
 use crate::crash::{self, Point};
 use crate::deliveries::in_flight::Custody;
@@ -41,6 +42,7 @@ impl Worker {
     pub(super) async fn work_on(&self, job: &Job) -> Worked {
         let mut polls = Policy::POLL.waits();
         let mut is_first_claim = true;
+        let mut patience = Patience::default();
         loop {
             let place = self.place(job).await;
             if let Place::Stopping = place {
@@ -52,6 +54,13 @@ impl Worker {
                 self.count_redelivery(job, &claimed);
                 is_first_claim = false;
             }
+            let Some(claimed) = patience.judge(claimed) else {
+                drop(place);
+                match self.wait_for_call(polls.next_wait()).await {
+                    Some(worked) => return worked,
+                    None => continue,
+                }
+            };
             if let Some(worked) = self.work_claimed(job, claimed).await {
                 return worked;
             }
@@ -118,8 +127,8 @@ impl Worker {
         let found = match claimed {
             Claimed::Done(_) => Found::Done,
             Claimed::HeldByAnother => Found::InFlight,
-            Claimed::Ours(..) | Claimed::AnotherJob if job.redelivered => Found::New,
-            Claimed::Ours(..) | Claimed::AnotherJob => return,
+            Claimed::Ours(..) | Claimed::Limited(..) | Claimed::AnotherJob if job.redelivered => Found::New,
+            Claimed::Ours(..) | Claimed::Limited(..) | Claimed::AnotherJob => return,
         };
         self.parts.metrics.redelivered(found);
     }
@@ -130,6 +139,9 @@ impl Worker {
             Claimed::Done(event) => Some(Worked::Ended(event)),
             Claimed::AnotherJob => Some(Worked::AnotherJob),
             Claimed::Ours(holding, progress) => self.work_held(job, holding, progress).await,
+            Claimed::Limited(holding, progress, held_back) => {
+                self.end_limited(job, holding, progress, &held_back).await
+            }
             Claimed::HeldByAnother => None,
         }
     }
@@ -149,6 +161,11 @@ impl Worker {
         let attempts_before = progress.attempts;
         let hold = job.held(holding, progress.clone());
         crash::point(Point::AfterClaim);
+        if job.dropped.is_none()
+            && let Some(ended) = self.end_denied(job, &hold, &progress).await
+        {
+            return ended.map(Worked::Ended);
+        }
         let ending = match &job.dropped {
             Some(reason) => reason.end(progress),
             None => match self.send(job, &hold, progress).await {
@@ -293,10 +310,14 @@ fn log_ending(job: &Job, ending: &Ending) {
                 queued_ms,
                 took_ms,
                 reason = ending.reason,
+                retry_after_s = ending.retry_after,
                 hint,
                 "job ended"
             )
         };
     }
-    if ending.outcome == Outcome::Accepted { line!(info) } else { line!(warn) }
+    match ending.outcome {
+        Outcome::Accepted | Outcome::Limited => line!(info),
+        Outcome::Rejected | Outcome::Failed | Outcome::Unknown | Outcome::Expired | Outcome::Invalid => line!(warn),
+    }
 }

@@ -91,7 +91,7 @@ fn store_of(redis: &Redis, queue: &str, lease: Duration) -> RedisStore {
     let deployment = Deployment { broker: None, vhost: "/".into(), queue: queue.into() };
     let prefix = Prefix::parse(PREFIX).expect("a prefix");
     let settings = RedisSettings { source, prefix, deployment };
-    RedisStore::new(&settings, Arc::default(), lease, Duration::from_secs(3600))
+    RedisStore::new(&settings, Arc::default(), Arc::default(), lease, Duration::from_secs(3600))
 }
 
 /// The same for a test without workers.

@@ -20,6 +20,7 @@ mod hostile;
 mod house;
 mod keys;
 mod ledger;
+mod limited;
 mod limits;
 mod pace;
 mod panics;

@@ -236,7 +236,7 @@ async fn each_outcome_has_exactly_the_json_of_the_contract() {
 
 /// Every metric with the labels it has from the start, as the contract lists them.
 const METRICS: &[(&str, &str, &[&str])] = &[
-    ("otp_jobs_total", "outcome", &["accepted", "rejected", "failed", "unknown", "expired", "invalid"]),
+    ("otp_jobs_total", "outcome", &["accepted", "rejected", "failed", "unknown", "expired", "invalid", "limited"]),
     ("otp_code_results_total", "code", &["100", "101", "103", "108", "160", "other"]),
     (
         "otp_code_results_total",
@@ -245,12 +245,18 @@ const METRICS: &[(&str, &str, &[&str])] = &[
     ),
     ("otp_attempts_total", "class", &["answered", "not_sent", "ambiguous", "refused"]),
     ("otp_attempt_duration_seconds_count", "class", &["answered", "not_sent", "ambiguous", "refused"]),
-    ("otp_job_duration_seconds_count", "outcome", &["accepted", "rejected", "failed", "unknown", "expired", "invalid"]),
+    (
+        "otp_job_duration_seconds_count",
+        "outcome",
+        &["accepted", "rejected", "failed", "unknown", "expired", "invalid", "limited"],
+    ),
     ("otp_job_queue_seconds_count", "", &[]),
     ("otp_jobs_in_flight", "", &[]),
     ("otp_jobs_waiting_retry", "", &[]),
     ("otp_redeliveries_total", "found", &["new", "in_flight", "done"]),
     ("otp_may_be_duplicate_total", "", &[]),
+    ("otp_limited_total", "limit", &["cooldown", "phone", "prefix", "prefix_denied", "total"]),
+    ("otp_numbers_total", "seen", &["new", "known"]),
     ("otp_results_published_total", "status", &["confirmed", "returned", "failed"]),
     ("otp_dead_lettered_total", "", &[]),
     ("otp_ledger_errors_total", "", &[]),

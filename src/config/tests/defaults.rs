@@ -51,6 +51,12 @@ const WITHOUT_DEFAULT: &[&str] = &[
     "OTP_LEDGER_PREFIX",
     "OTP_LEDGER_ON_ERROR",
     "OTP_RATE_LIMIT",
+    "OTP_PHONE_COOLDOWN",
+    "OTP_PHONE_LIMIT",
+    "OTP_PREFIX_ALLOW",
+    "OTP_PREFIX_DENY",
+    "OTP_PREFIX_LIMIT",
+    "OTP_TOTAL_LIMIT",
     "LOG_FORMAT",
     "OTEL_EXPORTER_OTLP_ENDPOINT",
 ];
@@ -73,6 +79,7 @@ fn is_the_default(config: &Config) {
     assert_eq!(esms.balance_interval, None);
     assert_eq!((config.ledger.ttl, config.worker.shutdown_grace), (S(24 * 3600), S(25)));
     assert!(matches!(config.ledger.store, StoreSettings::Memory) && config.ledger.on_error == OnLedgerError::Send);
+    assert_eq!(config.limits, Limits::default());
     assert_eq!(config.telemetry.http_addr, "0.0.0.0:9090".parse().unwrap());
     assert_eq!(config.telemetry.log.filter, "info");
     assert!(config.telemetry.traces.endpoint.is_none() && !esms.traced && config.doubts.is_empty());
@@ -141,6 +148,12 @@ const CHANGED: &[(&str, &str)] = &[
     ("OTP_RETRY_INITIAL", "1s"),
     ("OTP_RETRY_MAX_INTERVAL", "1s"),
     ("OTP_RETRY_MAX_ELAPSED", "0s"),
+    ("OTP_PHONE_COOLDOWN", "60s"),
+    ("OTP_PHONE_LIMIT", "3/10m"),
+    ("OTP_PREFIX_ALLOW", "84"),
+    ("OTP_PREFIX_DENY", "8499"),
+    ("OTP_PREFIX_LIMIT", "84:2000/1m"),
+    ("OTP_TOTAL_LIMIT", "100000/90m"),
     ("OTP_LEDGER_TTL", "1h 30m"),
     ("OTP_SHUTDOWN_GRACE", "1m"),
     ("ESMS_URL", "http://127.0.0.1:8080/v5"),
@@ -172,6 +185,8 @@ fn every_setting_can_be_changed() {
     assert_eq!(config.send.resend_limit, 3);
     assert_eq!(config.send.retry_codes, ["160", "199", "99"].map(str::to_owned).into());
     assert_eq!((config.ledger.ttl, config.worker.shutdown_grace), (S(5400), S(60)));
+    assert_eq!((config.limits.number.len(), config.limits.groups.len()), (2, 2));
+    assert_eq!(config.limits.prefixes().map(ToString::to_string).collect::<Vec<_>>(), ["84", "84", "8499"]);
     assert_eq!(config.esms.url.as_str(), "http://127.0.0.1:8080/v5");
     assert_eq!(config.esms.template_id.as_deref(), Some("1234"));
     assert_eq!((config.esms.connect_timeout, config.esms.timeout), (MS(250), S(2)));

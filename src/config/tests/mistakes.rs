@@ -31,6 +31,13 @@ const WRONG: &[(&str, &[&str])] = &[
             "rediss://localhost/#insecure",
         ],
     ),
+    // Each rule of these is in the tests of their room.
+    ("OTP_PHONE_COOLDOWN", &["0s", "60", "soon"]),
+    ("OTP_PHONE_LIMIT", &["3", "0/10m", "3/10m,3/24h"]),
+    ("OTP_PREFIX_ALLOW", &["vn", "84,8490"]),
+    ("OTP_PREFIX_DENY", &["84a", "0901"]),
+    ("OTP_PREFIX_LIMIT", &["84:5", "*:0/1m"]),
+    ("OTP_TOTAL_LIMIT", &["100", "5/24h,9/24h"]),
     ("OTP_LEDGER_ON_ERROR", &["retry", "SEND", "send,hold"]),
     ("OTP_LEDGER_CA_FILE", &["/nonexistent/ca.pem", "Cargo.toml", "src"]),
     ("OTP_LEDGER_PREFIX", &["a b", "{eu}:", "eu:*", LONG]),
@@ -90,6 +97,19 @@ fn each_wrong_value_is_one_mistake_that_names_its_setting() {
             assert!(told.starts_with(&format!("a setting is wrong:\n  {setting}: ")), "{told}");
             assert_eq!(told.lines().count(), 2, "{told}");
         }
+    }
+}
+
+#[test]
+fn no_window_is_longer_than_the_ledger_remembers() {
+    for (setting, longest, longer) in [
+        ("OTP_PHONE_COOLDOWN", "1h", "61m"),
+        ("OTP_PHONE_LIMIT", "3/10m,10/1h", "3/10m,10/24h"),
+        ("OTP_PREFIX_LIMIT", "84:5/1h", "84:5/1m,*:9/2h"),
+        ("OTP_TOTAL_LIMIT", "100000/1h", "100000/24h"),
+    ] {
+        assert!(read(&[("OTP_LEDGER_TTL", "1h"), (setting, longest)]).is_ok(), "{longest}");
+        assert_eq!(wrong(&[("OTP_LEDGER_TTL", "1h"), (setting, longer)]), [setting], "{longer}");
     }
 }
 

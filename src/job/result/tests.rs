@@ -11,7 +11,15 @@ fn json(ending: Ending) -> String {
 }
 
 fn ending(outcome: Outcome, answer: Option<Answer>, reason: Option<&str>) -> Ending {
-    Ending { outcome, answer, reason: reason.map(str::to_owned), attempts: 1, may_be_duplicate: false, run: 1 }
+    Ending {
+        outcome,
+        answer,
+        reason: reason.map(str::to_owned),
+        attempts: 1,
+        may_be_duplicate: false,
+        retry_after: None,
+        run: 1,
+    }
 }
 
 fn answer(code: &str, sms_id: Option<&str>, count: Option<&str>, message: Option<&str>) -> Option<Answer> {
@@ -63,6 +71,13 @@ fn a_job_esms_said_nothing_of_has_none_of_its_fields() {
 }
 
 #[test]
+fn a_job_that_a_limit_held_back_says_when_another_try_can_succeed() {
+    let ending = Ending { retry_after: Some(47), ..Ending::without_attempt(Outcome::Limited, "why") };
+    let rest = r#""Attempts":0,"MayBeDuplicate":false,"RetryAfter":47,"CompletedAt":"2026-11-23T01:23:45.678Z"}"#;
+    assert_eq!(json(ending), format!(r#"{{"JobId":"5f0c","Outcome":"limited","Reason":"why",{rest}"#));
+}
+
+#[test]
 fn a_failed_job_repeats_what_esms_said_last() {
     let answer = answer("160", None, None, Some("too fast"));
     let json = json(ending(Outcome::Failed, answer, Some("retries ran out")));
@@ -101,9 +116,10 @@ fn the_time_of_completion_is_utc_with_milliseconds() {
 #[test]
 fn the_outcome_is_in_the_routing_key() {
     let keys = Outcome::ALL.map(|outcome| Ending::without_attempt(outcome, "").into_event("a", moment()).routing_key());
-    let expected = ["otp.accepted", "otp.rejected", "otp.failed", "otp.unknown", "otp.expired", "otp.invalid"];
+    let expected =
+        ["otp.accepted", "otp.rejected", "otp.failed", "otp.unknown", "otp.expired", "otp.invalid", "otp.limited"];
     assert_eq!(keys, expected);
-    assert_eq!(Outcome::ALL.map(Outcome::index), [0, 1, 2, 3, 4, 5]);
+    assert_eq!(Outcome::ALL.map(Outcome::index), [0, 1, 2, 3, 4, 5, 6]);
 }
 
 #[test]

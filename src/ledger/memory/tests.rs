@@ -24,7 +24,7 @@ fn memory() -> Memory {
 }
 
 fn found(memory: &Memory, id: &str) -> Claim {
-    memory.look_up(&Ask { id, fingerprint: job(), owner: "", first_delivered: None })
+    memory.look_up(&Ask { id, fingerprint: job(), owner: "", first_delivered: None, place: None })
 }
 
 #[test]
@@ -33,7 +33,7 @@ fn a_job_done_is_known_with_its_result_and_another_under_its_id_is_told_apart() 
     assert!(matches!(found(&memory, "a"), Claim::New));
     memory.record_done("a", job(), &event());
     assert!(matches!(found(&memory, "a"), Claim::Done(found) if found == event()));
-    let other = Ask { id: "a", fingerprint: print("0901888485"), owner: "", first_delivered: None };
+    let other = Ask { id: "a", fingerprint: print("0901888485"), owner: "", first_delivered: None, place: None };
     assert!(matches!(memory.look_up(&other), Claim::AnotherJob));
 }
 
@@ -85,7 +85,7 @@ fn only_a_first_delivery_of_a_job_of_which_nothing_was_sent_tries_it_anew() {
         let memory = memory();
         let ending = Ending { run: 4, ..Ending::without_attempt(outcome, "a test") };
         memory.record_done("a", job(), &ending.into_event("a", SystemTime::UNIX_EPOCH));
-        let ask = Ask { id: "a", fingerprint: job(), owner: "", first_delivered: came() };
+        let ask = Ask { id: "a", fingerprint: job(), owner: "", first_delivered: came(), place: None };
         match memory.claim_known(&ask) {
             Claim::Anew(reruns) => assert!(anew && reruns == 4, "{outcome:?}"),
             Claim::Done(_) => assert!(!anew, "{outcome:?}"),

@@ -13,6 +13,7 @@ fn first() -> JobRef<'static> {
         first_delivered: Some(Instant::now()),
         may_have_been_elsewhere: false,
         delivery_count: None,
+        place: None,
     }
 }
 

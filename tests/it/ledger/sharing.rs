@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::time::Instant;
 
 use esms_otp_worker::job::result::{Ending, Outcome};
-use esms_otp_worker::ledger::store::{Finish, Store};
+use esms_otp_worker::ledger::store::{End, Finish, Store};
 use esms_otp_worker::sandbox::Fault;
 use tokio::time::timeout;
 
@@ -149,9 +149,9 @@ async fn a_worker_whose_job_was_taken_over_before_its_next_attempt_makes_none_an
     until("it asks for the result", LIMIT, async || steps(&redis).await >= before + 3).await;
     let theirs =
         Ending::without_attempt(Outcome::Rejected, "said by another").into_event("a-job", std::time::UNIX_EPOCH);
-    let finish =
-        store_of(&redis, &stage.names.jobs, LEASE).finish("a-job", fingerprint(), Some("another"), &theirs).await;
-    assert!(matches!(finish, Ok(Finish::Recorded)), "{finish:?}");
+    let end = End::uncounted("a-job", fingerprint(), Some("another"), &theirs);
+    let finish = store_of(&redis, &stage.names.jobs, LEASE).finish(end).await;
+    assert!(matches!(finish, Ok((Finish::Recorded, None))), "{finish:?}");
     assert_eq!(results.next(LIMIT).await.body, theirs.body);
     running.until_settled(&stage.names).await;
     assert_eq!(stage.sandbox.stats().requests, 1);

@@ -6,7 +6,7 @@ use esms_otp_worker::job::progress::Progress;
 use esms_otp_worker::job::result::{Ending, Outcome, ResultEvent};
 use esms_otp_worker::ledger::fingerprint::Fingerprint;
 use esms_otp_worker::ledger::redis::Redis as RedisStore;
-use esms_otp_worker::ledger::store::{Ask, Claim, Finish, Left, Note, Stage, Store};
+use esms_otp_worker::ledger::store::{Ask, Claim, End, Finish, Left, Note, Stage, Store};
 
 use tokio::time::Instant;
 
@@ -20,7 +20,7 @@ async fn claim(store: &RedisStore, owner: &str) -> Claim {
 }
 
 async fn claim_as(store: &RedisStore, owner: &str, fingerprint: Fingerprint) -> Claim {
-    let ask = Ask { id: "a-job", fingerprint, owner, first_delivered: None };
+    let ask = Ask { id: "a-job", fingerprint, owner, first_delivered: None, place: None };
     store.claim(ask).await.expect("an answer")
 }
 
@@ -35,7 +35,7 @@ fn event(outcome: Outcome) -> ResultEvent {
 }
 
 async fn finish(store: &RedisStore, owner: Option<&str>, outcome: Outcome) -> Finish {
-    store.finish("a-job", fingerprint(), owner, &event(outcome)).await.expect("an answer")
+    store.finish(End::uncounted("a-job", fingerprint(), owner, &event(outcome))).await.expect("an answer").0
 }
 
 /// Claims as soon as the lease of the present owner is over.
@@ -180,8 +180,8 @@ async fn another_job_under_the_id_is_told_apart_and_touches_nothing() {
     let other = fingerprint_of("0901888485");
     let before = redis.cli(&["HGETALL", &key("a-job")]).await;
     assert!(matches!(claim_as(&store, "two", other).await, Claim::AnotherJob));
-    let finish = store.finish("a-job", other, Some("two"), &event(Outcome::Failed)).await;
-    assert!(matches!(finish, Ok(Finish::Recorded)), "its own result, which nobody else is given");
+    let finish = store.finish(End::uncounted("a-job", other, Some("two"), &event(Outcome::Failed))).await;
+    assert!(matches!(finish, Ok((Finish::Recorded, None))), "its own result, which nobody else is given");
     assert_eq!(redis.cli(&["HGETALL", &key("a-job")]).await, before);
     assert_eq!(store.recorded("a-job", other).await.expect("an answer"), None);
 }
@@ -220,7 +220,8 @@ async fn a_failed_job_is_tried_anew_only_by_a_delivery_that_came_after_its_end()
     let before = Instant::now() - Duration::from_secs(10);
     assert!(matches!(claim(&store, "one").await, Claim::New));
     assert!(matches!(finish(&store, Some("one"), Outcome::Failed).await, Finish::Recorded));
-    let ask = |owner, first_delivered| Ask { id: "a-job", fingerprint: fingerprint(), owner, first_delivered };
+    let ask =
+        |owner, first_delivered| Ask { id: "a-job", fingerprint: fingerprint(), owner, first_delivered, place: None };
     for first_delivered in [None, Some(before)] {
         let said = store.claim(ask("two", first_delivered)).await.expect("an answer");
         assert!(matches!(said, Claim::Done(_)), "{said:?}");

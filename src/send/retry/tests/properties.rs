@@ -77,7 +77,7 @@ proptest! {
             Outcome::Failed | Outcome::Expired => prop_assert!(!ambiguous, "{life:?}"),
             Outcome::Unknown => prop_assert!(ambiguous, "{life:?}"),
             Outcome::Accepted | Outcome::Rejected => prop_assert_eq!(life.ending.may_be_duplicate, ambiguous),
-            Outcome::Invalid => prop_assert!(false, "{life:?}"),
+            Outcome::Invalid | Outcome::Limited => prop_assert!(false, "{life:?}"),
         }
     }
 
