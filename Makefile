@@ -18,7 +18,8 @@ demo: ## the worker against a private RabbitMQ and a pretended eSMS
 test: services ## all tests, against a private RabbitMQ and Redis
 	cargo test --locked --features demo
 
-# make chaos SEED=1 JOBS=20000 WORKERS=3 LEDGER=redis|memory ON_AMBIGUOUS=resend|give-up ON_ERROR=send|hold SECONDS=300:
+# make chaos SEED=1 JOBS=20000 WORKERS=3 LEDGER=redis|memory ON_AMBIGUOUS=resend|give-up ON_ERROR=send|hold LIMITS=on|off
+# SECONDS=300:
 # each has a default, and make puts what is given in the environment. No job is published after SECONDS.
 chaos: services ## everything that can break, broken at once while jobs flow; then an audit of every job
 	cargo test --profile chaos --locked --test chaos -- --campaign

@@ -27,7 +27,7 @@ pub(crate) const ALIKE: &str = "all results of a job are alike";
 pub(crate) const NO_SILENT_SECOND: &str = "a second send is told: MayBeDuplicate";
 pub(crate) const AT_MOST_TWO: &str = "nobody got more than two OTPs for one job, where the ledger saw all attempts";
 pub(crate) const AT_MOST_ONE: &str = "with give-up nobody got two, and nothing may be a duplicate";
-pub(crate) const SENT_AS_SAID: &str = "accepted was sent; rejected, failed, expired and invalid were not";
+pub(crate) const SENT_AS_SAID: &str = "accepted was sent; rejected, failed, expired, limited and invalid were not";
 pub(crate) const UNCLEAR_IS_UNKNOWN: &str = "with give-up an unclear attempt is the last, and unknown";
 pub(crate) const INVALID: &str = "what cannot be understood is invalid and kept on otp.dead, and nothing else";
 pub(crate) const RECORDED: &str = "the ledger holds the result that was published, and no job half done";
@@ -140,7 +140,7 @@ impl Case {
     /// The results of its last run. A second copy that comes after the job has ended without anything sent is its
     /// producer's repeat, and is tried anew.
     fn last_run(&self) -> Vec<&Ended> {
-        let nothing_sent = |result: &&Ended| matches!(result.outcome.as_str(), "failed" | "expired");
+        let nothing_sent = |result: &&Ended| matches!(result.outcome.as_str(), "failed" | "expired" | "limited");
         let all: Vec<_> = self.results.iter().collect();
         match all.last().copied() {
             Some(last) if self.job.copies > 1 && all.iter().all(&nothing_sent) => {
@@ -178,6 +178,13 @@ impl Case {
         let different = self.essences().len();
         let excused = rules.unseen && (told || self.sends == 0 || self.is_dropped());
         (different > 1 && !excused).then(|| format!("{different} different results"))
+    }
+
+    /// Whether its last result says that an OTP went out, or may have.
+    pub(crate) fn keeps_its_place(&self) -> bool {
+        let may_have_sent =
+            |result: &&Ended| result.may_be_duplicate || matches!(result.outcome.as_str(), "accepted" | "unknown");
+        self.last_run().last().is_some_and(|result| may_have_sent(result))
     }
 
     /// The broker gave the job up, and a worker reported that. This worker cannot know what another worker

@@ -12,6 +12,7 @@ use crate::audit::{Case, Ended, Rules, Violation};
 use crate::evidence::{EMPTY, Evidence};
 use crate::faults;
 use crate::job::Job;
+use crate::limits;
 use crate::listener::{self, Heard, Told};
 use crate::producer::{self, Published, Try, is_owed};
 use crate::seat::Seat;
@@ -183,6 +184,7 @@ impl Cast {
         }
         cases.sort_by(|one, other| one.job.id.cmp(&other.job.id));
         let mut violations: Vec<_> = cases.iter().flat_map(|case| case.violations(rules)).collect();
+        violations.extend(limits::violations(&self.stage.settings, rules, &cases, evidence.counted));
         let strangers = told.keys().filter(|id| !tries.contains_key(*id)).chain(evidence.dead.keys());
         violations.extend(strangers.map(|id| left(format!("of no job: {id:?}"))));
         let full = evidence.left.iter().filter(|(_, count)| *count > 0);

@@ -11,7 +11,8 @@ use serde_json::Value;
 
 use crate::Failed;
 use crate::audit::Record;
-use crate::job::{API_KEY, PHONES, SECRET_KEY};
+use crate::job::{API_KEY, FORMS, SECRET_KEY};
+use crate::limits::Counted;
 use crate::stage::{LEDGER_PREFIX, Stage};
 use crate::witness::Witnesses;
 
@@ -28,6 +29,8 @@ pub(crate) struct Evidence {
     pub(crate) dead: HashMap<String, Vec<String>>,
     pub(crate) records: HashMap<String, Record>,
     pub(crate) logs: Logs,
+    /// What the limits count in the end.
+    pub(crate) counted: Option<Counted>,
 }
 
 /// What the workers' logs say.
@@ -62,6 +65,7 @@ impl Evidence {
         }
         evidence.dead = dead_letters(&stage.broker.url()).await?;
         evidence.records = records(stage).await;
+        evidence.counted = Counted::read(stage).await;
         Ok(evidence)
     }
 }
@@ -123,19 +127,19 @@ fn for_each_line(path: &Path, mut look: impl FnMut(&str)) -> Result<(), Failed> 
     Ok(())
 }
 
-/// Whether the line contains a number that can only be a phone of this campaign.
 /// A panic anywhere but at the planned places of `src/crash.rs`.
 fn is_unplanned_panic(line: &str) -> bool {
     line.contains("\"panicked\"") && !line.contains("\"location\":\"src/crash.rs:")
 }
 
+/// Whether the line contains a number that can only be a phone of this campaign.
 fn holds_a_phone(line: &str) -> bool {
-    let is_phone = |(at, _): (usize, &str)| {
-        let digits = line[at + PHONES.len()..].bytes().take_while(u8::is_ascii_digit).count();
+    let is_phone = |(at, form): (usize, &str)| {
+        let digits = line[at + form.len()..].bytes().take_while(u8::is_ascii_digit).count();
         let inside = line[..at].bytes().next_back().is_some_and(|before| before.is_ascii_alphanumeric());
         digits == 6 && !inside
     };
-    line.match_indices(PHONES).any(is_phone)
+    FORMS.iter().any(|form| line.match_indices(form).any(is_phone))
 }
 
 async fn dead_letters(url: &str) -> Result<HashMap<String, Vec<String>>, Failed> {

@@ -11,14 +11,15 @@ use crate::settings::Settings;
 pub(crate) const API_KEY: &str = "canary-api-key";
 pub(crate) const SECRET_KEY: &str = "canary-secret-key";
 
-/// Every phone number here begins with this. Six digits of its own follow.
-pub(crate) const PHONES: &str = "0977";
+/// How a phone number here begins: forms of the same beginning, of which the workers know that they are one. Six digits
+/// of its own follow. Without limits only the first form is used.
+pub(crate) const FORMS: [&str; 4] = ["0977", "84977", "0084977", "840977"];
 
 /// One job.
 #[derive(Clone, Debug)]
 pub(crate) struct Job {
     pub(crate) id: String,
-    /// No other job has this phone. So everything that eSMS accepted for it was sent for this job.
+    /// No other job has this phone, written so. So everything that eSMS accepted for it was sent for this job.
     pub(crate) phone: String,
     /// Whether a worker can understand it.
     pub(crate) valid: bool,
@@ -32,7 +33,9 @@ impl Job {
     /// The job of this number.
     pub(crate) fn new(settings: &Settings, number: u64) -> Self {
         let mut dice = Dice::new(settings.seed, "job", number);
-        let (id, phone) = (format!("job-{number:06}"), format!("{PHONES}{number:06}"));
+        let forms = if settings.limits { FORMS.len() as u64 } else { 1 };
+        let form = FORMS[(number % forms) as usize];
+        let (id, phone) = (format!("job-{number:06}"), format!("{form}{:06}", number / forms));
         let valid = !dice.percent(2);
         let sound = format!(r#"{{"Phone":"{phone}","MultiChannelTempId":"1234"}}"#);
         let body = if valid { sound } else { misshapen(&phone, &mut dice) };

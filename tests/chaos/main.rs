@@ -17,6 +17,7 @@ mod evidence;
 mod faults;
 mod job;
 mod journal;
+mod limits;
 mod listener;
 mod producer;
 mod seat;

@@ -36,6 +36,8 @@ pub(crate) struct Settings {
     pub(crate) ledger: Ledger,
     pub(crate) on_ambiguous: OnAmbiguous,
     pub(crate) on_error: OnError,
+    /// Whether the workers limit what is sent, and several jobs are for one number.
+    pub(crate) limits: bool,
     /// After this time no further job is published.
     pub(crate) at_most: Duration,
     /// The most published jobs without a result. Further jobs wait.
@@ -58,13 +60,20 @@ impl Settings {
             ledger: Ledger::Redis,
             on_ambiguous: OnAmbiguous::Resend,
             on_error: OnError::Hold,
+            limits: true,
             at_most: Duration::from_secs(18),
             backlog: 150,
             concurrency: 24,
             calm: 1,
         };
-        let alone =
-            Self { workers: 1, ledger: Ledger::Memory, jobs: 500, at_most: Duration::from_secs(7), ..shared.clone() };
+        let alone = Self {
+            limits: false,
+            workers: 1,
+            ledger: Ledger::Memory,
+            jobs: 500,
+            at_most: Duration::from_secs(7),
+            ..shared.clone()
+        };
         vec![shared, alone]
     }
 
@@ -82,6 +91,7 @@ impl Settings {
                 OnAmbiguous::Resend => OnError::Send,
                 OnAmbiguous::GiveUp => OnError::Hold,
             }),
+            limits: setting("LIMITS")?.is_some_and(|Switch(on)| on),
             at_most: Duration::from_secs(setting("SECONDS")?.unwrap_or(3_600)),
             backlog: 800,
             concurrency: 64,
@@ -117,7 +127,8 @@ impl fmt::Display for Settings {
         let on_error = if self.on_error == OnError::Send { "send" } else { "hold" };
         write!(f, "SEED={} JOBS={} WORKERS={} ", self.seed, self.jobs, self.workers)?;
         write!(f, "LEDGER={ledger} ON_AMBIGUOUS={on_ambiguous} ON_ERROR={on_error} ")?;
-        write!(f, "SECONDS={}", self.at_most.as_secs())
+        let limits = if self.limits { "on" } else { "off" };
+        write!(f, "LIMITS={limits} SECONDS={}", self.at_most.as_secs())
     }
 }
 
@@ -130,6 +141,21 @@ where
             text.parse().map(Some).map_err(|error| format!("{name}={text}: {error}").into())
         }
         _ => Ok(None),
+    }
+}
+
+/// A setting that is on or off.
+struct Switch(bool);
+
+impl FromStr for Switch {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text {
+            "on" => Ok(Self(true)),
+            "off" => Ok(Self(false)),
+            _ => Err("must be on or off"),
+        }
     }
 }
 

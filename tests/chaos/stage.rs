@@ -13,6 +13,7 @@ use crate::Failed;
 use crate::dice::{Deck, Dice};
 use crate::job::{API_KEY, SECRET_KEY};
 use crate::journal::Journal;
+use crate::limits;
 use crate::seat::{self, Wound};
 use crate::settings::{Ledger, OnAmbiguous, OnError, Settings};
 use crate::support::broker::Broker;
@@ -148,7 +149,13 @@ impl Stage {
             ("OTP_BREAKER_COOLDOWN", "500ms"),
             ("OTP_SHUTDOWN_GRACE", grace),
         ];
-        told.into_iter().chain(fixed.map(|(name, value)| (name, value.to_owned()))).collect()
+        let most = limits::most_in_all(&self.settings);
+        let limits = [
+            ("OTP_PHONE_LIMIT", format!("{}/{}", limits::MOST_TO_A_NUMBER, limits::WINDOW)),
+            ("OTP_TOTAL_LIMIT", format!("{most}/{}", limits::WINDOW)),
+        ];
+        let limits = limits.into_iter().filter(|_| self.settings.limits);
+        told.into_iter().chain(limits).chain(fixed.map(|(name, value)| (name, value.to_owned()))).collect()
     }
 
     /// Waits until any worker is connected to the broker. Before that there is nothing to break.

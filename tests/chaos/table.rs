@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use crate::audit::{CLAIMS, Case, Violation};
 use crate::campaign::{Finding, LEFT, ORDER, SETTLED};
+use crate::limits::{COUNTED, WITHIN};
 use crate::stage::Stage;
 use crate::support::terminal::{bold, dim, green, red, say, seconds, thousands};
 
@@ -90,7 +91,7 @@ fn time(finding: &Finding) {
 }
 
 fn audit(violations: &[Violation]) {
-    for claim in CLAIMS.into_iter().chain([SETTLED, LEFT, ORDER]) {
+    for claim in CLAIMS.into_iter().chain([WITHIN, COUNTED, SETTLED, LEFT, ORDER]) {
         let against: Vec<_> = violations.iter().filter(|violation| violation.claim == claim).collect();
         let mark = if against.is_empty() { green("   ok") } else { red("WRONG") };
         say(format!("  {mark}  {claim}"));
