@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help build run demo test chaos limits lint fuzz services deploy-check
+.PHONY: help build run demo test chaos limits bench lint fuzz services deploy-check
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -28,6 +28,9 @@ chaos: services ## everything that can break, broken at once while jobs flow; th
 limits: export LIMITS_JOBS ?= 1000000
 limits: services ## what a million queued jobs and a blocked broker cost the worker
 	cargo test --locked --test it -- --nocapture --test-threads=1 limits::
+
+bench: services ## what the limits on what is sent cost a job
+	cargo bench --profile chaos --locked --bench limits
 
 lint: ## formatting, clippy and documentation; warnings are errors
 	cargo fmt --check

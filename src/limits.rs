@@ -168,6 +168,11 @@ impl HeldBack {
 }
 
 impl Limits {
+    /// Limits that serve every number. The group of all must be the last.
+    pub const fn of(number: Vec<Rule>, groups: Vec<Group>) -> Self {
+        Self { number, groups, allow: Vec::new(), deny: Vec::new() }
+    }
+
     /// Whether anything is counted.
     pub fn count(&self) -> bool {
         !self.number.is_empty() || !self.groups.is_empty()

@@ -119,6 +119,14 @@ impl Link {
         self.live(Instant::now() + 2 * CONNECT_LIMIT, 2 * CONNECT_LIMIT).await.map(|_| ())
     }
 
+    /// Waits for a connection as a step does. Once there was one, the key of the store is known here.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn ready(&self) -> Result<(), StoreError> {
+        self.live(Instant::now() + STEP_LIMIT, CONNECT_WAIT).await.map(|_| ())
+    }
+
     /// Lets the next step open a new connection. Nothing was wrong with this one.
     pub fn retire(&self) {
         if let Phase::Up(live) = &*self.shared.phase.borrow() {

@@ -24,7 +24,7 @@ use crate::job::envelope::DeliveryCount;
 use crate::job::progress::Progress;
 use crate::job::result::{Ending, Outcome, ResultEvent};
 use crate::job::state::State;
-use crate::limits::Limits;
+use crate::limits::{Limits, Place};
 
 /// Where the Redis is, and what there is this deployment's.
 #[derive(Clone, Debug)]
@@ -93,7 +93,13 @@ impl Redis {
         self.link.step(Step::Script(call)).await
     }
 
+    /// A number must not be counted under a key that this process made for itself before it had reached the store.
+    async fn know_key(&self, place: Option<&Place>) -> Result<(), StoreError> {
+        if place.is_some() { self.link.ready().await } else { Ok(()) }
+    }
+
     async fn ask(&self, ask: Ask<'_>) -> Result<Claim, StoreError> {
+        self.know_key(ask.place).await?;
         let mut call = self.claim.key(self.key(ask.id));
         call.arg(ask.fingerprint.text())
             .arg(Fingerprint::KEY_LENGTH)
@@ -148,6 +154,7 @@ impl Redis {
     }
 
     async fn end(&self, end: End<'_>) -> Result<Finished, StoreError> {
+        self.know_key(end.place).await?;
         let result = end.event;
         let mut call = self.finish.key(self.key(end.id));
         call.arg(end.fingerprint.text())

@@ -7,6 +7,7 @@ mod crash_points;
 mod homes;
 mod hostile_records;
 mod outage;
+mod places;
 mod records;
 mod repeats;
 mod results_beside;
@@ -85,13 +86,17 @@ async fn steps(redis: &Redis) -> u64 {
         .sum()
 }
 
-/// A store that asks this Redis as the workers of this queue would.
-fn store_of(redis: &Redis, queue: &str, lease: Duration) -> RedisStore {
+/// Where the workers of this queue find the ledger.
+fn settings_of(redis: &Redis, queue: &str) -> RedisSettings {
     let source = Source::new(secret::Source::fixed(redis.url()), Trust::default()).expect("an address");
     let deployment = Deployment { broker: None, vhost: "/".into(), queue: queue.into() };
     let prefix = Prefix::parse(PREFIX).expect("a prefix");
-    let settings = RedisSettings { source, prefix, deployment };
-    RedisStore::new(&settings, Arc::default(), Arc::default(), lease, Duration::from_secs(3600))
+    RedisSettings { source, prefix, deployment }
+}
+
+/// A store that asks this Redis as the workers of this queue would.
+fn store_of(redis: &Redis, queue: &str, lease: Duration) -> RedisStore {
+    RedisStore::new(&settings_of(redis, queue), Arc::default(), Arc::default(), lease, Duration::from_secs(3600))
 }
 
 /// The same for a test without workers.

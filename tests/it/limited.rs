@@ -1,5 +1,7 @@
 //! Limits on what is sent: a person gets one code and is told when to try again; a script gets next to nothing.
 
+mod flood;
+
 use std::time::Duration;
 
 use esms_otp_worker::sandbox::Fault;

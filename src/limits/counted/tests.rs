@@ -10,7 +10,7 @@ fn rule(limit: Limit, most: u32, seconds: u64) -> Rule {
 }
 
 fn counted(number: Vec<Rule>, groups: Vec<Group>) -> Counted {
-    Counted::new(Arc::new(Limits { number, groups, ..Limits::default() }))
+    Counted::new(Arc::new(Limits::of(number, groups)))
 }
 
 fn total(most: u32, seconds: u64) -> Vec<Group> {
