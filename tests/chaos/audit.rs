@@ -107,6 +107,8 @@ pub(crate) struct Case {
     pub(crate) job: Job,
     /// Whether the broker confirmed it. Then a result is owed.
     pub(crate) owed: bool,
+    /// Whether its producer published it more than once, because it has copies or because the broker did not confirm it.
+    pub(crate) is_repeated: bool,
     pub(crate) results: Vec<Ended>,
     /// How many requests eSMS took.
     pub(crate) sends: u32,
@@ -143,10 +145,10 @@ impl Case {
         let nothing_sent = |result: &&Ended| matches!(result.outcome.as_str(), "failed" | "expired" | "limited");
         let all: Vec<_> = self.results.iter().collect();
         match all.last().copied() {
-            Some(last) if self.job.copies > 1 && all.iter().all(&nothing_sent) => {
+            Some(last) if self.is_repeated && all.iter().all(&nothing_sent) => {
                 all.into_iter().filter(|result| *result == last).collect()
             }
-            Some(_) if self.job.copies > 1 => all.into_iter().filter(|result| !nothing_sent(result)).collect(),
+            Some(_) if self.is_repeated => all.into_iter().filter(|result| !nothing_sent(result)).collect(),
             Some(_) | None => all,
         }
     }

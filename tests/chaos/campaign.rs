@@ -197,6 +197,7 @@ impl Cast {
     fn case(&self, job: Job, tries: &[Try], told: &HashMap<String, Vec<Told>>, evidence: &mut Evidence) -> Case {
         Case {
             owed: is_owed(tries),
+            is_repeated: tries.len() > 1,
             results: told.get(&job.id).into_iter().flatten().map(|told| Ended::read(&told.body)).collect(),
             sends: self.stage.sandbox.accepted(&job.phone),
             calls: self.stage.sandbox.requests(&job.phone),
