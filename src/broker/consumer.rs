@@ -176,7 +176,9 @@ impl<T: Taker> ConsumerLoop<T> {
         ever_consumed: &mut bool,
     ) -> Result<(), Trouble> {
         if let Some(cluster) = cluster {
-            self.taker.comes_from(&cluster).await.map_err(Trouble::Refused)?;
+            let hearing = self.stop.draining().run_until_cancelled(self.taker.comes_from(&cluster)).await;
+            let Some(heard) = hearing else { return Ok(()) };
+            heard.map_err(Trouble::Refused)?;
         }
         let preparing = topology::prepare(connection, &self.broker);
         let preparing = self.stop.draining().run_until_cancelled(preparing).await;
