@@ -169,3 +169,27 @@ async fn a_worker_that_learns_late_that_its_prefix_is_anothers_takes_no_job_over
     until("what Redis was not told is told", LIMIT, async || state(&redis, "as-if-away").await == "done").await;
     assert!(redis.cli(&["HGET", &key("as-if-away"), "result"]).await.contains("accepted"));
 }
+
+#[tokio::test]
+async fn a_worker_whose_redis_comes_back_as_anothers_before_it_has_consumed_ends_and_says_what_to_set() {
+    let (mut stage, redis) = shared().await;
+    stage.worker().await.stop().await;
+    redis.cli(&["HSET", HOME, "broker", "rabbit@another"]).await;
+    redis.stop().await;
+    let proxy = Proxy::start(Broker::shared().await.port()).await;
+    stage.set("AMQP_URL", &Broker::shared().await.url_through(proxy.port()));
+    proxy.refuse().await;
+    let mut process = stage.spawn();
+    process.wait_for_log("the ledger does not answer", LIMIT).await;
+    redis.start_again().await;
+    // The broker's name is not known yet, so Redis is taken.
+    until("Redis is asked whose the prefix is", LIMIT, async || steps(&redis).await > 0).await;
+    stage.client().await.publish(&stage.names.jobs, Job::for_phone(PHONE, "a-job")).await;
+    proxy.accept_again().await;
+    assert_eq!(process.wait_exit(LIMIT).await, Some(1), "{:?}", process.log());
+    let said = process.wait_for_log("\"ended\"", LIMIT).await;
+    assert!(said.contains("rabbit@another") && said.contains("OTP_LEDGER_PREFIX"), "{said}");
+    assert!(process.log_containing("\"consuming\"").is_empty());
+    assert_eq!(stage.sandbox.stats().requests, 0);
+    assert_untouched(&redis).await;
+}
