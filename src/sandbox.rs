@@ -74,7 +74,7 @@ use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
 use tokio::time::timeout;
 
-use self::{door::Door, shared::Shared};
+use self::{door::Door, rules::Keys, shared::Shared};
 pub use self::{
     fault::Fault,
     fault_text::FaultError,
@@ -140,6 +140,12 @@ impl Sandbox {
     /// Refuses every request that would be accepted. `None` ends this.
     pub fn force(&self, refusal: Option<Refusal>) {
         self.shared.change(|records| records.forced = refusal);
+    }
+
+    /// Accepts these keys from now on, and no others.
+    pub fn set_keys(&self, api_key: &str, secret_key: &str) {
+        let keys = Keys { api: api_key.to_owned(), secret: secret_key.to_owned() };
+        self.shared.change(|records| records.keys = keys);
     }
 
     /// Sets the account's balance, in VND.

@@ -57,6 +57,20 @@ async fn hostile_messages_do_not_keep_the_next_from_arriving() {
     connection.close(200, "done".into()).await.expect("an orderly end");
 }
 
+/// Two clusters may be behind one `AMQP_URL`, and a worker has several connections.
+#[tokio::test]
+async fn each_connection_says_to_which_cluster_it_leads() {
+    let mut opened = Vec::new();
+    for cluster in [Some("rabbit@one"), Some("rabbit@two"), None] {
+        let broker = FakeBroker::of_cluster(cluster, None).await;
+        let connected = connect(&uri("amqp", broker.port), &no_tls(), "test").await.expect("a connection");
+        opened.push((cluster, connected));
+    }
+    for (cluster, connected) in &opened {
+        assert_eq!(connected.cluster.as_deref(), *cluster);
+    }
+}
+
 #[tokio::test]
 async fn the_broker_is_told_who_connects_and_what_it_can_do() {
     let mut broker = FakeBroker::start(None).await;

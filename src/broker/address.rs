@@ -3,7 +3,6 @@
 use std::str::FromStr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use lapin::Connection;
 use lapin::uri::{AMQPScheme, AMQPUri};
 use reqwest::Url;
 use rustls::ClientConfig;
@@ -20,7 +19,8 @@ const ADDRESS_RULE: &str = "must be an address such as amqps://user:password@hos
 #[derive(Clone)]
 pub struct Addresses {
     listed: Secret<Listed>,
-    last: Arc<Mutex<Last>>,
+    /// The address of the last connection.
+    worked: Arc<Mutex<Option<AMQPUri>>>,
 }
 
 #[derive(Clone, Default)]
@@ -29,19 +29,10 @@ struct Listed {
     more: Vec<AMQPUri>,
 }
 
-/// What is known of the last connection.
-#[derive(Default)]
-struct Last {
-    /// Its address.
-    address: Option<AMQPUri>,
-    /// The cluster that it led to, if its broker said it.
-    cluster: Option<String>,
-}
-
 impl Default for Addresses {
     /// Only for a reader of settings that has found a mistake.
     fn default() -> Self {
-        Self { listed: Secret::fixed(Listed::default()), last: Arc::default() }
+        Self { listed: Secret::fixed(Listed::default()), worked: Arc::default() }
     }
 }
 
@@ -55,17 +46,12 @@ impl Addresses {
     /// The rule that one of them breaks.
     pub fn new(text: secret::Source) -> Result<Self, String> {
         let listed = Secret::new(text, |text| parse(text).ok_or_else(|| ADDRESS_RULE.to_owned()))?;
-        Ok(Self { listed, last: Arc::default() })
+        Ok(Self { listed, worked: Arc::default() })
     }
 
     /// The first address.
     pub fn first(&self) -> AMQPUri {
         self.listed.last().first
-    }
-
-    /// The name of the cluster that the last connection led to, if its broker said it.
-    pub fn cluster(&self) -> Option<String> {
-        self.lock().cluster.clone()
     }
 
     /// Whether one of them is for TLS.
@@ -83,13 +69,13 @@ impl Addresses {
     ///
     /// # Errors
     /// The error of every address.
-    pub(super) async fn connect(&self, tls: &Arc<ClientConfig>, name: &str) -> Result<Connection, ConnectError> {
+    pub(super) async fn connect(&self, tls: &Arc<ClientConfig>, name: &str) -> Result<Opened, ConnectError> {
         let mut errors = Vec::new();
         for uri in self.to_try().await {
             match amqp::connect(&uri, tls, name).await {
-                Ok(Opened { connection, cluster }) => {
-                    *self.lock() = Last { address: Some(uri), cluster };
-                    return Ok(connection);
+                Ok(opened) => {
+                    *self.lock() = Some(uri);
+                    return Ok(opened);
                 }
                 Err(error) => errors.push(error),
             }
@@ -103,7 +89,7 @@ impl Addresses {
         let Listed { first, more } = self.listed.current().await;
         let mut all = vec![first];
         all.extend(more);
-        if let Some(worked) = &self.lock().address
+        if let Some(worked) = &*self.lock()
             && !all.contains(worked)
         {
             all.push(worked.clone());
@@ -111,9 +97,9 @@ impl Addresses {
         all
     }
 
-    fn lock(&self) -> MutexGuard<'_, Last> {
+    fn lock(&self) -> MutexGuard<'_, Option<AMQPUri>> {
         // No code panics while it holds this lock, and its content is whole even if some did.
-        self.last.lock().unwrap_or_else(PoisonError::into_inner)
+        self.worked.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -17,7 +17,7 @@ use super::session::{self, Ended, Sessions};
 use super::settings::BrokerSettings;
 use super::topology::{self, TopologyError};
 use super::{REPLY_WITHIN, close};
-use crate::amqp;
+use crate::amqp::{self, Opened};
 use crate::stop::Stop;
 use crate::telemetry::http::Health;
 use crate::telemetry::logs;
@@ -162,16 +162,23 @@ impl<T: Taker> ConsumerLoop<T> {
     async fn session(&self, ever_consumed: &mut bool) -> Result<(), Trouble> {
         let connecting = self.broker.connect(CONNECTION);
         let Some(connected) = self.stop.draining().run_until_cancelled(connecting).await else { return Ok(()) };
-        let connection = connected?;
+        let Opened { connection, cluster } = connected?;
         self.metrics.connection_made();
-        let ended = self.consume(&connection, ever_consumed).await;
+        let ended = self.consume(&connection, cluster, ever_consumed).await;
         close(&connection).await;
         ended
     }
 
-    async fn consume(&self, connection: &Connection, ever_consumed: &mut bool) -> Result<(), Trouble> {
-        if let Some(cluster) = self.broker.addresses.cluster() {
-            self.taker.comes_from(&cluster).await.map_err(Trouble::Refused)?;
+    async fn consume(
+        &self,
+        connection: &Connection,
+        cluster: Option<String>,
+        ever_consumed: &mut bool,
+    ) -> Result<(), Trouble> {
+        if let Some(cluster) = cluster {
+            let hearing = self.stop.draining().run_until_cancelled(self.taker.comes_from(&cluster)).await;
+            let Some(heard) = hearing else { return Ok(()) };
+            heard.map_err(Trouble::Refused)?;
         }
         let preparing = topology::prepare(connection, &self.broker);
         let preparing = self.stop.draining().run_until_cancelled(preparing).await;

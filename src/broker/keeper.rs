@@ -85,7 +85,7 @@ impl Keeper {
             self.broker.connect(self.name).await
         };
         let connection = match stop.closing().run_until_cancelled(connecting).await {
-            Some(Ok(connection)) => connection,
+            Some(Ok(opened)) => opened.connection,
             Some(Err(error)) => return Ended::Lost(error.to_string()),
             None => return Ended::Stopped,
         };

@@ -4,11 +4,10 @@ use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::Arc;
 
-use lapin::Connection;
 use tokio::sync::Mutex;
 
 use super::address::Addresses;
-use crate::amqp::ConnectError;
+use crate::amqp::{ConnectError, Opened};
 use crate::settings::reader::{Reader, Source, WrongSettings};
 use crate::settings::secret;
 use crate::settings::table::{self as settings, Setting};
@@ -70,11 +69,11 @@ impl BrokerSettings {
         reader.finish(config)
     }
 
-    /// Opens a connection. RabbitMQ shows it as `name`.
+    /// Opens a connection, and says to which cluster. RabbitMQ shows it as `name`.
     ///
     /// # Errors
     /// See [`ConnectError`].
-    pub async fn connect(&self, name: &str) -> Result<Connection, ConnectError> {
+    pub async fn connect(&self, name: &str) -> Result<Opened, ConnectError> {
         self.addresses.connect(&self.tls, name).await
     }
 

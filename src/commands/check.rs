@@ -82,14 +82,17 @@ async fn check(config: &Config, mut report: Report) -> std::io::Result<bool> {
     for finding in of_settings(config) {
         report.tell("settings", finding).await?;
     }
-    let [broker, topology, permissions] = timeout(BROKER_LIMIT, of_broker(config)).await.unwrap_or_else(|_| {
+    let mut cluster = None;
+    let of_broker = timeout(BROKER_LIMIT, of_broker(config, &mut cluster)).await;
+    let [broker, topology, permissions] = of_broker.unwrap_or_else(|_| {
         let untried = Finding::Untried("the broker did not answer".into());
         [took_too_long("the broker"), untried.clone(), untried]
     });
     report.tell("broker", broker).await?;
     report.tell("topology", topology).await?;
     report.tell("permissions", permissions).await?;
-    let ledger = timeout(LEDGER_LIMIT, of_ledger(config)).await.unwrap_or_else(|_| took_too_long("the ledger"));
+    let ledger =
+        timeout(LEDGER_LIMIT, of_ledger(config, cluster)).await.unwrap_or_else(|_| took_too_long("the ledger"));
     report.tell("ledger", ledger).await?;
     match Esms::new(&config.esms, 1) {
         Ok(esms) => {
@@ -120,10 +123,14 @@ fn of_settings(config: &Config) -> Vec<Finding> {
     doubts.map(|doubt| warning(format!("{}: {}", doubt.setting, doubt.problem), "run works without it")).collect()
 }
 
-async fn of_broker(config: &Config) -> [Finding; 3] {
+/// `cluster` becomes the name of the broker's cluster, also where the rest takes too long.
+async fn of_broker(config: &Config, cluster: &mut Option<String>) -> [Finding; 3] {
     let authority = config.broker.addresses.first().authority;
     let connection = match config.broker.connect("esms-otp-worker check").await {
-        Ok(connection) => connection,
+        Ok(opened) => {
+            *cluster = opened.cluster;
+            opened.connection
+        }
         Err(error) => {
             let untried = Finding::Untried("the broker cannot be reached".into());
             return [of_connecting(&error), untried.clone(), untried];
@@ -136,11 +143,10 @@ async fn of_broker(config: &Config) -> [Finding; 3] {
     [broker, topology, permissions]
 }
 
-async fn of_ledger(config: &Config) -> Finding {
+async fn of_ledger(config: &Config, cluster: Option<String>) -> Finding {
     match &config.ledger.store {
         StoreSettings::Redis(redis) => {
-            let broker = config.broker.addresses.cluster();
-            let settings = redis.as_ref().clone().of_broker(broker);
+            let settings = redis.as_ref().clone().of_broker(cluster);
             of_store(&redis.source.good(), ledger::redis::inspect(&settings).await)
         }
         StoreSettings::Memory => {

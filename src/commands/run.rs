@@ -212,7 +212,7 @@ impl App {
         metrics.limits.expect(&config.limits);
         let (limits, on_ambiguous) = (Arc::new(config.limits.clone()), config.send.on_ambiguous);
         let (ledger, write_back) = Ledger::new(&config.ledger, Arc::clone(&limits), on_ambiguous, Arc::clone(&metrics));
-        ledger.open().await?;
+        open(&ledger, stop).await?;
         let parts = Parts {
             ledger,
             outbox: outbox(&config.broker, &health, &metrics, &services, stop),
@@ -234,6 +234,11 @@ impl App {
         };
         Ok(Self { consuming, worker, health, traces, write_back, no_more_jobs, services })
     }
+}
+
+/// Reaches the ledger. A worker that is told to stop meanwhile takes no job, and needs none.
+async fn open(ledger: &Ledger, stop: &Stop) -> Result<(), StoreError> {
+    stop.draining().run_until_cancelled(ledger.open()).await.unwrap_or(Ok(()))
 }
 
 fn rules(config: &Config, limits: Arc<Limits>) -> Rules {

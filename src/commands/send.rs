@@ -149,7 +149,7 @@ fn report(summary: &Summary) -> ExitCode {
 /// [`SendError`]. Jobs that were queued before the error stay queued.
 async fn send(broker: &BrokerSettings, options: Options) -> Result<Summary, SendError> {
     let lines = Lines::open(options.source).await?;
-    let connection = broker.connect("esms-otp-worker send").await?;
+    let connection = broker.connect("esms-otp-worker send").await?.connection;
     let channel = timeout(REPLY_WITHIN, open(&connection)).await.map_err(|_| SendError::Silent)??;
     let summary = match options.wait {
         None => send_only(channel, broker, lines, options.expiration).await,

@@ -234,6 +234,8 @@ impl WriteBack {
     /// must say so, and so must the one that a producer's repeat gets.
     async fn tell_of_second_otp(&self, debt: &Debt, recorded: &ResultEvent, results: &impl Correct) {
         let says_so = recorded.clone().as_duplicate();
+        // Before it is published: a repeat that comes right behind it must not be told less.
+        self.beside.unwritten.record_latest(&debt.id, debt.fingerprint, &says_so);
         // The id is not logged: some producers take the phone number as the id.
         warn!(
             hint = "one more result of the job says so: MayBeDuplicate",

@@ -1,7 +1,7 @@
 //! The part of a Redis that belongs to the workers of one queue: the prefix of every key, and the record under
 //! it that says whose it is. Two deployments with one Redis never see each other's jobs.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 use redis::aio::MultiplexedConnection;
@@ -86,9 +86,17 @@ pub struct Deployment {
 pub struct Home {
     /// What every key begins with.
     pub prefix: Prefix,
-    deployment: Mutex<Deployment>,
+    named: Mutex<Named>,
     keyring: Arc<Keyring>,
     script: Script,
+}
+
+/// The deployment, as far as it is known.
+#[derive(Debug)]
+struct Named {
+    deployment: Deployment,
+    /// How often its broker's name has changed.
+    renamings: u64,
 }
 
 /// Whose the prefix is.
@@ -104,13 +112,26 @@ impl Home {
     /// The home of this deployment. The key of fingerprints that is kept there goes to `keyring`.
     pub fn new(prefix: Prefix, deployment: Deployment, keyring: Arc<Keyring>) -> Self {
         let script = Script::new(include_str!("home.lua"));
-        Self { prefix, deployment: Mutex::new(deployment), keyring, script }
+        Self { prefix, named: Mutex::new(Named { deployment, renamings: 0 }), keyring, script }
     }
 
-    /// The broker's cluster name is known now. It counts from the next connection on. False if it was known.
-    pub fn set_broker(&self, name: &str) -> bool {
-        let mut deployment = self.deployment.lock().unwrap_or_else(PoisonError::into_inner);
-        deployment.broker.replace(name.to_owned()).as_deref() != Some(name)
+    /// The broker's cluster name is known now. It counts from the next connection on.
+    pub fn set_broker(&self, name: &str) {
+        let mut named = self.named();
+        if named.deployment.broker.replace(name.to_owned()).as_deref() != Some(name) {
+            named.renamings += 1;
+        }
+    }
+
+    /// How often the broker's name has changed. Whoever moves in after this was asked does so under that name, or a
+    /// later one.
+    pub fn renamings(&self) -> u64 {
+        self.named().renamings
+    }
+
+    fn named(&self) -> MutexGuard<'_, Named> {
+        // No code panics while it holds this lock, and its content is whole even if some did.
+        self.named.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Moves in over a new connection.
@@ -118,7 +139,7 @@ impl Home {
     /// # Errors
     /// What the server says.
     pub async fn move_in(&self, connection: &mut MultiplexedConnection) -> Result<Owner, RedisError> {
-        let ours = self.deployment.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let ours = self.named().deployment.clone();
         let said: Vec<Bytes> = self
             .script
             .key(self.prefix.home())

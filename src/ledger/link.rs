@@ -8,6 +8,9 @@
 //! | connecting | waits, but not longer than [`CONNECT_WAIT`] from the beginning of the phase |
 //! | up | is taken; on a connection that turns out dead it is taken once more, on a fresh one |
 //! | away: the last try failed | fails at once, while the task tries again with growing pauses |
+//!
+//! Whose the prefix is was asked under the broker's name of then. [`Link::connected`] waits for what was found out under
+//! the name of now.
 
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -45,9 +48,12 @@ const MOST_USELESS: u32 = 2;
 enum Phase {
     Idle,
     Connecting { since: Instant },
-    Up(Arc<Live>),
-    Away(StoreError),
+    Up(Arc<Live>, Renamings),
+    Away(StoreError, Renamings),
 }
+
+/// How often the broker's name had changed, at least, when it was asked whose the prefix is.
+type Renamings = u64;
 
 /// The connection.
 #[derive(Debug)]
@@ -72,6 +78,9 @@ impl Drop for Keeper {
         self.0.abort();
     }
 }
+
+/// Under whatever name: a step of a job does not ask whose the prefix is.
+const ANY_NAME: Renamings = 0;
 
 /// One step.
 #[derive(Clone, Copy)]
@@ -111,12 +120,14 @@ impl Link {
         self.shared.dialer.home()
     }
 
-    /// Waits for a connection, for longer than a step does: for the start of a worker, and for `check`.
+    /// Waits for a connection under the broker's name of now, for longer than a step does: for the start of a worker,
+    /// for each new connection to the broker, and for `check`.
     ///
     /// # Errors
     /// [`StoreError`].
     pub async fn connected(&self) -> Result<(), StoreError> {
-        self.live(Instant::now() + 2 * CONNECT_LIMIT, 2 * CONNECT_LIMIT).await.map(|_| ())
+        let patience = 2 * CONNECT_LIMIT;
+        self.live(Instant::now() + patience, patience, self.home().renamings()).await.map(|_| ())
     }
 
     /// Waits for a connection as a step does. Once there was one, the key of the store is known here.
@@ -124,15 +135,7 @@ impl Link {
     /// # Errors
     /// [`StoreError`].
     pub async fn ready(&self) -> Result<(), StoreError> {
-        self.live(Instant::now() + STEP_LIMIT, CONNECT_WAIT).await.map(|_| ())
-    }
-
-    /// Lets the next step open a new connection. Nothing was wrong with this one.
-    pub fn retire(&self) {
-        if let Phase::Up(live) = &*self.shared.phase.borrow() {
-            live.worked();
-            live.retire();
-        }
+        self.live(Instant::now() + STEP_LIMIT, CONNECT_WAIT, ANY_NAME).await.map(|_| ())
     }
 
     /// Takes one step, within [`STEP_LIMIT`]. Where the connection turns out dead, or its server takes no writes
@@ -142,7 +145,7 @@ impl Link {
     /// [`StoreError`].
     pub async fn step<T: FromRedisValue>(&self, step: Step<'_>) -> Result<T, StoreError> {
         let until = Instant::now() + STEP_LIMIT;
-        let live = self.live(until, CONNECT_WAIT).await?;
+        let live = self.live(until, CONNECT_WAIT, ANY_NAME).await?;
         let first_until = if live.silence() > SILENT { until.min(Instant::now() + FIRST_TRY) } else { until };
         let why = match attempt(&live, first_until, step).await {
             Ok(done) => return Ok(done),
@@ -152,24 +155,34 @@ impl Link {
         if Instant::now() >= until {
             return Err(why);
         }
-        let live = self.live(until, CONNECT_WAIT).await?;
+        let live = self.live(until, CONNECT_WAIT, ANY_NAME).await?;
         attempt(&live, until, step).await.map_err(|failed| match failed {
             Failed::Final(error) | Failed::TryAnother(error) => error,
         })
     }
 
-    /// The connection. It is waited for until `until`, and while it is being made for at most `patience`.
-    async fn live(&self, until: Instant, patience: Duration) -> Result<Arc<Live>, StoreError> {
+    /// The connection, made when the broker's name had changed so often, or later. It is waited for until `until`, and
+    /// while it is being made for at most `patience`.
+    async fn live(&self, until: Instant, patience: Duration, named: Renamings) -> Result<Arc<Live>, StoreError> {
         let shared = &self.shared;
         self.keeper.get_or_init(|| Keeper(tokio::spawn(keep(Arc::clone(shared)))));
         let mut phases = shared.phase.subscribe();
         let asked = Instant::now();
         loop {
             let since = match &*phases.borrow_and_update() {
-                Phase::Up(live) if !live.is_dead() => return Ok(Arc::clone(live)),
-                Phase::Away(error) => return Err(error.clone()),
+                Phase::Up(live, then) if !live.is_dead() && *then >= named => return Ok(Arc::clone(live)),
+                // The task tries again, and under the name of now.
+                Phase::Away(StoreError::NotOurs(_), then) if *then < named => asked,
+                Phase::Away(error, _) => return Err(error.clone()),
                 Phase::Connecting { since } => *since,
-                Phase::Idle | Phase::Up(_) => {
+                phase @ (Phase::Idle | Phase::Up(..)) => {
+                    if let Phase::Up(live, _) = phase
+                        && !live.is_dead()
+                    {
+                        // Nothing was wrong with it, but for the name.
+                        live.worked();
+                        live.retire();
+                    }
                     shared.wanted.notify_one();
                     asked
                 }
@@ -229,20 +242,23 @@ async fn keep(shared: Arc<Shared>) {
         if useless < MOST_USELESS {
             say(Phase::Connecting { since: Instant::now() });
         } else {
-            say(Phase::Away(StoreError::Unreachable("the server ends each connection".into())));
+            let why = StoreError::Unreachable("the server ends each connection".into());
+            say(Phase::Away(why, ANY_NAME));
             sleep(waits.next_wait()).await;
         }
         loop {
+            // Before the name itself is read, so that no answer counts for a later name.
+            let named = shared.dialer.home().renamings();
             match shared.dialer.dial().await {
                 Ok(live) => {
                     let live = Arc::new(live);
-                    say(Phase::Up(Arc::clone(&live)));
+                    say(Phase::Up(Arc::clone(&live), named));
                     live.died().await;
                     last = Some(live.usage());
                     say(Phase::Idle);
                     break;
                 }
-                Err(error) => say(Phase::Away(error)),
+                Err(error) => say(Phase::Away(error, named)),
             }
             sleep(waits.next_wait()).await;
         }

@@ -202,9 +202,7 @@ impl Store for Redis {
     }
 
     fn belongs_to<'a>(&'a self, broker: &'a str) -> Reply<'a, ()> {
-        if self.link.home().set_broker(broker) {
-            self.link.retire();
-        }
+        self.link.home().set_broker(broker);
         self.link.connected().boxed()
     }
 

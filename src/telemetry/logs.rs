@@ -6,7 +6,7 @@ use std::io::IsTerminal as _;
 use std::sync::OnceLock;
 
 use tracing::{Level, Span, error, error_span};
-use tracing_appender::non_blocking::{ErrorCounter, WorkerGuard};
+use tracing_appender::non_blocking::{ErrorCounter, NonBlockingBuilder, WorkerGuard};
 use tracing_subscriber::filter::filter_fn;
 use tracing_subscriber::fmt::format::JsonFields;
 use tracing_subscriber::layer::SubscriberExt as _;
@@ -52,13 +52,18 @@ impl LogSettings {
     }
 }
 
+/// How many lines may wait for what reads them. A line is about half a KiB, so a full pipe costs less than 10 MB,
+/// and not the 70 MB of the appender's own limit. At two thousand jobs a second it is four seconds.
+const MOST_WAITING: usize = 8192;
+
 /// Starts logging for the whole process. A separate thread writes the lines, so that a slow terminal or pipe
 /// does not slow down a job. The lines are flushed when the guard is dropped.
 ///
 /// # Errors
 /// When logging was started before.
 pub fn start(settings: &LogSettings) -> Result<WorkerGuard, TryInitError> {
-    let (writer, guard) = tracing_appender::non_blocking(std::io::stderr());
+    let waiting = NonBlockingBuilder::default().buffered_lines_limit(MOST_WAITING);
+    let (writer, guard) = waiting.finish(std::io::stderr());
     let dropped = writer.error_counter();
     let lines = fmt::layer().with_writer(writer);
     let lines = match settings.format {

@@ -86,7 +86,7 @@ impl Home {
 
     async fn connect(&self) -> Result<Connection, Failed> {
         let connecting = self.config.connect("esms-otp-worker demo");
-        Ok(timeout(LIMIT, connecting).await??)
+        Ok(timeout(LIMIT, connecting).await??.connection)
     }
 
     /// Every result from now on, through a queue that is deleted with the connection.

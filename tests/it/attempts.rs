@@ -148,6 +148,9 @@ impl Deaf {
     }
 }
 
+/// Clients whose errors do not tell this from a lost answer leave a choice between lost and doubled calls:
+/// <https://github.com/request/request/issues/1660>, <https://github.com/seanmonstar/reqwest/issues/1022>,
+/// <https://github.com/pleaseai/shunt/pull/128>.
 #[tokio::test]
 async fn not_sent_when_connecting_times_out() {
     let deaf = tokio::task::spawn_blocking(Deaf::new).await.unwrap();

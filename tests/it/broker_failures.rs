@@ -18,10 +18,10 @@ use crate::support::wait::until;
 
 /// The names by which the broker, and the proxy, know the worker's connections.
 const PUBLISHER: &[u8] = b"esms-otp-worker publisher";
-const CONSUMER: &[u8] = b"esms-otp-worker consumer";
+pub(crate) const CONSUMER: &[u8] = b"esms-otp-worker consumer";
 
 /// A stage with workers that reach the shared broker through a proxy. Its clients connect directly.
-async fn behind_a_proxy() -> (Stage, Proxy, &'static Broker) {
+pub(crate) async fn behind_a_proxy() -> (Stage, Proxy, &'static Broker) {
     let broker = Broker::shared().await;
     let proxy = Proxy::start(broker.port()).await;
     let mut stage = Stage::on(&broker.url()).await;
@@ -34,7 +34,7 @@ async fn until_settled(broker: &Broker, stage: &Stage) {
     until("every job is acknowledged", LIMIT, async || broker.messages(&stage.names.jobs).await == 0).await;
 }
 
-async fn until_held(stage: &Stage, requests: u64) {
+pub(crate) async fn until_held(stage: &Stage, requests: u64) {
     timeout(LIMIT, stage.sandbox.wait_until_held(requests)).await.expect("the requests arrive");
 }
 
@@ -175,7 +175,7 @@ async fn an_unknown_virtual_host_is_named_and_tried_until_it_is_there() {
 }
 
 /// Lets a user do everything.
-async fn allow(broker: &Broker, user: &str, vhost: &str) {
+pub(crate) async fn allow(broker: &Broker, user: &str, vhost: &str) {
     let all = "<<\".*\">>";
     let allow = "rabbit_auth_backend_internal:set_permissions";
     broker.eval(&format!("{allow}(<<\"{user}\">>, <<\"{vhost}\">>, {all}, {all}, {all}, <<\"\">>).")).await;

@@ -5,15 +5,18 @@ use std::collections::HashSet;
 use std::time::{Duration, Instant};
 
 use esms_otp_worker::sandbox::Fault;
+use tokio::net::TcpStream;
 use tokio::time::{sleep, timeout};
 
-use crate::stage::{LIMIT, Running, Stage, ending, field};
+use crate::stage::{LIMIT, PROGRAM, Running, Stage, ending, field};
 use crate::support::broker::Broker;
 use crate::support::client::{Client, Job, Results};
 use crate::support::metrics::{get, wait_for};
+use crate::support::ports;
 use crate::support::proxy::{Direction, Proxy};
 use crate::support::redis::Redis;
 use crate::support::wait::until;
+use crate::support::worker::Worker;
 
 /// How many jobs wait in the queue, unless `LIMITS_JOBS` sets another number.
 const QUEUED: usize = 20_000;
@@ -37,7 +40,11 @@ async fn publish(client: &Client, queue: &str, jobs: std::ops::Range<usize>) {
 /// The process's memory that is in RAM, in KiB.
 fn memory(running: &Running) -> f64 {
     let status = std::fs::read_to_string(format!("/proc/{}/status", running.process.pid())).expect("Linux's /proc");
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("VmRSS");
+    in_kib(&status, "VmRSS:")
+}
+
+fn in_kib(status: &str, what: &str) -> f64 {
+    let line = status.lines().find_map(|line| line.strip_prefix(what)).expect(what);
     line.trim().trim_end_matches(" kB").parse().expect("a number of KiB")
 }
 
@@ -56,6 +63,8 @@ fn assert_no_more(what: &str, before: f64, after: f64) {
     assert!(after < before * 1.5, "{what}: {before:.0} KiB grew to {after:.0} KiB");
 }
 
+/// Consumers without a limit take the whole queue into memory: <https://github.com/ruby-amqp/bunny/issues/603>,
+/// <https://github.com/zulip/zulip/pull/20243>.
 #[tokio::test]
 async fn jobs_that_wait_in_the_queue_cost_the_worker_no_memory() {
     let mut stage = Stage::new().await;
@@ -186,4 +195,57 @@ async fn a_broker_out_of_memory_is_waited_for_without_spinning_and_nothing_is_lo
     assert_eq!((stage.sandbox.accepted_total() as usize, stage.sandbox.duplicates()), (ALL, vec![]));
     let confirmed = |count| count >= ALL as f64;
     wait_for(running.http, "otp_results_published_total", &[("status", "confirmed")], confirmed, LIMIT).await;
+}
+
+/// A pipe that is full blocks whoever writes to it. Programs that log directly stop working then, or never end:
+/// <https://github.com/tokio-rs/tracing/issues/2653>, <https://github.com/cloudprober/cloudprober/pull/1481>,
+/// <https://github.com/cockroachdb/cockroach/pull/23484>.
+#[tokio::test]
+async fn a_worker_whose_log_nobody_reads_works_on_counts_the_lines_that_are_lost_and_stops() {
+    let mut stage = Stage::new().await;
+    let http = format!("127.0.0.1:{}", ports::free_block(1));
+    stage.set("HTTP_ADDR", &http).set("OTP_LEDGER_URL", "memory:");
+    let process = Worker::spawn_unread(PROGRAM, &stage.env());
+    let mut running = Running { process, http: http.parse().expect("an address") };
+    until("it listens", LIMIT, async || TcpStream::connect(running.http).await.is_ok()).await;
+    running.until_ready().await;
+    let (client, before) = (stage.client().await, memory(&running));
+    let mut told = 0;
+    // Each of these is a line.
+    while running.metric("otp_log_lines_dropped_total", &[]).await == 0.0 {
+        assert!(told < 20_000, "more lines than that are kept");
+        client.publish_all(&stage.names.jobs, (0..1_000).map(|_| Job::bytes("no job"))).await;
+        told += 1_000;
+        running.until_metric("otp_jobs_total", &[("outcome", "invalid")], f64::from(told)).await;
+    }
+    let kept = memory(&running) - before;
+    println!("{told} lines: {kept:.0} KiB more");
+    assert!(kept < 32.0 * 1024.0, "{kept:.0} KiB for lines that wait");
+    let mut results = client.results(&stage.names.results, "otp.accepted").await;
+    client.publish(&stage.names.jobs, job(1)).await;
+    assert_eq!(ending(&results.next(LIMIT).await), ("accepted".to_owned(), 1, false));
+    assert_eq!(running.stop().await, Some(0));
+}
+
+/// Clients that keep an answer whatever its size are killed for it: <https://github.com/JuliaWeb/HTTP.jl/pull/1262>,
+/// <https://github.com/AzureAD/microsoft-authentication-library-for-go/issues/613>.
+#[tokio::test]
+async fn huge_pages_in_place_of_answers_cost_the_worker_no_memory_however_many_come_at_once() {
+    const AT_ONCE: usize = 64;
+    let mut stage = Stage::new().await;
+    stage.set("OTP_ON_AMBIGUOUS", "give-up").set("OTP_CONCURRENCY", &AT_ONCE.to_string());
+    stage.set("OTP_BREAKER_FAILURES", "1000");
+    let running = stage.worker().await;
+    let (client, mut results) = stage.audience().await;
+    let before = memory(&running);
+    stage.sandbox.script(None, vec![Fault::HugeBody { mib: 32 }; AT_ONCE]);
+    publish(&client, &stage.names.jobs, 0..AT_ONCE).await;
+    for result in results.collect(AT_ONCE, LIMIT).await {
+        assert_eq!(ending(&result), ("unknown".to_owned(), 1, false));
+    }
+    let status = std::fs::read_to_string(format!("/proc/{}/status", running.process.pid())).expect("Linux's /proc");
+    println!("before {before:.0} KiB, then {}", status.lines().find(|line| line.starts_with("VmHWM")).expect("VmHWM"));
+    let most = in_kib(&status, "VmHWM:");
+    assert!(most - before < 48.0 * 1024.0, "{before:.0} KiB grew to {most:.0} KiB");
+    running.until_settled(&stage.names).await;
 }

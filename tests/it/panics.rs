@@ -1,10 +1,13 @@
 //! Code that panics while it works a job: the job goes back once, and is then given up. Never lost.
 
 use esms_otp_worker::crash::Point;
+use esms_otp_worker::sandbox::Fault;
 use serde_json::Value;
 
+use crate::broker_failures::{CONSUMER, behind_a_proxy, until_held};
 use crate::stage::{LIMIT, PHONE, Running, Stage, ending, field};
 use crate::support::client::{Job, Received};
+use crate::support::redis::Redis;
 
 /// Why a job is kept for people whose work panicked too often.
 const GIVEN_UP: &str = "the worker panicked while it worked this job, and it is not tried again";
@@ -61,6 +64,38 @@ async fn a_panic_during_an_attempt_counts_as_an_attempt_that_may_have_been_made(
     let (stage, _running, result) = panicked_at(Point::AfterMarking.name()).await;
     assert_eq!(ending(&result), ("accepted".into(), 2, true));
     assert_eq!(stage.sandbox.accepted(PHONE), 1);
+}
+
+/// The second delivery finds the job in flight and joins it. Whatever gives the job back then must say that an
+/// attempt may have been made.
+#[tokio::test]
+async fn a_panic_during_an_attempt_that_a_second_delivery_has_joined_is_an_attempt_that_may_have_been_made() {
+    let redis = Redis::start().await;
+    for (ledger, on_ambiguous, expected, otps) in [
+        ("memory:", "give-up", ("unknown", 1, false), 1),
+        (&redis.url(), "give-up", ("unknown", 1, false), 1),
+        ("memory:", "resend", ("accepted", 2, true), 2),
+        (&redis.url(), "resend", ("accepted", 2, true), 2),
+    ] {
+        let (mut stage, proxy, _broker) = behind_a_proxy().await;
+        stage.set("PANIC_AT", Point::AfterCall.name());
+        stage.set("OTP_LEDGER_URL", ledger).set("OTP_ON_AMBIGUOUS", on_ambiguous);
+        stage.sandbox.script(None, vec![Fault::Hold]);
+        let running = stage.worker().await;
+        let (client, mut results) = stage.audience().await;
+        client.publish(&stage.names.jobs, Job::for_phone(PHONE, "a-job")).await;
+        until_held(&stage, 1).await;
+        proxy.cut_matching(CONSUMER).await;
+        running.until_metric("otp_redeliveries_total", &[("found", "in_flight")], 1.0).await;
+        stage.sandbox.release_held();
+        let result = results.next(LIMIT).await;
+        let (outcome, attempts, may_be_duplicate) = expected;
+        assert_eq!(ending(&result), (outcome.into(), attempts, may_be_duplicate), "{ledger} {on_ambiguous}");
+        running.until_settled(&stage.names).await;
+        assert_eq!(stage.sandbox.accepted(PHONE), otps, "{ledger} {on_ambiguous}");
+        assert_eq!(lines(&running, "\"panicked\"").len(), 1);
+        assert!(results.collect(1, std::time::Duration::from_millis(200)).await.is_empty(), "one result");
+    }
 }
 
 #[tokio::test]

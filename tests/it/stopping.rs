@@ -12,6 +12,7 @@ use crate::support::broker::Broker;
 use crate::support::client::{Client, Job};
 use crate::support::metrics::get;
 use crate::support::proxy::{Direction, Proxy};
+use crate::support::redis::Redis;
 use crate::support::wait::until;
 
 /// The limit for steps that need no waiting, on a slow machine. The grace is longer.
@@ -66,8 +67,9 @@ async fn calls_in_flight_are_finished_published_and_acknowledged() {
         let (mut running, _client, mut results) = one_job(&stage, vec![Fault::Hold]).await;
         until_held(&stage, 1).await;
         running.process.signal(signal);
-        running.until_not_ready().await;
-        assert_eq!(get(running.http, "/readyz").await, (503, "stopping\n".to_owned()));
+        // It stops consuming and says that it stops at one moment, but not in one step.
+        let stopping = (503, "stopping\n".to_owned());
+        until("it says that it stops", LIMIT, async || get(running.http, "/readyz").await == stopping).await;
         assert_eq!(get(running.http, "/livez").await.0, 200);
         assert_eq!(running.metric("otp_jobs_in_flight", &[]).await, 1.0);
         stage.sandbox.release_held();
@@ -217,6 +219,37 @@ async fn a_worker_that_never_had_a_broker_stops_at_once() {
     let told = Instant::now();
     assert_eq!(running.stop().await, Some(0));
     assert!(told.elapsed() < PROMPT, "it took {:?}", told.elapsed());
+}
+
+/// The network to Redis takes everything and delivers nothing, from before the first connection on or only from the
+/// second on: that one is made once the broker has said its cluster's name.
+#[tokio::test]
+async fn a_worker_that_waits_for_its_ledger_at_the_start_stops_before_the_ledger_counts_as_away() {
+    for connections in [1, 2] {
+        let (mut stage, redis) = (stage().await, Redis::start().await);
+        let [to_redis, to_broker] =
+            [Proxy::start(redis.port()).await, Proxy::start(Broker::shared().await.port()).await];
+        stage.set("OTP_LEDGER_URL", &redis.url_through(to_redis.port()));
+        stage.set("AMQP_URL", &Broker::shared().await.url_through(to_broker.port()));
+        to_broker.refuse().await;
+        if connections == 1 {
+            to_redis.stall(Direction::Both);
+        }
+        let mut process = stage.spawn();
+        if connections == 2 {
+            process.wait_for_log("not consuming", LIMIT).await;
+            to_redis.stall(Direction::Both);
+            to_broker.accept_again().await;
+        }
+        until("the ledger is asked", LIMIT, async || to_redis.accepted() == connections).await;
+        let told = Instant::now();
+        process.signal("TERM");
+        assert_eq!(process.wait_exit(LIMIT).await, Some(0), "{connections}");
+        println!("stopped {:?} after the signal", told.elapsed());
+        // It would be said after three seconds.
+        let away = process.log_containing("the ledger does not answer");
+        assert!(away.is_empty(), "{connections}: the stop waited for the ledger: {away:?}");
+    }
 }
 
 #[tokio::test]

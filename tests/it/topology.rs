@@ -89,12 +89,28 @@ async fn refuses_to_start(stage: &Stage) -> String {
 }
 
 async fn declare_queue(stage: &Stage, name: &str, arguments: &[(&str, AMQPValue)]) {
+    try_to_declare(stage, name, arguments, false).await.expect("declared");
+}
+
+async fn try_to_declare(
+    stage: &Stage,
+    name: &str,
+    arguments: &[(&str, AMQPValue)],
+    passive: bool,
+) -> Result<(), String> {
     let mut table = FieldTable::default();
     for (name, value) in arguments {
         table.insert((*name).into(), value.clone());
     }
-    let options = QueueDeclareOptions { durable: true, ..QueueDeclareOptions::default() };
-    stage.client().await.channel().queue_declare(name.into(), options, table).await.expect("declared");
+    let options = QueueDeclareOptions { durable: true, passive, ..QueueDeclareOptions::default() };
+    let client = stage.client().await;
+    let declared = client.channel().queue_declare(name.into(), options, table).await;
+    declared.map(drop).map_err(|error| error.to_string())
+}
+
+/// The arguments of the queues that version 0.1.0 declared without bounds.
+fn of_version_0_1_0() -> [(&'static str, AMQPValue); 1] {
+    [("x-queue-type", AMQPValue::LongString("quorum".into()))]
 }
 
 #[tokio::test]
@@ -204,7 +220,7 @@ async fn queues_of_version_0_1_0_are_taken_as_they_are_and_the_policy_that_is_na
     let (names, client) = (&stage.names, stage.client().await);
     let old = [&names.dead, &names.unrouted];
     for queue in old {
-        declare_queue(&stage, queue, &[("x-queue-type", AMQPValue::LongString("quorum".into()))]).await;
+        declare_queue(&stage, queue, &of_version_0_1_0()).await;
         client.publish(queue, Job::bytes("kept")).await;
     }
     let mut running = stage.worker().await;
@@ -233,4 +249,26 @@ async fn queues_of_version_0_1_0_are_taken_as_they_are_and_the_policy_that_is_na
         assert_eq!(kept.next(LIMIT).await.body, b"kept");
         kept.next(LIMIT).await;
     }
+}
+
+/// docs/operating.md says what follows from it for a worker of version 0.1.0 that is started beside such queues.
+#[tokio::test]
+async fn queues_that_this_version_made_cannot_be_declared_as_version_0_1_0_did_but_can_be_checked() {
+    let stage = Stage::new().await;
+    let names = &stage.names;
+    let mut running = stage.worker().await;
+    for queue in [&names.dead, &names.unrouted] {
+        let said = try_to_declare(&stage, queue, &of_version_0_1_0(), false).await.expect_err("refused");
+        assert!(said.contains("PRECONDITION_FAILED") && said.contains("received none but current is"), "{said}");
+        assert_eq!(try_to_declare(&stage, queue, &of_version_0_1_0(), true).await, Ok(()));
+    }
+    assert_eq!(running.stop().await, Some(0));
+
+    // Once they are deleted, version 0.1.0 can declare them, and this version takes them.
+    let client = stage.client().await;
+    for queue in [&names.dead, &names.unrouted] {
+        client.channel().queue_delete(queue.as_str().into(), Default::default()).await.expect("deleted");
+        declare_queue(&stage, queue, &of_version_0_1_0()).await;
+    }
+    assert_eq!(stage.worker().await.stop().await, Some(0));
 }

@@ -4,7 +4,7 @@ use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, ChildStderr, Command, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -18,6 +18,7 @@ pub(crate) struct Worker {
     child: Child,
     log: Arc<Mutex<Vec<String>>>,
     reader: JoinHandle<()>,
+    _unread: Option<ChildStderr>,
 }
 
 impl Worker {
@@ -32,19 +33,7 @@ impl Worker {
 
     /// Starts `program` with any arguments, in the same way.
     pub(crate) fn spawn_command(program: impl AsRef<Path>, args: &[&str], env: &[(&str, &str)]) -> Self {
-        let program = program.as_ref();
-        let mut child = Command::new(program)
-            .args(args)
-            .env_clear()
-            .envs(std::env::var_os("PATH").map(|path| ("PATH", path)))
-            .env("HTTP_ADDR", "127.0.0.1:0")
-            .env("LOG_FORMAT", "json")
-            .envs(env.iter().copied())
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap_or_else(|error| panic!("{}: {error}", program.display()));
+        let mut child = start(program.as_ref(), args, env);
         let stderr = child.stderr.take().expect("a piped standard error");
         let log = Arc::new(Mutex::new(Vec::new()));
         let keep = Arc::clone(&log);
@@ -53,7 +42,15 @@ impl Worker {
                 lock(&keep).push(line);
             }
         });
-        Self { child, log, reader }
+        Self { child, log, reader, _unread: None }
+    }
+
+    /// Starts `program run` in the same way, with a standard error that stays open and that nobody reads. Its log is not
+    /// known, so `HTTP_ADDR` must be set.
+    pub(crate) fn spawn_unread(program: impl AsRef<Path>, env: &[(&str, &str)]) -> Self {
+        let mut child = start(program.as_ref(), &["run"], env);
+        let stderr = child.stderr.take();
+        Self { child, log: Arc::default(), reader: std::thread::spawn(|| {}), _unread: stderr }
     }
 
     /// Process id.
@@ -129,6 +126,21 @@ impl Drop for Worker {
         self.child.kill().ok();
         self.child.wait().ok();
     }
+}
+
+fn start(program: &Path, args: &[&str], env: &[(&str, &str)]) -> Child {
+    Command::new(program)
+        .args(args)
+        .env_clear()
+        .envs(std::env::var_os("PATH").map(|path| ("PATH", path)))
+        .env("HTTP_ADDR", "127.0.0.1:0")
+        .env("LOG_FORMAT", "json")
+        .envs(env.iter().copied())
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap_or_else(|error| panic!("{}: {error}", program.display()))
 }
 
 fn lock(log: &Mutex<Vec<String>>) -> std::sync::MutexGuard<'_, Vec<String>> {

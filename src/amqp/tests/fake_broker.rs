@@ -4,6 +4,7 @@ use amq_protocol::{
     frame::{AMQPFrame, WriteContext, gen_frame, parse_frame},
     protocol::{AMQPClass, basic, channel, connection},
 };
+use lapin::types::{AMQPValue, FieldTable};
 use rustls::ServerConfig;
 use std::sync::Arc;
 use tokio::{
@@ -26,6 +27,11 @@ pub(super) struct FakeBroker {
 
 impl FakeBroker {
     pub(super) async fn start(tls: Option<Arc<ServerConfig>>) -> Self {
+        Self::of_cluster(None, tls).await
+    }
+
+    /// A broker that says the name of its cluster, as RabbitMQ does.
+    pub(super) async fn of_cluster(cluster: Option<&'static str>, tls: Option<Arc<ServerConfig>>) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let port = listener.local_addr().expect("an address").port();
         let (told, client_properties) = oneshot::channel();
@@ -39,7 +45,7 @@ impl FakeBroker {
                 },
             };
             let mut peer = Peer { socket, unparsed: Vec::new() };
-            let _ = told.send(peer.greet().await);
+            let _ = told.send(peer.greet(cluster).await);
             peer.open().await;
             peer.serve().await;
         });
@@ -58,7 +64,7 @@ pub(super) async fn refusing(code: u16, text: &'static str) -> u16 {
     tokio::spawn(async move {
         let (tcp, _) = listener.accept().await.expect("a client");
         let mut peer = Peer { socket: Box::new(tcp), unparsed: Vec::new() };
-        peer.greet().await;
+        peer.greet(None).await;
         let close = connection::Close { reply_code: code, reply_text: text.into(), class_id: 0, method_id: 0 };
         peer.say(connection::AMQPMethod::Close(close)).await;
         while peer.hear().await.is_some() {}
@@ -73,13 +79,17 @@ struct Peer {
 
 impl Peer {
     /// Runs the handshake up to connection.start-ok, and returns the client properties in it.
-    async fn greet(&mut self) -> String {
+    async fn greet(&mut self, cluster: Option<&str>) -> String {
         let mut protocol = [0; 8];
         self.socket.read_exact(&mut protocol).await.expect("a protocol header");
+        let mut server_properties = FieldTable::default();
+        if let Some(name) = cluster {
+            server_properties.insert("cluster_name".into(), AMQPValue::LongString(name.into()));
+        }
         let start = connection::Start {
             version_major: 0,
             version_minor: 9,
-            server_properties: Default::default(),
+            server_properties,
             mechanisms: "PLAIN".into(),
             locales: "en_US".into(),
         };
@@ -181,10 +191,10 @@ impl Peer {
     }
 }
 
-fn readable(table: &lapin::types::FieldTable) -> String {
+fn readable(table: &FieldTable) -> String {
     table.inner().iter().fold(String::new(), |text, (key, value)| match value {
-        lapin::types::AMQPValue::LongString(value) => format!("{text}{key}={value};"),
-        lapin::types::AMQPValue::FieldTable(inner) => {
+        AMQPValue::LongString(value) => format!("{text}{key}={value};"),
+        AMQPValue::FieldTable(inner) => {
             format!("{text}{key}={{{}}};", readable(inner))
         }
         other => format!("{text}{key}={other:?};"),

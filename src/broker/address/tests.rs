@@ -93,7 +93,7 @@ async fn an_address_that_worked_is_still_tried_after_the_new_ones() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("address");
     let addresses = from_file("amqp://works", &file);
-    addresses.lock().address = Some(addresses.first());
+    *addresses.lock() = Some(addresses.first());
     // A file that is being written holds the beginning of an address, which may be an address, too.
     std::fs::write(&file, "amqp://user").unwrap();
     assert_eq!(hosts(&addresses).await, ["user", "works"]);

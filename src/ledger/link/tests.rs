@@ -167,6 +167,55 @@ async fn a_prefix_that_is_anothers_is_said_with_whose_it_is() {
     assert!(said.hint().is_some_and(|hint| hint.contains("OTP_LEDGER_PREFIX")));
 }
 
+/// A server with the home of a broker that is called `rabbit@new`, or of none. `amid` is called while a connection
+/// under an old name moves in.
+async fn home_of_new(amid: impl Fn() + Send + 'static) -> Fake {
+    let another = "*4\r\n$7\r\nanother\r\n$1\r\n/\r\n$8\r\notp.jobs\r\n$10\r\nrabbit@new\r\n";
+    Fake::start(move |_, command| match (command[0].as_str(), command.get(6).map(String::as_str)) {
+        ("EVALSHA", Some("rabbit@old")) => {
+            amid();
+            Answer::Says(another.into())
+        }
+        ("EVALSHA", Some("")) => {
+            amid();
+            Answer::Says(MOVED_IN.into())
+        }
+        ("EVALSHA", _) => Answer::Says(MOVED_IN.into()),
+        _ => OK(),
+    })
+    .await
+}
+
+#[tokio::test]
+async fn an_answer_to_an_old_name_of_the_broker_is_not_taken_for_one_to_the_new() {
+    // The old name, and whether the new one becomes known before the answer to the old one or after it.
+    for (old, amid) in [("rabbit@old", true), ("rabbit@old", false), ("", true), ("", false)] {
+        let shared: Arc<OnceLock<Arc<Shared>>> = Arc::default();
+        let renamed = Arc::clone(&shared);
+        let rename = move || renamed.get().unwrap().dialer.home().set_broker("rabbit@new");
+        let rename_amid = rename.clone();
+        let fake = home_of_new(move || {
+            if amid {
+                rename_amid()
+            }
+        })
+        .await;
+        let link = link(&fake);
+        shared.set(Arc::clone(&link.shared)).unwrap();
+        if !old.is_empty() {
+            link.home().set_broker(old);
+        }
+        assert_eq!(link.connected().await.is_ok(), old.is_empty(), "{old} {amid}: whoever asked before hears the old");
+        rename();
+        assert_eq!(link.connected().await, Ok(()), "{old} {amid}");
+        let asked = fake.connections();
+        assert!(asked > 1, "{old} {amid}: it was asked again");
+        assert_eq!(ping(&link).await, Ok("OK".into()));
+        assert_eq!(link.connected().await, Ok(()));
+        assert_eq!(fake.connections(), asked, "{old} {amid}: and no more");
+    }
+}
+
 #[tokio::test]
 async fn many_steps_wait_shortly_for_one_connection_that_is_not_made_and_later_ones_not_at_all() {
     let fake = Fake::start(|_, _| Answer::Nothing).await;
@@ -189,9 +238,9 @@ async fn a_server_that_is_back_is_found_without_a_step_that_asks_for_it() {
     let link = Link::new(dialer(source(port)));
     assert!(ping(&link).await.is_err());
     let mut phases = link.shared.phase.subscribe();
-    assert!(matches!(&*phases.borrow(), Phase::Away(_)));
+    assert!(matches!(&*phases.borrow(), Phase::Away(..)));
     let back = Fake::start_at(port, answers(|_| OK())).await;
-    phases.wait_for(|phase| matches!(phase, Phase::Up(_))).await.unwrap();
+    phases.wait_for(|phase| matches!(phase, Phase::Up(..))).await.unwrap();
     assert_eq!(ping(&link).await, Ok("OK".into()));
     assert_eq!(back.connections(), 1);
 }

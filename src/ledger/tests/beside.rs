@@ -138,6 +138,30 @@ async fn where_another_worker_sent_the_job_too_its_result_is_corrected_everywher
     }
 }
 
+/// Asks for the job while its correction is published, as a producer's repeat would.
+struct RepeatMeanwhile(Ledger, Mutex<Vec<ResultEvent>>);
+
+impl Correct for RepeatMeanwhile {
+    async fn correct(&self, _id: &str, event: &ResultEvent) {
+        let Claimed::Done(told) = self.0.claim(first()).await else { panic!("the job has ended") };
+        self.1.lock().unwrap().extend([event.clone(), told]);
+    }
+}
+
+#[tokio::test]
+async fn a_repeat_that_comes_while_a_correction_is_published_is_told_the_same() {
+    let (ledger, store) = ledger(OnLedgerError::Send);
+    let (holding, _) = held(&ledger, first()).await;
+    ledger.finish(first(), &holding, &accepted(), &accepted()).await;
+    store.finishes.lock().unwrap().push_back(Ok(Finish::Already(accepted_with_attempts(3))));
+    let (ended, writing) = (CancellationToken::new(), write_back(&ledger));
+    ended.cancel();
+    let results = Arc::new(RepeatMeanwhile(ledger, Mutex::default()));
+    writing.run(ended, Arc::clone(&results)).await;
+    let corrected = accepted_with_attempts(3).as_duplicate();
+    assert_eq!(results.1.lock().unwrap().clone(), [corrected.clone(), corrected]);
+}
+
 #[tokio::test]
 async fn only_a_store_that_is_anothers_keeps_a_worker_from_starting() {
     let (ledger, _store) = ledger(OnLedgerError::Send);

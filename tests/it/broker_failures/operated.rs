@@ -79,6 +79,8 @@ async fn a_node_in_maintenance_is_waited_for_and_a_job_in_flight_is_sent_once() 
     assert_eq!(stage.sandbox.stats().requests, 1);
 }
 
+/// Queues that hand out a job again while it is worked have mailed people the same thing four times:
+/// <https://github.com/pretix/pretix/issues/2058>, <https://github.com/celery/celery/issues/5306>.
 #[tokio::test]
 async fn a_job_over_the_brokers_consumer_timeout_is_sent_once_and_the_log_names_the_setting() {
     let node = own_node().await;
