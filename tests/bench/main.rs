@@ -25,7 +25,7 @@ use esms_otp_worker::telemetry::metrics::Metrics;
 use support::redis::Redis;
 
 const ROUNDS: usize = 5;
-const JOBS: usize = 20_000;
+const JOBS: usize = 2_000;
 
 /// A cooldown, two limits of a number, one of a prefix, and one of all.
 fn limits() -> Limits {
