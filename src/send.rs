@@ -4,6 +4,7 @@
 //! what follows ([`retry`]), when to hold back ([`circuit`], [`rate`]), and, here, the loop.
 
 mod attempt;
+mod breaker;
 pub mod circuit;
 pub mod held;
 pub mod rate;
@@ -31,6 +32,10 @@ use held::Held;
 use rate::Rate;
 use retry::{Limits, Next};
 use settings::SendSettings;
+
+/// So many attempts of a job tell the circuit about eSMS. Later failures are more likely the job's own: it comes again
+/// and again, and those that succeed do not.
+const TELLING_ATTEMPTS: u32 = 3;
 
 /// Sends jobs to eSMS.
 #[derive(Debug)]
@@ -103,7 +108,7 @@ impl Sender {
     /// One attempt and the wait after it, or the reason why none begins.
     async fn round(&self, held: &Held<'_>, series: &mut Series, progress: Progress) -> Round {
         // Whatever may forbid the attempt is asked after waiting for its turn, just before the call.
-        let pass = match self.turn(held).await {
+        let pass = match self.turn(held, progress.attempts == 0).await {
             Turn::Now(pass) => pass,
             Turn::DeadlinePassed => return ControlFlow::Break(past_deadline(progress, held.job)),
             Turn::Stopping => return ControlFlow::Break(stopped(progress, held.is_kept_after_exit())),
@@ -125,7 +130,7 @@ impl Sender {
         // Counted from the first attempt: waiting before it uses nothing up.
         let give_up_at = *series.give_up_at.get_or_insert_with(|| Instant::now() + self.max_elapsed);
         let class = self.attempts.make(held.job, progress.attempts).await;
-        pass.report(Shown::by(&class));
+        pass.report(Shown::by(&class), progress.attempts > TELLING_ATTEMPTS);
         let limits = self.limits(held, give_up_at);
         match retry::after(class, progress, limits, Instant::now(), series.waits.next_wait()) {
             Next::End(ending) => ControlFlow::Break(Sent::Ended(ending)),
@@ -181,19 +186,19 @@ impl Sender {
     }
 
     /// Waits until a result could be published, and the circuit and the rate limit let a call through, or until it may not be made any more.
-    async fn turn(&self, held: &Held<'_>) -> Turn<'_> {
+    async fn turn(&self, held: &Held<'_>, is_new: bool) -> Turn<'_> {
         tokio::select! {
             biased;
             () = sleep_until(held.job.deadline) => Turn::DeadlinePassed,
             () = held.stop.draining().cancelled() => Turn::Stopping,
-            pass = self.pass(held.health) => Turn::Now(pass),
+            pass = self.pass(held.health, is_new) => Turn::Now(pass),
         }
     }
 
-    async fn pass(&self, health: &Health) -> Pass<'_> {
+    async fn pass(&self, health: &Health, is_new: bool) -> Pass<'_> {
         loop {
             health.until_publishing().await;
-            let pass = self.circuit.pass().await;
+            let pass = self.circuit.pass(is_new).await;
             self.rate.turn().await;
             // The circuit may have opened meanwhile, or the way for results may have closed.
             if pass.still_holds() && health.is_publishing() {
