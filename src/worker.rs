@@ -244,7 +244,8 @@ impl Worker {
                 let job: Arc<Job> = Arc::from(job);
                 let (panicked, rescuer) = (Arc::clone(&job), Arc::clone(self));
                 let work = async move { worker.work(&job).await };
-                self.tasks.spawn(&receipt.logged_id, work, async move { rescuer.after_panic(&panicked).await });
+                let rescue = move || async move { rescuer.after_panic(&panicked).await };
+                self.tasks.spawn(&receipt.logged_id, work, rescue);
             }
         }
     }
@@ -253,9 +254,10 @@ impl Worker {
     fn spawn(&self, receipt: &Arc<Receipt>, task: impl Future<Output = ()> + Send + 'static) {
         let receipt = Arc::clone(receipt);
         let logged_id = receipt.logged_id.clone();
-        self.tasks.spawn(&logged_id, task, async move {
+        let rescue = move || async move {
             receipt.reject().await;
-        });
+        };
+        self.tasks.spawn(&logged_id, task, rescue);
     }
 
     async fn work(&self, job: &Job) {
