@@ -15,7 +15,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use lapin::message::Delivery;
-use tokio::sync::Semaphore;
 use tracing::{debug, warn};
 
 use crate::broker::consumer::{Origin, Taker};
@@ -59,8 +58,6 @@ pub struct Parts {
 /// The settings that a worker needs for each job.
 #[derive(Clone, Debug)]
 pub struct Rules {
-    /// How many jobs are sent at once.
-    pub concurrency: u16,
     /// The age at which a job is no longer sent.
     pub job_ttl: Duration,
     /// The template of jobs that name none.
@@ -80,7 +77,6 @@ pub struct Worker {
     parts: Parts,
     rules: Rules,
     in_flight: InFlight,
-    permits: Semaphore,
     tasks: Tasks,
     stop: Stop,
 }
@@ -130,14 +126,7 @@ impl Taker for Worker {
 impl Worker {
     /// A worker of these parts.
     pub fn new(parts: Parts, rules: Rules, stop: Stop) -> Self {
-        Self {
-            parts,
-            in_flight: InFlight::default(),
-            permits: Semaphore::new(usize::from(rules.concurrency)),
-            rules,
-            tasks: Tasks::new(stop.clone()),
-            stop,
-        }
+        Self { parts, in_flight: InFlight::default(), rules, tasks: Tasks::new(stop.clone()), stop }
     }
 
     /// Deliveries that are being dealt with, or were when the worker aborted.

@@ -214,7 +214,7 @@ impl App {
             ledger,
             outbox: outbox(&config.broker, &health, &metrics, &services, stop),
             health: Arc::clone(&health),
-            sender: Sender::new(esms, config.send.clone(), Arc::clone(&metrics)),
+            sender: Sender::new(esms, config.worker.concurrency, config.send.clone(), Arc::clone(&metrics)),
             metrics: Arc::clone(&metrics),
             traces: traces.clone(),
         };
@@ -223,7 +223,7 @@ impl App {
         let write_back = tokio::spawn(write_back.run(no_more_jobs.clone(), Arc::clone(&worker)));
         let consuming = ConsumerLoop {
             broker: config.broker,
-            prefetch: config.worker.concurrency,
+            prefetch: config.worker.prefetch,
             taker: Arc::clone(&worker),
             health: Arc::clone(&health),
             metrics,
@@ -235,7 +235,6 @@ impl App {
 
 fn rules(config: &Config) -> Rules {
     Rules {
-        concurrency: config.worker.concurrency,
         job_ttl: config.worker.job_ttl,
         template_id: config.esms.template_id.clone(),
         on_ambiguous: config.send.on_ambiguous,

@@ -23,6 +23,7 @@ mod ledger;
 mod limits;
 mod pace;
 mod panics;
+mod places;
 mod producers;
 mod program;
 mod readme;
