@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use esms_otp_worker::sandbox::Fault;
+use esms_otp_worker::sandbox::{Fault, Sandbox, Settings};
 use tokio::time::timeout;
 
 use crate::stage::{LIMIT, Stage, ending, field};
@@ -127,13 +127,14 @@ async fn a_job_that_waits_for_a_place_expires_in_time() {
     assert!(results.collect(1, Duration::from_millis(100)).await.is_empty());
 }
 
-/// How long a worker takes for 1,800 jobs that are answered, which wait in the queue together with `others`.
-async fn takes(set: &[(&str, &str)], others: &[(Fault, &str)]) -> Duration {
+/// How long a worker takes for 1,800 jobs that are answered after `latency`, which wait in the queue together with
+/// `others`.
+async fn takes(latency: Duration, others: &[(Fault, &str)]) -> Duration {
     const ANSWERED: usize = 1_800;
     let mut stage = Stage::new().await;
-    for (name, value) in set {
-        stage.set(name, value);
-    }
+    stage.sandbox = Sandbox::start(Settings { latency, ..Settings::default() }).await.expect("a sandbox");
+    let esms = stage.sandbox.send_url();
+    stage.set("ESMS_URL", &esms);
     for name in ["OTP_RETRY_INITIAL", "OTP_RETRY_MAX_INTERVAL"] {
         stage.unset(name);
     }
@@ -168,12 +169,12 @@ async fn takes(set: &[(&str, &str)], others: &[(Fault, &str)]) -> Duration {
 async fn how_much_longer_jobs_take_beside_jobs_that_fail_or_hang() {
     let fails = vec![(Fault::Status { code: 503, retry_after: None }, "1234"); 200];
     let hangs = vec![(Fault::HangBefore, "hangs"); 200];
-    for round in 1..=3 {
-        let alone = takes(&[], &[]).await;
-        println!("{round}: alone {alone:?}");
+    for latency in [0, 50, 50, 50].map(Duration::from_millis) {
+        let alone = takes(latency, &[]).await;
+        println!("answers after {latency:?}: alone {alone:?}");
         for (what, others) in [("200 that fail", &fails), ("200 that hang", &hangs)] {
-            let took = takes(&[], others).await;
-            println!("{round}: beside {what} {took:?}: {:.0} %", 100.0 * alone.as_secs_f64() / took.as_secs_f64());
+            let took = takes(latency, others).await;
+            println!("  beside {what} {took:?}: {:.0} %", 100.0 * alone.as_secs_f64() / took.as_secs_f64());
         }
     }
 }
