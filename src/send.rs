@@ -1,11 +1,15 @@
 //! From a job to its ending: attempts, what each means, and when to try again.
 //!
 //! Pieces that never mix: what was seen ([`crate::esms::client`]), what it means ([`crate::esms::classify`]),
-//! what follows ([`retry`]), when to hold back ([`circuit`], [`rate`]), and, here, the loop.
+//! what follows ([`retry`]), when to hold back ([`circuit`], [`rate`]), whose turn it is ([`places`]), and, here, the
+//! loop.
 
 mod attempt;
+mod breaker;
 pub mod circuit;
+mod fair;
 pub mod held;
+pub mod places;
 pub mod rate;
 pub mod retry;
 pub mod settings;
@@ -19,15 +23,16 @@ use tokio::time::{Instant, sleep, sleep_until};
 use crate::backoff::{Policy, Waits};
 use crate::deliveries::in_flight::Custody;
 use crate::deliveries::job::Job;
+use crate::esms::classify::Class;
 use crate::esms::client::Esms;
 use crate::job::progress::{OnAmbiguous, Past, Progress};
 use crate::job::result::{Ending, Outcome};
 use crate::ledger::Marked;
-use crate::telemetry::http::Health;
 use crate::telemetry::metrics::Metrics;
 use attempt::Attempts;
 use circuit::{Circuit, Pass, Shown};
 use held::Held;
+use places::{Place, Places, without};
 use rate::Rate;
 use retry::{Limits, Next};
 use settings::SendSettings;
@@ -37,6 +42,7 @@ use settings::SendSettings;
 pub struct Sender {
     attempts: Attempts,
     circuit: Circuit,
+    places: Places,
     rate: Rate,
     backoff: Policy,
     max_elapsed: Duration,
@@ -58,7 +64,9 @@ pub enum Sent {
 }
 
 /// What one series of attempts keeps from round to round.
-struct Series {
+struct Series<'a> {
+    /// The place of the first attempt.
+    place: Option<Place<'a>>,
     /// The waits between attempts.
     waits: Waits,
     /// When no further attempt begins; known from the first attempt on.
@@ -67,8 +75,8 @@ struct Series {
 
 /// Whether a call may be made now.
 enum Turn<'a> {
-    /// It may.
-    Now(Pass<'a>),
+    /// It may, and has a place.
+    Now(Place<'a>, Pass<'a>),
     /// The deadline passed while the job waited.
     DeadlinePassed,
     /// The worker was told to stop while the job waited.
@@ -79,19 +87,27 @@ enum Turn<'a> {
 type Round = ControlFlow<Sent, Progress>;
 
 impl Sender {
-    /// A sender of these parts.
-    pub fn new(esms: Esms, settings: SendSettings, metrics: Arc<Metrics>) -> Self {
+    /// A sender of these parts, with so many calls under way at most.
+    pub fn new(esms: Esms, concurrency: u16, settings: SendSettings, metrics: Arc<Metrics>) -> Self {
         let SendSettings { backoff, max_elapsed, on_ambiguous, resend_limit, retry_codes, circuit, interval } =
             settings;
         let circuit = Circuit::new(circuit, Arc::clone(&metrics));
         let rate = Rate::new(interval, Arc::clone(&metrics));
         let attempts = Attempts::new(esms, retry_codes, Arc::clone(&metrics));
-        Self { attempts, circuit, rate, backoff, max_elapsed, on_ambiguous, resend_limit, metrics }
+        let places = Places::new(concurrency);
+        Self { attempts, circuit, places, rate, backoff, max_elapsed, on_ambiguous, resend_limit, metrics }
     }
 
-    /// Attempts a job until it has ended or must be left. `progress` is what happened before.
-    pub async fn send(&self, held: &Held<'_>, mut progress: Progress) -> Sent {
-        let mut series = Series { waits: self.backoff.waits(), give_up_at: None };
+    /// Waits for a place among the calls under way: one for the job's first attempt, so that it need not be claimed
+    /// before.
+    pub async fn place<'a>(&'a self, job: &'a Job) -> Place<'a> {
+        self.places.take(&job.request.template_id).await
+    }
+
+    /// Attempts a job until it has ended or must be left. `progress` is what happened before; `place` is for the
+    /// first attempt, if there is one already.
+    pub async fn send<'a>(&'a self, held: &'a Held<'_>, mut progress: Progress, place: Option<Place<'a>>) -> Sent {
+        let mut series = Series { place, waits: self.backoff.waits(), give_up_at: None };
         loop {
             match self.round(held, &mut series, progress).await {
                 ControlFlow::Continue(next) => progress = next,
@@ -101,10 +117,10 @@ impl Sender {
     }
 
     /// One attempt and the wait after it, or the reason why none begins.
-    async fn round(&self, held: &Held<'_>, series: &mut Series, progress: Progress) -> Round {
+    async fn round<'a>(&'a self, held: &'a Held<'_>, series: &mut Series<'a>, progress: Progress) -> Round {
         // Whatever may forbid the attempt is asked after waiting for its turn, just before the call.
-        let pass = match self.turn(held).await {
-            Turn::Now(pass) => pass,
+        let (place, pass) = match self.turn(held, series.place.take(), progress.attempts == 0).await {
+            Turn::Now(place, pass) => (place, pass),
             Turn::DeadlinePassed => return ControlFlow::Break(past_deadline(progress, held.job)),
             Turn::Stopping => return ControlFlow::Break(stopped(progress, held.is_kept_after_exit())),
         };
@@ -117,7 +133,7 @@ impl Sender {
             Begun::Ended(sent) => return ControlFlow::Break(sent),
             Begun::AskAgain(now) => return ControlFlow::Continue(now),
             Begun::NotYet(now) => {
-                drop(pass);
+                drop((place, pass));
                 self.wait_for_ledger(held, &now).await;
                 return ControlFlow::Continue(now);
             }
@@ -125,7 +141,9 @@ impl Sender {
         // Counted from the first attempt: waiting before it uses nothing up.
         let give_up_at = *series.give_up_at.get_or_insert_with(|| Instant::now() + self.max_elapsed);
         let class = self.attempts.make(held.job, progress.attempts).await;
-        pass.report(Shown::by(&class));
+        let is_the_templates = place.over(matches!(class, Class::Answered(_)));
+        // A job that has failed comes again and again, and those that succeed do not: only its first attempt tells.
+        pass.report(Shown::by(&class), is_the_templates || progress.attempts > 1);
         let limits = self.limits(held, give_up_at);
         match retry::after(class, progress, limits, Instant::now(), series.waits.next_wait()) {
             Next::End(ending) => ControlFlow::Break(Sent::Ended(ending)),
@@ -181,24 +199,36 @@ impl Sender {
     }
 
     /// Waits until a result could be published, and the circuit and the rate limit let a call through, or until it may not be made any more.
-    async fn turn(&self, held: &Held<'_>) -> Turn<'_> {
+    async fn turn<'a>(&'a self, held: &'a Held<'_>, place: Option<Place<'a>>, is_new: bool) -> Turn<'a> {
         tokio::select! {
             biased;
             () = sleep_until(held.job.deadline) => Turn::DeadlinePassed,
             () = held.stop.draining().cancelled() => Turn::Stopping,
-            pass = self.pass(held.health) => Turn::Now(pass),
+            (place, pass) = self.pass(held, place, is_new) => Turn::Now(place, pass),
         }
     }
 
-    async fn pass(&self, health: &Health) -> Pass<'_> {
+    /// A job that waits for results or the circuit has no place; one that waits for the rate limit has, so that
+    /// places decide who uses it.
+    async fn pass<'a>(
+        &'a self,
+        held: &'a Held<'_>,
+        mut place: Option<Place<'a>>,
+        is_new: bool,
+    ) -> (Place<'a>, Pass<'a>) {
         loop {
-            health.until_publishing().await;
-            let pass = self.circuit.pass().await;
+            without(&mut place, held.health.until_publishing()).await;
+            let pass = without(&mut place, self.circuit.pass(is_new)).await;
+            let taken = match place.take() {
+                Some(place) => place,
+                None => self.place(held.job).await,
+            };
             self.rate.turn().await;
             // The circuit may have opened meanwhile, or the way for results may have closed.
-            if pass.still_holds() && health.is_publishing() {
-                return pass;
+            if pass.still_holds() && held.health.is_publishing() {
+                return (taken, pass);
             }
+            place = Some(taken);
         }
     }
 

@@ -16,7 +16,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use lapin::message::Delivery;
-use tokio::sync::Semaphore;
 use tracing::{debug, warn};
 
 use crate::broker::consumer::{Origin, Taker};
@@ -61,8 +60,6 @@ pub struct Parts {
 /// The settings that a worker needs for each job.
 #[derive(Clone, Debug)]
 pub struct Rules {
-    /// How many jobs are sent at once.
-    pub concurrency: u16,
     /// The age at which a job is no longer sent.
     pub job_ttl: Duration,
     /// The template of jobs that name none.
@@ -84,7 +81,6 @@ pub struct Worker {
     parts: Parts,
     rules: Rules,
     in_flight: InFlight,
-    permits: Semaphore,
     tasks: Tasks,
     stop: Stop,
 }
@@ -134,14 +130,7 @@ impl Taker for Worker {
 impl Worker {
     /// A worker of these parts.
     pub fn new(parts: Parts, rules: Rules, stop: Stop) -> Self {
-        Self {
-            parts,
-            in_flight: InFlight::default(),
-            permits: Semaphore::new(usize::from(rules.concurrency)),
-            rules,
-            tasks: Tasks::new(stop.clone()),
-            stop,
-        }
+        Self { parts, in_flight: InFlight::default(), rules, tasks: Tasks::new(stop.clone()), stop }
     }
 
     /// Deliveries that are being dealt with, or were when the worker aborted.
@@ -249,7 +238,8 @@ impl Worker {
                 let job: Arc<Job> = Arc::from(job);
                 let (panicked, rescuer) = (Arc::clone(&job), Arc::clone(self));
                 let work = async move { worker.work(&job).await };
-                self.tasks.spawn(&receipt.logged_id, work, async move { rescuer.after_panic(&panicked).await });
+                let rescue = move || async move { rescuer.after_panic(&panicked).await };
+                self.tasks.spawn(&receipt.logged_id, work, rescue);
             }
         }
     }
@@ -258,9 +248,10 @@ impl Worker {
     fn spawn(&self, receipt: &Arc<Receipt>, task: impl Future<Output = ()> + Send + 'static) {
         let receipt = Arc::clone(receipt);
         let logged_id = receipt.logged_id.clone();
-        self.tasks.spawn(&logged_id, task, async move {
+        let rescue = move || async move {
             receipt.reject().await;
-        });
+        };
+        self.tasks.spawn(&logged_id, task, rescue);
     }
 
     async fn work(&self, job: &Job) {

@@ -334,7 +334,7 @@ def queue():
     )
     yield 8, 8, graph(
         "In flight",
-        "Jobs that the workers have in hand, and those of them that wait for their next attempt. With OTP_CONCURRENCY in flight a "
+        "Jobs that the workers have in hand, and those of them that wait for their next attempt. With OTP_PREFETCH in flight a "
         "worker takes no more.",
         "suffix:jobs",
         [

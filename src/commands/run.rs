@@ -217,7 +217,7 @@ impl App {
             ledger,
             outbox: outbox(&config.broker, &health, &metrics, &services, stop),
             health: Arc::clone(&health),
-            sender: Sender::new(esms, config.send.clone(), Arc::clone(&metrics)),
+            sender: Sender::new(esms, config.worker.concurrency, config.send.clone(), Arc::clone(&metrics)),
             metrics: Arc::clone(&metrics),
             traces: traces.clone(),
         };
@@ -226,7 +226,7 @@ impl App {
         let write_back = tokio::spawn(write_back.run(no_more_jobs.clone(), Arc::clone(&worker)));
         let consuming = ConsumerLoop {
             broker: config.broker,
-            prefetch: config.worker.concurrency,
+            prefetch: config.worker.prefetch,
             taker: Arc::clone(&worker),
             health: Arc::clone(&health),
             metrics,
@@ -243,7 +243,6 @@ async fn open(ledger: &Ledger, stop: &Stop) -> Result<(), StoreError> {
 
 fn rules(config: &Config, limits: Arc<Limits>) -> Rules {
     Rules {
-        concurrency: config.worker.concurrency,
         job_ttl: config.worker.job_ttl,
         template_id: config.esms.template_id.clone(),
         on_ambiguous: config.send.on_ambiguous,

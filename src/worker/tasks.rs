@@ -26,12 +26,16 @@ impl Tasks {
 
     /// Runs `task`, which is about the job `id`, and `rescue` if it panics. When the worker aborts, both end,
     /// however far they came: the broker delivers again what was not acknowledged.
-    pub(super) fn spawn(
+    ///
+    /// A worker holds many jobs that only wait, so a task is kept small: on the heap it is not copied from future to
+    /// future, and its rescue, which is larger, is not made before it is needed.
+    pub(super) fn spawn<R: Future<Output = ()> + Send>(
         &self,
         id: &str,
         task: impl Future<Output = ()> + Send + 'static,
-        rescue: impl Future<Output = ()> + Send + 'static,
+        rescue: impl FnOnce() -> R + Send + 'static,
     ) {
+        let task = Box::pin(task);
         let (unfinished, stop) = (Arc::clone(&self.unfinished), self.stop.clone());
         unfinished.fetch_add(1, Ordering::Relaxed);
         let guarded = async move {
@@ -58,11 +62,12 @@ impl Tasks {
 ///
 /// A panicking task leaves behind the registry of jobs in flight and the hold of its job. Both are changed only
 /// under locks, and no code that can panic runs while one is held.
-async fn rescued(task: impl Future<Output = ()>, rescue: impl Future<Output = ()>) -> bool {
+async fn rescued<R: Future<Output = ()>>(task: impl Future<Output = ()>, rescue: impl FnOnce() -> R) -> bool {
     if AssertUnwindSafe(task).catch_unwind().await.is_ok() {
         return true;
     }
-    let is_rescued = AssertUnwindSafe(rescue).catch_unwind().await.is_ok();
+    let rescue = Box::pin(AssertUnwindSafe(async { rescue().await }).catch_unwind());
+    let is_rescued = rescue.await.is_ok();
     if !is_rescued {
         error!("a delivery stays unsettled: the code that deals with panics has panicked, too");
     }

@@ -4,8 +4,7 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use tokio::sync::SemaphorePermit;
-use tokio::time::{sleep, timeout};
+use tokio::time::{sleep, sleep_until, timeout};
 use tracing::{debug, info, warn};
 
 use super::Worker;
@@ -22,17 +21,16 @@ use crate::ledger::store::Finish;
 use crate::ledger::{Claimed, Holding};
 use crate::send::Sent;
 use crate::send::held::Held;
+use crate::send::places::Place;
 use crate::telemetry::labels::Found;
 
 /// How long a worker that stops waits for the ledger's answer to a question it has asked: one step.
 const LAST_ANSWER: Duration = Duration::from_secs(2);
 
-/// A place among the jobs that are sent at once (`OTP_CONCURRENCY`).
-enum Place<'a> {
-    /// It has one of the `OTP_CONCURRENCY` permits.
-    Taken { _permit: SemaphorePermit<'a> },
-    /// A job that the broker dropped is not sent, and needs none.
-    NotNeeded,
+/// Whether a job may be claimed now.
+enum Turn<'a> {
+    /// It may, with a place for its first attempt if it needs one.
+    Now(Option<Place<'a>>),
     /// The worker stops.
     Stopping,
 }
@@ -44,11 +42,10 @@ impl Worker {
         let mut is_first_claim = true;
         let mut patience = Patience::default();
         loop {
-            let place = self.place(job).await;
-            if let Place::Stopping = place {
+            let Turn::Now(place) = self.turn(job).await else {
                 self.leave_unstarted(job).await;
                 return Worked::GoesBack;
-            }
+            };
             let Some(claimed) = self.claim(job).await else { return Worked::GoesBack };
             if is_first_claim {
                 self.count_redelivery(job, &claimed);
@@ -61,10 +58,9 @@ impl Worker {
                     None => continue,
                 }
             };
-            if let Some(worked) = self.work_claimed(job, claimed).await {
+            if let Some(worked) = self.work_claimed(job, claimed, place).await {
                 return worked;
             }
-            drop(place);
             // Whatever the ledger says from now on, another worker may have sent the job.
             job.lost();
             job.set_was_elsewhere();
@@ -74,23 +70,24 @@ impl Worker {
         }
     }
 
-    async fn place(&self, job: &Job) -> Place<'_> {
+    /// Waits for a place. A job that waits is not claimed, so that another worker may have it, and its lease cannot
+    /// run out. Past its deadline it needs no place: it is not sent, only recorded.
+    async fn turn<'a>(&'a self, job: &'a Job) -> Turn<'a> {
         if job.dropped.is_some() {
-            return Place::NotNeeded;
+            return Turn::Now(None);
         }
-        let permit = async {
-            // A job that waits for this is not claimed either, so that another worker may have it.
+        let place = async {
             self.parts.health.until_publishing().await;
-            self.permits.acquire().await
+            tokio::select! {
+                biased;
+                () = sleep_until(job.deadline) => None,
+                place = self.parts.sender.place(job) => Some(place),
+            }
         };
         tokio::select! {
             biased;
-            () = self.stop.draining().cancelled() => Place::Stopping,
-            permit = permit => match permit {
-                Ok(permit) => Place::Taken { _permit: permit },
-                // The semaphore is never closed; if it were, nothing could be sent any more.
-                Err(_) => Place::Stopping,
-            },
+            () = self.stop.draining().cancelled() => Turn::Stopping,
+            place = place => Turn::Now(place),
         }
     }
 
@@ -134,11 +131,11 @@ impl Worker {
     }
 
     /// Works a job that the ledger was asked for; nothing if another worker has it.
-    async fn work_claimed(&self, job: &Job, claimed: Claimed) -> Option<Worked> {
+    async fn work_claimed(&self, job: &Job, claimed: Claimed, place: Option<Place<'_>>) -> Option<Worked> {
         match claimed {
             Claimed::Done(event) => Some(Worked::Ended(event)),
             Claimed::AnotherJob => Some(Worked::AnotherJob),
-            Claimed::Ours(holding, progress) => self.work_held(job, holding, progress).await,
+            Claimed::Ours(holding, progress) => self.work_held(job, holding, progress, place).await,
             Claimed::Limited(holding, progress, held_back) => {
                 self.end_limited(job, holding, progress, &held_back).await
             }
@@ -157,7 +154,13 @@ impl Worker {
     }
 
     /// Works a job that is held; nothing if it is not held any more.
-    async fn work_held(&self, job: &Job, holding: Holding, progress: Progress) -> Option<Worked> {
+    async fn work_held(
+        &self,
+        job: &Job,
+        holding: Holding,
+        progress: Progress,
+        place: Option<Place<'_>>,
+    ) -> Option<Worked> {
         let attempts_before = progress.attempts;
         let hold = job.held(holding, progress.clone());
         crash::point(Point::AfterClaim);
@@ -168,7 +171,7 @@ impl Worker {
         }
         let ending = match &job.dropped {
             Some(reason) => reason.end(progress),
-            None => match self.send(job, &hold, progress).await {
+            None => match self.send(job, &hold, progress, place).await {
                 Sent::Ended(ending) => ending,
                 Sent::LeftToAnother(progress) => return Some(self.leave(job, &hold, &progress).await),
                 Sent::TakenOver => return None,
@@ -180,7 +183,7 @@ impl Worker {
         self.record(job, &hold, ending).await.map(Worked::Ended)
     }
 
-    async fn send(&self, job: &Job, hold: &Arc<Hold>, progress: Progress) -> Sent {
+    async fn send(&self, job: &Job, hold: &Arc<Hold>, progress: Progress, place: Option<Place<'_>>) -> Sent {
         let held = Held {
             job,
             hold: Arc::clone(hold),
@@ -189,7 +192,7 @@ impl Worker {
             health: &self.parts.health,
             stop: &self.stop,
         };
-        self.parts.sender.send(&held, progress).await
+        self.parts.sender.send(&held, progress, place).await
     }
 
     /// Writes down what a job that is left behind has been through, for its next delivery.

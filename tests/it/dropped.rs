@@ -125,7 +125,7 @@ async fn a_job_delivered_over_the_limit_is_unknown_and_kept_for_people_with_the_
 /// A worker with one place. The job that `occupy` publishes takes that place, and jobs published after it
 /// stay on the queue.
 async fn occupied(stage: &mut Stage) -> (Running, Client, Results) {
-    stage.set("OTP_CONCURRENCY", "1");
+    stage.set("OTP_CONCURRENCY", "1").set("OTP_PREFETCH", "1");
     let running = stage.worker().await;
     let (client, results) = stage.audience().await;
     stage.sandbox.script(Some("0901888480"), vec![Fault::Hold]);

@@ -72,14 +72,17 @@ async fn jobs_that_wait_in_the_queue_cost_the_worker_no_memory() {
     stage.sandbox.stop_listening().await.expect("a port to close");
     let mut running = stage.worker().await;
     let client = stage.client().await;
-    publish(&client, &stage.names.jobs, 0..1_000).await;
+    let idle = memory(&running);
+    publish(&client, &stage.names.jobs, 0..2_000).await;
     running.until_metric("otp_circuit_open", &[], 1.0).await;
-    running.until_metric("otp_jobs_in_flight", &[], 64.0).await;
+    // The default of OTP_PREFETCH.
+    running.until_metric("otp_jobs_in_flight", &[], 1_024.0).await;
     let (before, began) = (memory(&running), Instant::now());
-    publish(&client, &stage.names.jobs, 1_000..queued()).await;
-    println!("{} jobs queued in {:?}", queued() - 1_000, began.elapsed());
+    println!("a job that is held: {:.1} KiB", (before - idle) / 1_024.0);
+    publish(&client, &stage.names.jobs, 2_000..queued()).await;
+    println!("{} jobs queued in {:?}", queued() - 2_000, began.elapsed());
     assert_no_more("jobs that wait", before, memory(&running));
-    assert_eq!(running.metric("otp_jobs_in_flight", &[]).await, 64.0);
+    assert_eq!(running.metric("otp_jobs_in_flight", &[]).await, 1_024.0);
     assert_eq!(running.stop().await, Some(0));
     let broker = Broker::shared().await;
     until("every job is back", LIMIT, async || broker.messages(&stage.names.jobs).await as usize == queued()).await;
@@ -124,9 +127,10 @@ async fn every_result(results: &mut Results, mut found: HashSet<String>, all: us
     }
 }
 
-/// A worker with as many calls in progress as it may have, and with jobs that wait behind them.
+/// A worker with as many calls in progress and jobs in hand as it may have, and with jobs that wait behind them.
 async fn busy(stage: &mut Stage, at_once: usize, all: usize) -> (Running, Client, Results) {
-    stage.set("OTP_CONCURRENCY", &at_once.to_string()).set("ESMS_TIMEOUT", "2m").set("OTP_SHUTDOWN_GRACE", "3m");
+    stage.set("OTP_CONCURRENCY", &at_once.to_string()).set("OTP_PREFETCH", &at_once.to_string());
+    stage.set("ESMS_TIMEOUT", "2m").set("OTP_SHUTDOWN_GRACE", "3m");
     stage.sandbox.script(None, vec![Fault::Hold; at_once]);
     let running = stage.worker().await;
     let (listener, results) = stage.audience().await;

@@ -24,6 +24,7 @@ mod limited;
 mod limits;
 mod pace;
 mod panics;
+mod places;
 mod producers;
 mod program;
 mod readme;

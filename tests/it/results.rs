@@ -326,16 +326,21 @@ async fn the_metrics_count_what_happened() {
 }
 
 #[tokio::test]
-async fn as_many_jobs_as_the_concurrency_allows_are_in_flight_at_once() {
+async fn as_many_calls_are_under_way_and_as_many_jobs_are_held_as_the_settings_allow() {
     let mut stage = Stage::new().await;
-    stage.set("OTP_CONCURRENCY", "512").set("ESMS_TIMEOUT", "2m").set("OTP_SHUTDOWN_GRACE", "3m");
+    stage
+        .set("OTP_CONCURRENCY", "512")
+        .set("OTP_PREFETCH", "550")
+        .set("ESMS_TIMEOUT", "2m")
+        .set("OTP_SHUTDOWN_GRACE", "3m");
     stage.sandbox.script(None, vec![Fault::Hold; 512]);
     let running = stage.worker().await;
     let (client, mut results) = stage.audience().await;
     let jobs = (0..600).map(|n| Job::for_phone(&format!("0901{n:06}"), &format!("job-{n}")));
     join_all(jobs.map(|job| client.publish(&stage.names.jobs, job))).await;
     timeout(LIMIT, stage.sandbox.wait_until_held(512)).await.expect("512 calls at once");
-    assert_eq!(running.metric("otp_jobs_in_flight", &[]).await, 512.0);
+    running.until_metric("otp_jobs_in_flight", &[], 550.0).await;
+    assert_eq!(Broker::shared().await.unacked(&stage.names.jobs).await, 550);
     assert_eq!(stage.sandbox.stats().requests, 512, "no call beyond the limit");
     stage.sandbox.release_held();
     let results = results.collect(600, LIMIT).await;

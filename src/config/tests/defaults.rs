@@ -50,6 +50,7 @@ const WITHOUT_DEFAULT: &[&str] = &[
     "OTP_LEDGER_CA_FILE",
     "OTP_LEDGER_PREFIX",
     "OTP_LEDGER_ON_ERROR",
+    "OTP_PREFETCH",
     "OTP_RATE_LIMIT",
     "OTP_PHONE_COOLDOWN",
     "OTP_PHONE_LIMIT",
@@ -68,7 +69,7 @@ fn is_the_default(config: &Config) {
     let names = [&broker.queue, &broker.reply_exchange, &broker.dropped, &broker.dead_letter];
     assert_eq!(names, ["otp.jobs", "otp.results", "otp.dropped", "otp.dead"]);
     assert_eq!(broker.topology, TopologyMode::Declare);
-    assert_eq!((config.worker.concurrency, config.worker.job_ttl), (64, S(300)));
+    assert_eq!((config.worker.concurrency, config.worker.prefetch, config.worker.job_ttl), (64, 1024, S(300)));
     assert_eq!(retry.backoff, backoff::Policy::new(MS(200), S(5)).unwrap());
     assert_eq!((retry.max_elapsed, retry.on_ambiguous, retry.resend_limit), (S(30), OnAmbiguous::Resend, 1));
     assert_eq!((config.send.circuit.failures.get(), config.send.circuit.cooldown), (20, S(5)));
@@ -141,7 +142,8 @@ const CHANGED: &[(&str, &str)] = &[
     ("OTP_DROPPED_EXCHANGE", "d"),
     ("OTP_DEAD_LETTER_EXCHANGE", "x"),
     ("OTP_TOPOLOGY", "check"),
-    ("OTP_CONCURRENCY", "65535"),
+    ("OTP_CONCURRENCY", "30000"),
+    ("OTP_PREFETCH", "65535"),
     ("OTP_JOB_TTL", "90s"),
     ("OTP_ON_AMBIGUOUS", "give-up"),
     ("OTP_RESEND_LIMIT", "3"),
@@ -177,8 +179,8 @@ fn every_setting_can_be_changed() {
     let broker = &config.broker;
     assert_eq!([&broker.queue, &broker.reply_exchange, &broker.dropped, &broker.dead_letter], ["q", "r", "d", "x"]);
     assert_eq!(
-        (broker.topology, config.worker.concurrency, config.worker.job_ttl),
-        (TopologyMode::Check, 65535, S(90))
+        (broker.topology, config.worker.concurrency, config.worker.prefetch, config.worker.job_ttl),
+        (TopologyMode::Check, 30000, 65535, S(90))
     );
     assert_eq!(config.send.backoff, backoff::Policy::new(S(1), S(1)).unwrap());
     assert_eq!((config.send.max_elapsed, config.send.on_ambiguous), (S(0), OnAmbiguous::GiveUp));
@@ -197,6 +199,15 @@ fn every_setting_can_be_changed() {
     assert_eq!(config.telemetry.log.filter, "info,esms_otp_worker=debug");
     assert_eq!(config.telemetry.traces.endpoint.unwrap().as_str(), "https://collector:4318/otlp");
     assert!(config.esms.traced);
+}
+
+#[test]
+fn jobs_are_held_for_each_call_as_far_as_the_protocol_can_count() {
+    for (concurrency, held) in [("1", 16), ("64", 1024), ("4095", 65520), ("4096", 65535), ("65535", 65535)] {
+        assert_eq!(read(&[("OTP_CONCURRENCY", concurrency)]).unwrap().worker.prefetch, held);
+        let given = [("OTP_CONCURRENCY", concurrency), ("OTP_PREFETCH", concurrency)];
+        assert_eq!(read(&given).unwrap().worker.prefetch.to_string(), concurrency);
+    }
 }
 
 #[test]

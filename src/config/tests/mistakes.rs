@@ -9,6 +9,7 @@ const WRONG: &[(&str, &[&str])] = &[
     ("OTP_BREAKER_COOLDOWN", &["5", "0s", "soon"]),
     ("OTP_TOPOLOGY", &["yes", "Declare", "declare,check"]),
     ("OTP_CONCURRENCY", &["0", "-1", "65536", "1.5", "many", "64k"]),
+    ("OTP_PREFETCH", &["0", "-1", "63", "65536", "64.5", "all", "1k"]),
     ("OTP_JOB_TTL", &["5", "0s", "999ms", "-5s", "5 parsecs", "2years", "99999999999999999999s"]),
     ("OTP_ON_AMBIGUOUS", &["give_up", "giveup", "RESEND"]),
     ("OTP_RESEND_LIMIT", &["-1", "1.5", "101", "none"]),

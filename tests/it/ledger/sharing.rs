@@ -54,7 +54,7 @@ async fn a_repeat_waits_for_another_workers_call_without_calling_or_polling_hot(
     let (mut stage, redis) = patient().await;
     stage.sandbox.script(None, vec![Fault::Hold]);
     // The first worker is full with its one job, so the repeat goes to the second.
-    stage.set("OTP_CONCURRENCY", "1");
+    stage.set("OTP_CONCURRENCY", "1").set("OTP_PREFETCH", "1");
     let _first = stage.worker().await;
     let (client, mut results) = stage.audience().await;
     client.publish(&stage.names.jobs, Job::for_phone(PHONE, "a-job")).await;
