@@ -11,6 +11,7 @@ mod holding;
 pub mod home;
 pub mod link;
 pub mod memory;
+pub mod pace;
 pub mod past;
 pub mod redis;
 pub mod refusal;
@@ -34,7 +35,9 @@ use debts::{Beside, Debt};
 pub use debts::{Correct, WriteBack};
 use fingerprint::{Fingerprint, Keyring};
 pub use holding::Holding;
+use link::Link;
 use memory::{MOST_JOBS, Memory};
+use pace::Pace;
 use past::{Decision, JobRef, Local, Record, decide};
 use redis::Redis;
 use settings::{LedgerSettings, OnLedgerError, StoreSettings};
@@ -74,6 +77,8 @@ pub struct Ledger {
     store: Arc<dyn Store>,
     /// Whether the store is another process, and so is still there after the end of this one.
     is_shared: bool,
+    /// The connection to that process.
+    link: Option<Arc<Link>>,
     on_error: OnLedgerError,
     on_ambiguous: OnAmbiguous,
     /// What this process knows beside a shared store.
@@ -89,15 +94,20 @@ impl Ledger {
     pub fn new(settings: &LedgerSettings, on_ambiguous: OnAmbiguous, metrics: Arc<Metrics>) -> (Self, WriteBack) {
         let LedgerSettings { store, lease, ttl, on_error } = settings;
         let keyring = Arc::new(Keyring::default());
-        let (store, is_shared): (Arc<dyn Store>, bool) = match store {
-            StoreSettings::Memory => (Arc::new(Memory::new(*ttl, MOST_JOBS)), false),
-            StoreSettings::Redis(redis) => (Arc::new(Redis::new(redis, Arc::clone(&keyring), *lease, *ttl)), true),
+        let (store, link): (Arc<dyn Store>, Option<Arc<Link>>) = match store {
+            StoreSettings::Memory => (Arc::new(Memory::new(*ttl, MOST_JOBS)), None),
+            StoreSettings::Redis(redis) => {
+                let redis = Redis::new(redis, Arc::clone(&keyring), *lease, *ttl);
+                let link = redis.link();
+                (Arc::new(redis), Some(link))
+            }
         };
         let beside = Arc::new(Beside::new(*ttl));
         let write_back = WriteBack::new(Arc::clone(&store), Arc::clone(&beside));
         let ledger = Self {
             store,
-            is_shared,
+            is_shared: link.is_some(),
+            link,
             on_error: *on_error,
             on_ambiguous,
             beside,
@@ -107,6 +117,11 @@ impl Ledger {
             watch: Watch::new(*on_error, metrics),
         };
         (ledger, write_back)
+    }
+
+    /// What the workers tell each other of their pace, where they share a store.
+    pub fn pace(&self) -> Option<Pace> {
+        self.link.as_ref().map(|link| Pace::new(Arc::clone(link), self.process))
     }
 
     /// Reaches the store for the first time, so that the first jobs need not wait for it.

@@ -47,6 +47,11 @@ impl Prefix {
         format!("{}job:{id}", self.0)
     }
 
+    /// The key of the record of the workers' pace.
+    pub fn pace(&self) -> String {
+        format!("{}pace", self.0)
+    }
+
     /// The key of the record that says whose the prefix is.
     pub fn home(&self) -> String {
         format!("{}home", self.0)

@@ -47,7 +47,7 @@ impl RedisSettings {
 /// See the module.
 #[derive(Debug)]
 pub struct Redis {
-    link: Link,
+    link: Arc<Link>,
     lease: Duration,
     ttl: Duration,
     claim: Script,
@@ -65,7 +65,7 @@ impl Redis {
     pub fn new(settings: &RedisSettings, keyring: Arc<Keyring>, lease: Duration, ttl: Duration) -> Self {
         let RedisSettings { source, prefix, deployment } = settings.clone();
         Self {
-            link: Link::new(Dialer::new(source, Home::new(prefix, deployment, keyring))),
+            link: Arc::new(Link::new(Dialer::new(source, Home::new(prefix, deployment, keyring)))),
             lease,
             ttl,
             claim: Script::new(include_str!("claim.lua")),
@@ -73,6 +73,11 @@ impl Redis {
             finish: Script::new(include_str!("finish.lua")),
             correct: Script::new(include_str!("correct.lua")),
         }
+    }
+
+    /// The connection, for what else is kept there.
+    pub fn link(&self) -> Arc<Link> {
+        Arc::clone(&self.link)
     }
 
     fn key(&self, id: &str) -> String {

@@ -90,6 +90,7 @@ fn ledger(on_error: OnLedgerError) -> (Ledger, Arc<Scripted>) {
     let ledger = Ledger {
         store: Arc::new(store.clone()),
         is_shared: true,
+        link: None,
         on_error,
         on_ambiguous: OnAmbiguous::Resend,
         beside: Arc::new(Beside::new(ttl)),

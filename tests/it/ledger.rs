@@ -7,6 +7,7 @@ mod crash_points;
 mod homes;
 mod hostile_records;
 mod outage;
+mod pace;
 mod records;
 mod repeats;
 mod results_beside;
