@@ -9,6 +9,9 @@ pub mod held;
 pub mod rate;
 pub mod retry;
 pub mod settings;
+pub mod share;
+pub mod throttle;
+pub mod together;
 
 use std::ops::ControlFlow;
 use std::sync::Arc;
@@ -23,21 +26,24 @@ use crate::esms::client::Esms;
 use crate::job::progress::{OnAmbiguous, Past, Progress};
 use crate::job::result::{Ending, Outcome};
 use crate::ledger::Marked;
+use crate::ledger::pace::Pace;
 use crate::telemetry::http::Health;
 use crate::telemetry::metrics::Metrics;
 use attempt::Attempts;
 use circuit::{Circuit, Pass, Shown};
 use held::Held;
-use rate::Rate;
+use rate::{Rate, Turn as RateTurn};
 use retry::{Limits, Next};
 use settings::SendSettings;
+use throttle::Throttled;
+use together::Together;
 
 /// Sends jobs to eSMS.
 #[derive(Debug)]
 pub struct Sender {
     attempts: Attempts,
     circuit: Circuit,
-    rate: Rate,
+    rate: Arc<Rate>,
     backoff: Policy,
     max_elapsed: Duration,
     on_ambiguous: OnAmbiguous,
@@ -63,12 +69,14 @@ struct Series {
     waits: Waits,
     /// When no further attempt begins; known from the first attempt on.
     give_up_at: Option<Instant>,
+    /// Whether the job has let a turn go that was over.
+    let_go: bool,
 }
 
 /// Whether a call may be made now.
 enum Turn<'a> {
     /// It may.
-    Now(Pass<'a>),
+    Now(Pass<'a>, RateTurn),
     /// The deadline passed while the job waited.
     DeadlinePassed,
     /// The worker was told to stop while the job waited.
@@ -79,19 +87,27 @@ enum Turn<'a> {
 type Round = ControlFlow<Sent, Progress>;
 
 impl Sender {
-    /// A sender of these parts.
-    pub fn new(esms: Esms, settings: SendSettings, metrics: Arc<Metrics>) -> Self {
-        let SendSettings { backoff, max_elapsed, on_ambiguous, resend_limit, retry_codes, circuit, interval } =
-            settings;
+    /// A sender of these parts. `pace` is what the workers tell each other, where they share a ledger.
+    pub fn new(esms: Esms, settings: SendSettings, pace: Option<Pace>, metrics: Arc<Metrics>) -> Self {
+        let SendSettings { backoff, max_elapsed, on_ambiguous, resend_limit, retry_codes, circuit, .. } = settings;
         let circuit = Circuit::new(circuit, Arc::clone(&metrics));
-        let rate = Rate::new(interval, Arc::clone(&metrics));
-        let attempts = Attempts::new(esms, retry_codes, Arc::clone(&metrics));
+        let throttled = Arc::new(Throttled::new(Arc::clone(&metrics)));
+        let together =
+            pace.map(|pace| Together::new(pace, settings.shared_limit, Arc::clone(&throttled), Arc::clone(&metrics)));
+        let rate = Rate::new(settings.interval, Arc::clone(&throttled), together, Arc::clone(&metrics));
+        let rate = Arc::new(rate);
+        let attempts = Attempts::new(esms, retry_codes, throttled, Arc::clone(&metrics));
         Self { attempts, circuit, rate, backoff, max_elapsed, on_ambiguous, resend_limit, metrics }
+    }
+
+    /// What limits the rate of calls. Somebody must run [`Rate::keep`].
+    pub fn rate(&self) -> Arc<Rate> {
+        Arc::clone(&self.rate)
     }
 
     /// Attempts a job until it has ended or must be left. `progress` is what happened before.
     pub async fn send(&self, held: &Held<'_>, mut progress: Progress) -> Sent {
-        let mut series = Series { waits: self.backoff.waits(), give_up_at: None };
+        let mut series = Series { waits: self.backoff.waits(), give_up_at: None, let_go: false };
         loop {
             match self.round(held, &mut series, progress).await {
                 ControlFlow::Continue(next) => progress = next,
@@ -103,16 +119,25 @@ impl Sender {
     /// One attempt and the wait after it, or the reason why none begins.
     async fn round(&self, held: &Held<'_>, series: &mut Series, progress: Progress) -> Round {
         // Whatever may forbid the attempt is asked after waiting for its turn, just before the call.
-        let pass = match self.turn(held).await {
-            Turn::Now(pass) => pass,
+        let (pass, turn) = match self.turn(held).await {
+            Turn::Now(pass, turn) => (pass, turn),
             Turn::DeadlinePassed => return ControlFlow::Break(past_deadline(progress, held.job)),
             Turn::Stopping => return ControlFlow::Break(stopped(progress, held.is_kept_after_exit())),
         };
         let progress = self.may_attempt(progress, held)?;
+        // That eSMS throttles other jobs must not end this one.
+        series.give_up_at = series.give_up_at.map(|at| at + turn.held);
         if series.give_up_at.is_some_and(|at| Instant::now() > at) {
             return ControlFlow::Break(Sent::Ended(progress.end_without_answer(Outcome::Failed, "retries ran out")));
         }
+        let before = progress.clone();
         let progress = match begin(progress, held).await {
+            Begun::Attempt(_) if turn.is_over() && !std::mem::replace(&mut series.let_go, true) => {
+                // The mark was held up, and so were others perhaps: their calls must not come all at once.
+                drop(pass);
+                held.pause(&before, Duration::ZERO).await;
+                return ControlFlow::Continue(before);
+            }
             Begun::Attempt(begun) => begun,
             Begun::Ended(sent) => return ControlFlow::Break(sent),
             Begun::AskAgain(now) => return ControlFlow::Continue(now),
@@ -186,18 +211,20 @@ impl Sender {
             biased;
             () = sleep_until(held.job.deadline) => Turn::DeadlinePassed,
             () = held.stop.draining().cancelled() => Turn::Stopping,
-            pass = self.pass(held.health) => Turn::Now(pass),
+            (pass, turn) = self.pass(held.health) => Turn::Now(pass, turn),
         }
     }
 
-    async fn pass(&self, health: &Health) -> Pass<'_> {
+    async fn pass(&self, health: &Health) -> (Pass<'_>, RateTurn) {
+        let mut held = Duration::ZERO;
         loop {
             health.until_publishing().await;
             let pass = self.circuit.pass().await;
-            self.rate.turn().await;
+            let turn = self.rate.turn().await;
+            held += turn.held;
             // The circuit may have opened meanwhile, or the way for results may have closed.
             if pass.still_holds() && health.is_publishing() {
-                return pass;
+                return (pass, turn.held_for(held));
             }
         }
     }

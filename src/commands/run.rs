@@ -210,11 +210,13 @@ impl App {
         }
         let (ledger, write_back) = Ledger::new(&config.ledger, config.send.on_ambiguous, Arc::clone(&metrics));
         ledger.open().await?;
+        let sender = Sender::new(esms, config.send.clone(), ledger.pace(), Arc::clone(&metrics));
+        services.spawn(sender.rate().keep(stop.clone()));
         let parts = Parts {
             ledger,
             outbox: outbox(&config.broker, &health, &metrics, &services, stop),
             health: Arc::clone(&health),
-            sender: Sender::new(esms, config.send.clone(), Arc::clone(&metrics)),
+            sender,
             metrics: Arc::clone(&metrics),
             traces: traces.clone(),
         };

@@ -51,6 +51,7 @@ const WITHOUT_DEFAULT: &[&str] = &[
     "OTP_LEDGER_PREFIX",
     "OTP_LEDGER_ON_ERROR",
     "OTP_RATE_LIMIT",
+    "OTP_SHARED_RATE_LIMIT",
     "LOG_FORMAT",
     "OTEL_EXPORTER_OTLP_ENDPOINT",
 ];
@@ -66,7 +67,7 @@ fn is_the_default(config: &Config) {
     assert_eq!(retry.backoff, backoff::Policy::new(MS(200), S(5)).unwrap());
     assert_eq!((retry.max_elapsed, retry.on_ambiguous, retry.resend_limit), (S(30), OnAmbiguous::Resend, 1));
     assert_eq!((config.send.circuit.failures.get(), config.send.circuit.cooldown), (20, S(5)));
-    assert_eq!(config.send.interval, None);
+    assert_eq!((config.send.interval, config.send.shared_limit), (None, None));
     assert_eq!(retry.retry_codes, BTreeSet::from(["160".to_owned()]));
     assert_eq!(esms.url.as_str(), "https://rest.esms.vn/MainService.svc/json/SendMessageAutoGenCode_V5");
     assert_eq!((esms.connect_timeout, esms.timeout, esms.template_id.as_deref()), (S(3), S(10), None));
@@ -182,6 +183,15 @@ fn every_setting_can_be_changed() {
     assert_eq!(config.telemetry.log.filter, "info,esms_otp_worker=debug");
     assert_eq!(config.telemetry.traces.endpoint.unwrap().as_str(), "https://collector:4318/otlp");
     assert!(config.esms.traced);
+}
+
+#[test]
+fn all_workers_share_a_limit_where_they_share_a_ledger() {
+    for ledger in ["redis://redis", "rediss://redis.example:6380/1"] {
+        let config =
+            read(&[("OTP_SHARED_RATE_LIMIT", "0.5"), ("OTP_RATE_LIMIT", "50"), ("OTP_LEDGER_URL", ledger)]).unwrap();
+        assert_eq!((config.send.shared_limit, config.send.interval), (Some(0.5), Some(MS(20))), "{ledger}");
+    }
 }
 
 #[test]
