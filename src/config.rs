@@ -7,7 +7,7 @@
 use crate::broker::settings::BrokerSettings;
 use crate::esms::settings::EsmsSettings;
 use crate::ledger::home::Deployment;
-use crate::ledger::settings::{LEASE_MARGIN, LedgerSettings};
+use crate::ledger::settings::{LEASE_MARGIN, LedgerSettings, StoreSettings};
 use crate::limits::{Limit, Limits};
 use crate::send::settings::SendSettings;
 use crate::settings::reader::{Mistake, Reader, Source, WrongSettings};
@@ -67,6 +67,10 @@ impl Config {
                 "must be at least OTP_JOB_TTL, ESMS_TIMEOUT and {margin} together, or a job could be forgotten while it may still be sent"
             );
             reader.mistake(&settings::OTP_LEDGER_TTL, rule);
+        }
+        if self.send.shared_limit.is_some() && matches!(self.ledger.store, StoreSettings::Memory) {
+            let rule = "needs a Redis that the workers share: set OTP_LEDGER_URL to redis:// or rediss://, or use OTP_RATE_LIMIT";
+            reader.mistake(&settings::OTP_SHARED_RATE_LIMIT, rule);
         }
         if self.worker.shutdown_grace <= self.esms.timeout {
             let rule = "must be longer than ESMS_TIMEOUT, or stopping would cut off a call under way";

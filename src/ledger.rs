@@ -12,6 +12,7 @@ mod holding;
 pub mod home;
 pub mod link;
 pub mod memory;
+pub mod pace;
 pub mod past;
 mod places;
 pub mod redis;
@@ -38,7 +39,9 @@ use debts::Beside;
 pub use debts::{Correct, WriteBack};
 use fingerprint::{Fingerprint, Keyring};
 pub use holding::Holding;
+use link::Link;
 use memory::{MOST_JOBS, Memory};
+use pace::Pace;
 use past::{Decision, JobRef, Local, Record, decide};
 use redis::Redis;
 use settings::{LedgerSettings, OnLedgerError, StoreSettings};
@@ -80,6 +83,8 @@ pub struct Ledger {
     store: Arc<dyn Store>,
     /// Whether the store is another process, and so is still there after the end of this one.
     is_shared: bool,
+    /// The connection to that process.
+    link: Option<Arc<Link>>,
     on_error: OnLedgerError,
     on_ambiguous: OnAmbiguous,
     /// What this process knows beside a shared store.
@@ -104,18 +109,20 @@ impl Ledger {
     ) -> (Self, WriteBack) {
         let LedgerSettings { store, lease, ttl, on_error } = settings;
         let keyring = Arc::new(Keyring::default());
-        let (store, is_shared): (Arc<dyn Store>, bool) = match store {
-            StoreSettings::Memory => (Arc::new(Memory::new(*ttl, MOST_JOBS)), false),
+        let (store, link): (Arc<dyn Store>, Option<Arc<Link>>) = match store {
+            StoreSettings::Memory => (Arc::new(Memory::new(*ttl, MOST_JOBS)), None),
             StoreSettings::Redis(redis) => {
                 let redis = Redis::new(redis, Arc::clone(&limits), Arc::clone(&keyring), *lease, *ttl);
-                (Arc::new(redis), true)
+                let link = redis.link();
+                (Arc::new(redis), Some(link))
             }
         };
         let beside = Arc::new(Beside::new(*ttl));
         let write_back = WriteBack::new(Arc::clone(&store), Arc::clone(&beside));
         let ledger = Self {
             store,
-            is_shared,
+            is_shared: link.is_some(),
+            link,
             on_error: *on_error,
             on_ambiguous,
             beside,
@@ -128,6 +135,11 @@ impl Ledger {
             watch: Watch::new(*on_error, metrics),
         };
         (ledger, write_back)
+    }
+
+    /// What the workers tell each other of their pace, where they share a store.
+    pub fn pace(&self) -> Option<Pace> {
+        self.link.as_ref().map(|link| Pace::new(Arc::clone(link), self.process))
     }
 
     /// Reaches the store for the first time, so that the first jobs need not wait for it.

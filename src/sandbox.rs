@@ -70,7 +70,12 @@ mod shared;
 mod stats;
 mod wire;
 
-use std::{io, net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    io,
+    net::SocketAddr,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use tokio::time::timeout;
 
@@ -182,6 +187,11 @@ impl Sandbox {
     /// The first [`STORY_LIMIT`] requests for this phone, in the order they came.
     pub fn requests(&self, phone: &str) -> Vec<Recorded> {
         self.shared.look(|records| records.phones.story(phone))
+    }
+
+    /// When the last 200,000 V5 requests arrived, in order.
+    pub fn request_times(&self) -> Vec<Instant> {
+        self.shared.look(|records| records.times.iter().copied().collect())
     }
 
     /// All counts.

@@ -13,6 +13,9 @@ pub mod places;
 pub mod rate;
 pub mod retry;
 pub mod settings;
+pub mod share;
+pub mod throttle;
+pub mod together;
 
 use std::ops::ControlFlow;
 use std::sync::Arc;
@@ -28,14 +31,17 @@ use crate::esms::client::Esms;
 use crate::job::progress::{OnAmbiguous, Past, Progress};
 use crate::job::result::{Ending, Outcome};
 use crate::ledger::Marked;
+use crate::ledger::pace::Pace;
 use crate::telemetry::metrics::Metrics;
 use attempt::Attempts;
 use circuit::{Circuit, Pass, Shown};
 use held::Held;
 use places::{Place, Places, without};
-use rate::Rate;
+use rate::{Rate, Turn as RateTurn};
 use retry::{Limits, Next};
 use settings::SendSettings;
+use throttle::Throttled;
+use together::Together;
 
 /// Sends jobs to eSMS.
 #[derive(Debug)]
@@ -43,7 +49,7 @@ pub struct Sender {
     attempts: Attempts,
     circuit: Circuit,
     places: Places,
-    rate: Rate,
+    rate: Arc<Rate>,
     backoff: Policy,
     max_elapsed: Duration,
     on_ambiguous: OnAmbiguous,
@@ -71,12 +77,14 @@ struct Series<'a> {
     waits: Waits,
     /// When no further attempt begins; known from the first attempt on.
     give_up_at: Option<Instant>,
+    /// Whether the job has let a turn go that was over.
+    let_go: bool,
 }
 
 /// Whether a call may be made now.
 enum Turn<'a> {
-    /// It may, and has a place.
-    Now(Place<'a>, Pass<'a>),
+    /// It may, and has a place and a turn.
+    Now(Place<'a>, Pass<'a>, RateTurn),
     /// The deadline passed while the job waited.
     DeadlinePassed,
     /// The worker was told to stop while the job waited.
@@ -87,15 +95,30 @@ enum Turn<'a> {
 type Round = ControlFlow<Sent, Progress>;
 
 impl Sender {
-    /// A sender of these parts, with so many calls under way at most.
-    pub fn new(esms: Esms, concurrency: u16, settings: SendSettings, metrics: Arc<Metrics>) -> Self {
-        let SendSettings { backoff, max_elapsed, on_ambiguous, resend_limit, retry_codes, circuit, interval } =
-            settings;
+    /// A sender of these parts, with so many calls under way at most. `pace` is what the workers tell each other, where
+    /// they share a ledger.
+    pub fn new(
+        esms: Esms,
+        concurrency: u16,
+        settings: SendSettings,
+        pace: Option<Pace>,
+        metrics: Arc<Metrics>,
+    ) -> Self {
+        let SendSettings { backoff, max_elapsed, on_ambiguous, resend_limit, retry_codes, circuit, .. } = settings;
         let circuit = Circuit::new(circuit, Arc::clone(&metrics));
-        let rate = Rate::new(interval, Arc::clone(&metrics));
-        let attempts = Attempts::new(esms, retry_codes, Arc::clone(&metrics));
+        let throttled = Arc::new(Throttled::new(Arc::clone(&metrics)));
+        let together =
+            pace.map(|pace| Together::new(pace, settings.shared_limit, Arc::clone(&throttled), Arc::clone(&metrics)));
+        let rate = Rate::new(settings.interval, Arc::clone(&throttled), together, Arc::clone(&metrics));
+        let rate = Arc::new(rate);
+        let attempts = Attempts::new(esms, retry_codes, throttled, Arc::clone(&metrics));
         let places = Places::new(concurrency);
         Self { attempts, circuit, places, rate, backoff, max_elapsed, on_ambiguous, resend_limit, metrics }
+    }
+
+    /// What limits the rate of calls. Somebody must run [`Rate::keep`].
+    pub fn rate(&self) -> Arc<Rate> {
+        Arc::clone(&self.rate)
     }
 
     /// Waits for a place among the calls under way: one for the job's first attempt, so that it need not be claimed
@@ -107,7 +130,7 @@ impl Sender {
     /// Attempts a job until it has ended or must be left. `progress` is what happened before; `place` is for the
     /// first attempt, if there is one already.
     pub async fn send<'a>(&'a self, held: &'a Held<'_>, mut progress: Progress, place: Option<Place<'a>>) -> Sent {
-        let mut series = Series { place, waits: self.backoff.waits(), give_up_at: None };
+        let mut series = Series { place, waits: self.backoff.waits(), give_up_at: None, let_go: false };
         loop {
             match self.round(held, &mut series, progress).await {
                 ControlFlow::Continue(next) => progress = next,
@@ -119,16 +142,25 @@ impl Sender {
     /// One attempt and the wait after it, or the reason why none begins.
     async fn round<'a>(&'a self, held: &'a Held<'_>, series: &mut Series<'a>, progress: Progress) -> Round {
         // Whatever may forbid the attempt is asked after waiting for its turn, just before the call.
-        let (place, pass) = match self.turn(held, series.place.take(), progress.attempts == 0).await {
-            Turn::Now(place, pass) => (place, pass),
+        let (place, pass, turn) = match self.turn(held, series.place.take(), progress.attempts == 0).await {
+            Turn::Now(place, pass, turn) => (place, pass, turn),
             Turn::DeadlinePassed => return ControlFlow::Break(past_deadline(progress, held.job)),
             Turn::Stopping => return ControlFlow::Break(stopped(progress, held.is_kept_after_exit())),
         };
         let progress = self.may_attempt(progress, held)?;
+        // That eSMS throttles other jobs must not end this one.
+        series.give_up_at = series.give_up_at.map(|at| at + turn.held);
         if series.give_up_at.is_some_and(|at| Instant::now() > at) {
             return ControlFlow::Break(Sent::Ended(progress.end_without_answer(Outcome::Failed, "retries ran out")));
         }
+        let before = progress.clone();
         let progress = match begin(progress, held).await {
+            Begun::Attempt(_) if turn.is_over() && !std::mem::replace(&mut series.let_go, true) => {
+                // The mark was held up, and so were others perhaps: their calls must not come all at once.
+                drop((place, pass));
+                held.pause(&before, Duration::ZERO).await;
+                return ControlFlow::Continue(before);
+            }
             Begun::Attempt(begun) => begun,
             Begun::Ended(sent) => return ControlFlow::Break(sent),
             Begun::AskAgain(now) => return ControlFlow::Continue(now),
@@ -204,7 +236,7 @@ impl Sender {
             biased;
             () = sleep_until(held.job.deadline) => Turn::DeadlinePassed,
             () = held.stop.draining().cancelled() => Turn::Stopping,
-            (place, pass) = self.pass(held, place, is_new) => Turn::Now(place, pass),
+            (place, pass, turn) = self.pass(held, place, is_new) => Turn::Now(place, pass, turn),
         }
     }
 
@@ -215,7 +247,8 @@ impl Sender {
         held: &'a Held<'_>,
         mut place: Option<Place<'a>>,
         is_new: bool,
-    ) -> (Place<'a>, Pass<'a>) {
+    ) -> (Place<'a>, Pass<'a>, RateTurn) {
+        let mut throttled_for = Duration::ZERO;
         loop {
             without(&mut place, held.health.until_publishing()).await;
             let pass = without(&mut place, self.circuit.pass(is_new)).await;
@@ -223,10 +256,11 @@ impl Sender {
                 Some(place) => place,
                 None => self.place(held.job).await,
             };
-            self.rate.turn().await;
+            let turn = self.rate.turn().await;
+            throttled_for += turn.held;
             // The circuit may have opened meanwhile, or the way for results may have closed.
             if pass.still_holds() && held.health.is_publishing() {
-                return (taken, pass);
+                return (taken, pass, turn.held_for(throttled_for));
             }
             place = Some(taken);
         }

@@ -300,19 +300,26 @@ def esms():
     )
     yield 4, 6, graph(
         "Waiting for the rate limit",
-        "Jobs that wait, on the mean, because of OTP_RATE_LIMIT. Without a limit this is nothing.",
+        "Jobs that wait, on the mean, because of OTP_RATE_LIMIT, OTP_SHARED_RATE_LIMIT, or because eSMS throttles.",
         "suffix:jobs",
         [("waiting", f"sum({rate('otp_rate_limited_seconds_total')})")],
         colours={"waiting": PURPLE},
     )
-    yield 4, 6, number(
+    yield 8, 6, graph(
+        "Rate found, while eSMS throttles",
+        "Calls a second that each worker allows itself since eSMS has throttled it: after a pause half as many as before, then more each "
+        "second until the limit is lifted. 0 while nothing is throttled.",
+        "suffix:calls/s",
+        [("{{instance}}", sum_by("instance", select("otp_rate_found")))],
+    )
+    yield 12, 4, number(
         "Balance",
         "What is on the account at eSMS, if ESMS_BALANCE_INTERVAL has the worker ask. At nothing eSMS refuses every job with 103.",
         "currencyVND",
         [("balance", f"min({select('esms_balance_vnd')})")],
         steps(RED, (1, GREEN)),
     )
-    yield 4, 6, number(
+    yield 12, 4, number(
         "Balance lasts for",
         "At the pace of the last day or of the last hour, whichever is faster. OtpBalanceLow is a ticket below a day, "
         "OtpBalanceRunningOut pages below four hours.",

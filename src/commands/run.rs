@@ -213,11 +213,14 @@ impl App {
         let (limits, on_ambiguous) = (Arc::new(config.limits.clone()), config.send.on_ambiguous);
         let (ledger, write_back) = Ledger::new(&config.ledger, Arc::clone(&limits), on_ambiguous, Arc::clone(&metrics));
         open(&ledger, stop).await?;
+        let sender =
+            Sender::new(esms, config.worker.concurrency, config.send.clone(), ledger.pace(), Arc::clone(&metrics));
+        services.spawn(sender.rate().keep(stop.clone()));
         let parts = Parts {
             ledger,
             outbox: outbox(&config.broker, &health, &metrics, &services, stop),
             health: Arc::clone(&health),
-            sender: Sender::new(esms, config.worker.concurrency, config.send.clone(), Arc::clone(&metrics)),
+            sender,
             metrics: Arc::clone(&metrics),
             traces: traces.clone(),
         };

@@ -57,6 +57,11 @@ impl Prefix {
         format!("{}limit:{group}:{what}", self.0)
     }
 
+    /// The key of the record of the workers' pace.
+    pub fn pace(&self) -> String {
+        format!("{}pace", self.0)
+    }
+
     /// The key of the record that says whose the prefix is.
     pub fn home(&self) -> String {
         format!("{}home", self.0)

@@ -49,7 +49,7 @@ impl RedisSettings {
 /// See the module.
 #[derive(Debug)]
 pub struct Redis {
-    link: Link,
+    link: Arc<Link>,
     places: Places,
     lease: Duration,
     ttl: Duration,
@@ -75,7 +75,7 @@ impl Redis {
         let RedisSettings { source, prefix, deployment } = settings.clone();
         Self {
             places: Places::new(limits, prefix.clone(), Arc::clone(&keyring)),
-            link: Link::new(Dialer::new(source, Home::new(prefix, deployment, keyring))),
+            link: Arc::new(Link::new(Dialer::new(source, Home::new(prefix, deployment, keyring)))),
             lease,
             ttl,
             claim: Script::new(concat!(include_str!("places.lua"), include_str!("claim.lua"))),
@@ -83,6 +83,11 @@ impl Redis {
             finish: Script::new(concat!(include_str!("places.lua"), include_str!("finish.lua"))),
             correct: Script::new(include_str!("correct.lua")),
         }
+    }
+
+    /// The connection, for what else is kept there.
+    pub fn link(&self) -> Arc<Link> {
+        Arc::clone(&self.link)
     }
 
     fn key(&self, id: &str) -> String {

@@ -91,6 +91,7 @@ fn ledger_with(on_error: OnLedgerError, limits: Limits) -> (Ledger, Arc<Scripted
     let ledger = Ledger {
         store: Arc::new(store.clone()),
         is_shared: true,
+        link: None,
         on_error,
         on_ambiguous: OnAmbiguous::Resend,
         beside: Arc::new(Beside::new(ttl)),

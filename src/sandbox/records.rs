@@ -1,6 +1,7 @@
 //! What the sandbox knows: the requests of each phone, and the account's balance.
 
-use std::time::Duration;
+use std::collections::VecDeque;
+use std::time::{Duration, Instant};
 
 use super::{
     deck::Deck,
@@ -20,6 +21,9 @@ pub(crate) struct Arrival {
     pub(crate) latency: Duration,
 }
 
+/// How many requests' times are kept. The oldest are forgotten first.
+const TIMES_LIMIT: usize = 200_000;
+
 /// Everything that the sandbox's one lock protects.
 pub(crate) struct Records {
     seed: u64,
@@ -35,6 +39,8 @@ pub(crate) struct Records {
     pub(crate) in_progress: Gauge,
     pub(crate) held: Gauge,
     pub(crate) phones: Phones,
+    /// When each V5 request arrived.
+    pub(crate) times: VecDeque<Instant>,
 }
 
 impl Records {
@@ -53,10 +59,11 @@ impl Records {
             in_progress: Gauge::default(),
             held: Gauge::default(),
             phones: Phones::default(),
+            times: VecDeque::new(),
         }
     }
 
-    /// Forgets counts, phones, codes and scripts, and refills the balance. The mix and the forced refusal
+    /// Forgets counts, times, phones, codes and scripts, and refills the balance. The mix and the forced refusal
     /// stay. So do the gauges of open connections, of requests in progress and of held requests.
     pub(crate) fn reset(&mut self) {
         self.counts = Stats::default();
@@ -64,6 +71,7 @@ impl Records {
             gauge.most = gauge.now;
         }
         self.phones = Phones::default();
+        self.times = VecDeque::new();
         self.deck.clear_scripts();
         self.balance = self.opening_balance;
     }
@@ -73,6 +81,10 @@ impl Records {
     pub(crate) fn arrive(&mut self, asked: &Asked) -> Option<Arrival> {
         let phone = key(asked.text("Phone"));
         self.counts.requests += 1;
+        if self.times.len() == TIMES_LIMIT {
+            self.times.pop_front();
+        }
+        self.times.push_back(Instant::now());
         let dice = Dice { seed: self.seed, phone, nth: self.phones.nth_request(phone)? };
         let fault = self.deck.next(dice);
         self.counts.count_fault(&fault);
@@ -206,6 +218,20 @@ mod tests {
             .collect();
         assert_eq!(ids.len(), 4);
         assert!(ids.iter().all(|id| id.len() == 32));
+    }
+
+    #[test]
+    fn the_times_of_requests_are_kept_in_order_and_not_for_ever() {
+        let mut records = records();
+        for _ in 0..3 {
+            records.arrive(&asked(PHONE));
+        }
+        assert!(records.times.len() == 3 && records.times.iter().is_sorted());
+        records.times = vec![Instant::now(); TIMES_LIMIT].into();
+        records.arrive(&asked(PHONE));
+        assert_eq!(records.times.len(), TIMES_LIMIT);
+        records.reset();
+        assert!(records.times.is_empty());
     }
 
     #[test]

@@ -9,6 +9,7 @@ use serde_json::value::RawValue;
 use tokio::time::Instant;
 use tracing::{debug, warn};
 
+use super::throttle::{Throttled, asked_to_slow_down};
 use crate::deliveries::job::Job;
 use crate::esms::classify::{Class, classify};
 use crate::esms::client::Esms;
@@ -22,15 +23,21 @@ use crate::telemetry::metrics::Metrics;
 pub(super) struct Attempts {
     esms: Esms,
     retry_codes: BTreeSet<String>,
+    throttled: Arc<Throttled>,
     metrics: Arc<Metrics>,
     /// Whether the last reply that was answer or page was a page.
     unreadable: AtomicBool,
 }
 
 impl Attempts {
-    /// Attempts with this client. `retry_codes` is `ESMS_RETRY_CODES`.
-    pub(super) const fn new(esms: Esms, retry_codes: BTreeSet<String>, metrics: Arc<Metrics>) -> Self {
-        Self { esms, retry_codes, metrics, unreadable: AtomicBool::new(false) }
+    /// Attempts with this client. `retry_codes` is `ESMS_RETRY_CODES`; what eSMS throttles is told to `throttled`.
+    pub(super) const fn new(
+        esms: Esms,
+        retry_codes: BTreeSet<String>,
+        throttled: Arc<Throttled>,
+        metrics: Arc<Metrics>,
+    ) -> Self {
+        Self { esms, retry_codes, throttled, metrics, unreadable: AtomicBool::new(false) }
     }
 
     /// Makes attempt `number` of the job. Returns its class, with phone number and credentials masked. It ends
@@ -65,6 +72,9 @@ impl Attempts {
         let seen = self.esms.attempt(body, span.traceparent(), job.deadline).await;
         let status = seen.status();
         let mut class = classify(seen, &self.retry_codes, SystemTime::now());
+        if let Some(asked) = asked_to_slow_down(status, &class) {
+            self.throttled.cut(began, asked);
+        }
         span.called(status, &class);
         self.metrics.attempt(class.name(), began.elapsed());
         if let Class::Answered(answer) | Class::AnsweredTryLater(answer) = &mut class {

@@ -7,7 +7,7 @@ use std::time::Duration;
 use crate::backoff;
 use crate::job::progress::OnAmbiguous;
 use crate::settings::reader::Reader;
-use crate::settings::table as settings;
+use crate::settings::table::{self as settings, Setting};
 
 /// How a job is sent.
 #[derive(Clone, Debug)]
@@ -26,6 +26,8 @@ pub struct SendSettings {
     pub circuit: CircuitSettings,
     /// The time between two calls, if their rate is limited.
     pub interval: Option<Duration>,
+    /// The most calls a second of all workers together.
+    pub shared_limit: Option<f64>,
 }
 
 /// When the circuit opens, and for how long.
@@ -46,7 +48,8 @@ impl SendSettings {
             resend_limit: resend_limit(reader),
             retry_codes: retry_codes(reader),
             circuit: circuit(reader),
-            interval: reader.given(&settings::OTP_RATE_LIMIT).and_then(|_| interval(reader)),
+            interval: rate(reader, &settings::OTP_RATE_LIMIT).map(|rate| Duration::from_secs_f64(rate.recip())),
+            shared_limit: rate(reader, &settings::OTP_SHARED_RATE_LIMIT),
         }
     }
 }
@@ -68,12 +71,12 @@ fn circuit(reader: &mut Reader<'_>) -> CircuitSettings {
     CircuitSettings { failures: failures.unwrap_or(NonZeroU32::MIN), cooldown }
 }
 
-/// The time between two calls of so many a second.
-fn interval(reader: &mut Reader<'_>) -> Option<Duration> {
-    reader.parsed(&settings::OTP_RATE_LIMIT, |text| {
-        let rate = text.parse::<f64>().ok().filter(|rate| (0.001..=100_000.0).contains(rate));
-        rate.map(|rate| Duration::from_secs_f64(rate.recip()))
-            .ok_or_else(|| "must be a number of calls a second, from 0.001 to 100000".to_owned())
+/// Calls a second.
+fn rate(reader: &mut Reader<'_>, setting: &Setting) -> Option<f64> {
+    reader.given(setting)?;
+    reader.parsed(setting, |text| {
+        let rate = text.parse().ok().filter(|rate| (0.001..=100_000.0).contains(rate));
+        rate.ok_or_else(|| "must be a number of calls a second, from 0.001 to 100000".to_owned())
     })
 }
 

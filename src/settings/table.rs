@@ -111,6 +111,8 @@ settings! {
         "No further attempt after this long";
     OTP_RATE_LIMIT = "OTP_RATE_LIMIT", "rate-limit", "CALLS", None, Jobs,
         "Most calls to eSMS a second by this worker, evenly spread (default: no limit)";
+    OTP_SHARED_RATE_LIMIT = "OTP_SHARED_RATE_LIMIT", "shared-rate-limit", "CALLS", None, Jobs,
+        "Most calls to eSMS a second by all workers together; needs Redis in OTP_LEDGER_URL (default: no limit)";
     OTP_BREAKER_FAILURES = "OTP_BREAKER_FAILURES", "breaker-failures", "ATTEMPTS", Some("20"), Jobs,
         "Failed attempts in a row that open the circuit: nothing is called while it is open";
     OTP_BREAKER_COOLDOWN = "OTP_BREAKER_COOLDOWN", "breaker-cooldown", "DURATION", Some("5s"), Jobs,

@@ -8,7 +8,7 @@ mod maker;
 use std::time::Duration;
 
 use prometheus::{
-    Counter, Encoder, GaugeVec, Histogram, IntCounter, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder,
+    Counter, Encoder, Gauge, GaugeVec, Histogram, IntCounter, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder,
 };
 
 use super::labels::{Found, Published};
@@ -64,6 +64,7 @@ struct Calls {
     other_code: IntCounter,
     circuit_open: IntGauge,
     rate_limited_seconds: Counter,
+    rate_found: Gauge,
     /// Has no sample while the balance is not known.
     balance: GaugeVec,
 }
@@ -143,7 +144,11 @@ impl Calls {
                 .gauge("otp_circuit_open", "1 while calls are held back because eSMS does not answer.")?,
             rate_limited_seconds: make.add(Counter::new(
                 "otp_rate_limited_seconds_total",
-                "Time that calls have waited for the rate limit, summed over jobs.",
+                "Time that calls have waited for a rate limit, or because eSMS throttles, summed over jobs.",
+            )?)?,
+            rate_found: make.add(Gauge::new(
+                "otp_rate_found",
+                "Calls a second that the worker allows itself because eSMS has throttled it; 0 while it has not.",
             )?)?,
             balance: make
                 .add(GaugeVec::new(Opts::new("esms_balance_vnd", "The account's balance at eSMS, in VND."), &[])?)?,
@@ -273,9 +278,14 @@ impl Metrics {
         self.calls.circuit_open.set(i64::from(open));
     }
 
-    /// A call waited this long for the rate limit.
+    /// A call waited this long for its turn.
     pub fn rate_limited(&self, waited: Duration) {
         self.calls.rate_limited_seconds.inc_by(waited.as_secs_f64());
+    }
+
+    /// Sets how many calls a second are allowed because eSMS throttles; 0 where it does not.
+    pub fn rate_found(&self, calls_a_second: f64) {
+        self.calls.rate_found.set(calls_a_second);
     }
 
     /// A connection to the broker was opened.
@@ -320,6 +330,7 @@ mod tests {
             "otp_circuit_open 0",
             "otp_log_lines_dropped_total 0",
             "otp_rate_limited_seconds_total 0",
+            "otp_rate_found 0",
             "otp_build_info{",
             "process_resident_memory_bytes ",
         ] {

@@ -31,9 +31,10 @@ pub(crate) const FAULTS: [(&str, &str); 12] = [
     ("status_after:502", "0.01"),
     ("hang_after", "0.003"),
     ("reset_before", "0.01"),
-    ("status:503", "0.03"),
-    ("status:429:1", "0.02"),
-    ("code:160:too many requests", "0.02"),
+    ("status:503", "0.066"),
+    // Each of these two slows all calls for some seconds.
+    ("status:429:1", "0.002"),
+    ("code:160:too many requests", "0.002"),
     ("code:108:Phone is not valid", "0.02"),
     ("status:403", "0.004"),
 ];

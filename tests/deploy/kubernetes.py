@@ -250,22 +250,68 @@ def wanted(**values):
 
 
 def keda_does_not_knock_harder():
-    """  no worker is added against an open circuit, or while eSMS turns calls away."""
+    """  no worker is added against an open circuit, or while eSMS throttles or turns calls away."""
     cases = [
-        # waiting, workers, open circuits, share turned away: workers wanted
-        (0, 3, 0, 0, 3),
-        (1000, 3, 0, 0, 5),
-        (100000, 3, 0, 0, 12),
-        (100000, 4, 1, 0, 4),
-        (100000, 4, 0, 0.5, 4),
-        (100000, 4, 0, 0.1, 12),
-        (700, 6, 1, 1, 4),
-        (100000, 12, 1, 1, 12),
+        # waiting, workers, open circuits, rate found, share turned away: workers wanted
+        (0, 3, 0, 0, 0, 3),
+        (1000, 3, 0, 0, 0, 5),
+        (100000, 3, 0, 0, 0, 12),
+        (100000, 4, 1, 0, 0, 4),
+        (100000, 4, 0, 7.5, 0, 4),
+        (100000, 4, 0, 0, 0.5, 4),
+        (100000, 4, 0, 0, 0.1, 12),
+        (700, 6, 1, 5, 1, 4),
+        (700, 6, 0, 5, 0, 4),
+        (100000, 12, 1, 5, 1, 12),
     ]
-    for backlog, workers, circuits_open, turned_away, right in cases:
-        got = wanted(backlog=backlog, workers=workers, circuits_open=circuits_open, turned_away=turned_away)
+    for backlog, workers, circuits_open, throttled, turned_away, right in cases:
+        got = wanted(backlog=backlog, workers=workers, circuits_open=circuits_open, throttled=throttled,
+                     turned_away=turned_away)
         assert got == right, f"{got}, not {right}, workers for {backlog} jobs, {workers} workers, " \
-                             f"{circuits_open} open circuits, {turned_away} turned away"
+                             f"{circuits_open} open circuits, {throttled} calls a second, {turned_away} turned away"
+
+
+def series(metric, labels, values):
+    given = ",".join(f'{label}="{value}"' for label, value in {"namespace": NAMESPACE, **labels}.items())
+    return {"series": f"{metric}{{{given}}}", "values": values}
+
+
+def keda_sees_what_is_turned_away():
+    """  throttled calls are turned away to KEDA's queries, whatever their class."""
+    queries = {name: t["metadata"]["query"] for name, t in triggers().items() if t["type"] == "prometheus"}
+    # 100 calls a reading, of which so many were not sent, were answered with 160, and with 103; the rate found 90
+    # and 45 seconds ago: the share turned away, and whether eSMS throttles.
+    cases = [
+        (0, 0, 0, (0, 0), 0, 0),
+        (30, 0, 0, (0, 0), 0.3, 0),
+        (0, 40, 0, (0, 0), 0.4, 0),
+        (20, 40, 10, (0, 0), 0.6, 0),
+        (0, 0, 90, (0, 0), 0, 0),
+        (0, 0, 0, (0, 7.5), 0, 7.5),
+        (0, 0, 0, (7.5, 0), 0, 0),
+    ]
+    tests = []
+    for not_sent, over, balance, (earlier, later), share, rate in cases:
+        tests.append({
+            "interval": "15s",
+            "input_series": [
+                series("otp_attempts_total", {"class": "not_sent"}, f"0+{not_sent}x20"),
+                series("otp_attempts_total", {"class": "answered"}, f"0+{100 - not_sent}x20"),
+                series("otp_code_results_total", {"code": "160", "scope": "throttle"}, f"0+{over}x20"),
+                series("otp_code_results_total", {"code": "103", "scope": "account"}, f"0+{balance}x20"),
+                series("otp_rate_found", {}, f"0x13 {earlier} 0 0 {later} 0x3"),
+            ],
+            "promql_expr_test": [
+                {"expr": f"round({queries['turned_away']}, 0.01)", "eval_time": "5m",
+                 "exp_samples": [{"labels": "{}", "value": share}]},
+                {"expr": queries["throttled"], "eval_time": "5m", "exp_samples": [{"labels": "{}", "value": rate}]},
+            ],
+        })
+    with tempfile.TemporaryDirectory() as folder:
+        file = pathlib.Path(folder, "tests.yaml")
+        file.write_text(yaml.safe_dump({"evaluation_interval": "15s", "tests": tests}))
+        said = subprocess.run(["promtool", "test", "rules", file], capture_output=True, text=True)
+    assert said.returncode == 0, said.stdout + said.stderr
 
 
 EVERYWHERE = [
@@ -275,6 +321,6 @@ EVERYWHERE = [
     only_the_try_out_pretends,
 ]
 PRODUCTION = [the_metrics_are_found, keda_scales_the_workers, keda_asks_for_what_there_is,
-              keda_does_not_knock_harder]
+              keda_does_not_knock_harder, keda_sees_what_is_turned_away]
 
 run(EVERYWHERE + ([] if NAMESPACE.endswith("try-out") else PRODUCTION))

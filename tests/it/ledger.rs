@@ -7,6 +7,7 @@ mod crash_points;
 mod homes;
 mod hostile_records;
 mod outage;
+mod pace;
 mod places;
 mod records;
 mod repeats;
@@ -62,6 +63,9 @@ const PREFIX: &str = "otp-test:";
 
 /// The record of whose the prefix is.
 const HOME: &str = "otp-test:home";
+
+/// The record of the workers' pace.
+const PACE: &str = "otp-test:pace";
 
 /// The key of a job's record.
 fn key(id: &str) -> String {

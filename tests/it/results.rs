@@ -266,6 +266,7 @@ const METRICS: &[(&str, &str, &[&str])] = &[
     ("otp_broker_connections_total", "", &[]),
     ("otp_circuit_open", "", &[]),
     ("otp_rate_limited_seconds_total", "", &[]),
+    ("otp_rate_found", "", &[]),
     ("otp_build_info", "version", &[env!("CARGO_PKG_VERSION")]),
     ("otp_build_info", "revision", &[]),
 ];

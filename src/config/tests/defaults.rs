@@ -58,6 +58,7 @@ const WITHOUT_DEFAULT: &[&str] = &[
     "OTP_PREFIX_DENY",
     "OTP_PREFIX_LIMIT",
     "OTP_TOTAL_LIMIT",
+    "OTP_SHARED_RATE_LIMIT",
     "LOG_FORMAT",
     "OTEL_EXPORTER_OTLP_ENDPOINT",
 ];
@@ -73,7 +74,7 @@ fn is_the_default(config: &Config) {
     assert_eq!(retry.backoff, backoff::Policy::new(MS(200), S(5)).unwrap());
     assert_eq!((retry.max_elapsed, retry.on_ambiguous, retry.resend_limit), (S(30), OnAmbiguous::Resend, 1));
     assert_eq!((config.send.circuit.failures.get(), config.send.circuit.cooldown), (20, S(5)));
-    assert_eq!(config.send.interval, None);
+    assert_eq!((config.send.interval, config.send.shared_limit), (None, None));
     assert_eq!(retry.retry_codes, BTreeSet::from(["160".to_owned()]));
     assert_eq!(esms.url.as_str(), "https://rest.esms.vn/MainService.svc/json/SendMessageAutoGenCode_V5");
     assert_eq!((esms.connect_timeout, esms.timeout, esms.template_id.as_deref()), (S(3), S(10), None));
@@ -203,10 +204,19 @@ fn every_setting_can_be_changed() {
 
 #[test]
 fn jobs_are_held_for_each_call_as_far_as_the_protocol_can_count() {
-    for (concurrency, held) in [("1", 16), ("64", 1024), ("4095", 65520), ("4096", 65535), ("65535", 65535)] {
+    for (concurrency, held) in [("1", 8), ("64", 512), ("8191", 65528), ("8192", 65535), ("65535", 65535)] {
         assert_eq!(read(&[("OTP_CONCURRENCY", concurrency)]).unwrap().worker.prefetch, held);
         let given = [("OTP_CONCURRENCY", concurrency), ("OTP_PREFETCH", concurrency)];
         assert_eq!(read(&given).unwrap().worker.prefetch.to_string(), concurrency);
+    }
+}
+
+#[test]
+fn all_workers_share_a_limit_where_they_share_a_ledger() {
+    for ledger in ["redis://redis", "rediss://redis.example:6380/1"] {
+        let config =
+            read(&[("OTP_SHARED_RATE_LIMIT", "0.5"), ("OTP_RATE_LIMIT", "50"), ("OTP_LEDGER_URL", ledger)]).unwrap();
+        assert_eq!((config.send.shared_limit, config.send.interval), (Some(0.5), Some(MS(20))), "{ledger}");
     }
 }
 

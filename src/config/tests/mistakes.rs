@@ -5,6 +5,7 @@ use super::*;
 /// Wrong values for each setting.
 const WRONG: &[(&str, &[&str])] = &[
     ("OTP_RATE_LIMIT", &["0", "-1", "many", "inf", "NaN", "1000000", "10/s"]),
+    ("OTP_SHARED_RATE_LIMIT", &["0", "-1", "many", "inf", "NaN", "1000000", "10/s", "50"]),
     ("OTP_BREAKER_FAILURES", &["0", "-1", "1.5", "many"]),
     ("OTP_BREAKER_COOLDOWN", &["5", "0s", "soon"]),
     ("OTP_TOPOLOGY", &["yes", "Declare", "declare,check"]),
@@ -179,6 +180,16 @@ fn a_ledger_that_forgets_a_job_before_its_deadline_is_refused() {
     let given = |ttl| [("OTP_JOB_TTL", "1s"), ("ESMS_TIMEOUT", "10s"), ("OTP_LEDGER_TTL", ttl)];
     assert_eq!(wrong(&given("15s")), ["OTP_LEDGER_TTL"], "the lease outlives the attempt by five seconds");
     assert!(read(&given("16s")).is_ok());
+}
+
+#[test]
+fn a_limit_that_workers_share_needs_a_ledger_that_they_share() {
+    for given in
+        [&[("OTP_SHARED_RATE_LIMIT", "50")] as &[_], &[("OTP_SHARED_RATE_LIMIT", "50"), ("OTP_LEDGER_URL", "memory:")]]
+    {
+        let told = told(given);
+        assert!(told.contains("\n  OTP_SHARED_RATE_LIMIT: needs a Redis") && told.contains("OTP_LEDGER_URL"), "{told}");
+    }
 }
 
 #[test]

@@ -13,7 +13,9 @@ fn attempts(key: &str, secret: &str) -> Attempts {
         _ => None,
     };
     let settings = EsmsSettings::from_reader(&mut Reader::new(&source));
-    Attempts::new(Esms::new(&settings, 1).unwrap(), BTreeSet::new(), Arc::new(Metrics::new().unwrap()))
+    let metrics = Arc::new(Metrics::new().unwrap());
+    let throttled = Arc::new(Throttled::new(Arc::clone(&metrics)));
+    Attempts::new(Esms::new(&settings, 1).unwrap(), BTreeSet::new(), throttled, metrics)
 }
 
 fn masked_with(key: &str, secret: &str, mut answer: Answer) -> Answer {

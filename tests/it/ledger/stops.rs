@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use esms_otp_worker::sandbox::Fault;
 
-use super::{GIVE_UP, HOLD, MOMENT, shared, state, told, until_state};
+use super::{GIVE_UP, HOLD, MOMENT, PACE, shared, state, told, until_state};
 use crate::stage::{LIMIT, PHONE, Stage, ending};
 use crate::support::broker::Broker;
 use crate::support::client::{Job, Results};
@@ -34,6 +34,8 @@ async fn stopped_after(faults: Vec<Fault>, settings: &[(&str, &str)]) -> (Stage,
     assert_eq!(running.stop().await, Some(0));
     assert!(asked.elapsed().as_secs() < 15, "it took {:?}", asked.elapsed());
     assert_eq!(state(&redis, "a-job").await, "released");
+    // What eSMS has asked for would hold the next worker, too.
+    redis.cli(&["DEL", PACE]).await;
     let back = async || Broker::shared().await.queue_depth(&stage.names.jobs).await == Some(1);
     until("the job is back", LIMIT, back).await;
     assert!(results.collect(1, MOMENT).await.is_empty(), "no result yet");
