@@ -81,6 +81,15 @@ struct Series<'a> {
     let_go: bool,
 }
 
+impl Series<'_> {
+    /// Whether no further attempt begins. That eSMS throttles other jobs, which held the call for so long, must not end
+    /// this one.
+    fn is_over(&mut self, throttled_for: Duration) -> bool {
+        self.give_up_at = self.give_up_at.map(|at| at + throttled_for);
+        self.give_up_at.is_some_and(|at| Instant::now() > at)
+    }
+}
+
 /// Whether a call may be made now.
 enum Turn<'a> {
     /// It may, and has a place and a turn.
@@ -148,9 +157,7 @@ impl Sender {
             Turn::Stopping => return ControlFlow::Break(stopped(progress, held.is_kept_after_exit())),
         };
         let progress = self.may_attempt(progress, held)?;
-        // That eSMS throttles other jobs must not end this one.
-        series.give_up_at = series.give_up_at.map(|at| at + turn.held);
-        if series.give_up_at.is_some_and(|at| Instant::now() > at) {
+        if series.is_over(turn.held) {
             return ControlFlow::Break(Sent::Ended(progress.end_without_answer(Outcome::Failed, "retries ran out")));
         }
         let before = progress.clone();

@@ -140,8 +140,7 @@ impl Calls {
             duration: ClassName::ALL.map(|class| duration.with_label_values(&[class.as_str()])),
             codes: codes::DOCUMENTED.iter().map(code).collect(),
             other_code: code(&codes::UNDOCUMENTED),
-            circuit_open: make
-                .gauge("otp_circuit_open", "1 while calls are held back because eSMS does not answer.")?,
+            circuit_open: make.gauge("otp_circuit_open", "1 while calls are held back: eSMS does not answer.")?,
             rate_limited_seconds: make.add(Counter::new(
                 "otp_rate_limited_seconds_total",
                 "Time that calls have waited for a rate limit, or because eSMS throttles, summed over jobs.",

@@ -70,7 +70,7 @@ fn is_the_default(config: &Config) {
     let names = [&broker.queue, &broker.reply_exchange, &broker.dropped, &broker.dead_letter];
     assert_eq!(names, ["otp.jobs", "otp.results", "otp.dropped", "otp.dead"]);
     assert_eq!(broker.topology, TopologyMode::Declare);
-    assert_eq!((config.worker.concurrency, config.worker.prefetch, config.worker.job_ttl), (64, 1024, S(300)));
+    assert_eq!((config.worker.concurrency, config.worker.prefetch, config.worker.job_ttl), (64, 512, S(300)));
     assert_eq!(retry.backoff, backoff::Policy::new(MS(200), S(5)).unwrap());
     assert_eq!((retry.max_elapsed, retry.on_ambiguous, retry.resend_limit), (S(30), OnAmbiguous::Resend, 1));
     assert_eq!((config.send.circuit.failures.get(), config.send.circuit.cooldown), (20, S(5)));
