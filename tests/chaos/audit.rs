@@ -186,7 +186,7 @@ impl Case {
     pub(crate) fn keeps_its_place(&self) -> bool {
         let may_have_sent =
             |result: &&Ended| result.may_be_duplicate || matches!(result.outcome.as_str(), "accepted" | "unknown");
-        self.last_run().last().is_some_and(|result| may_have_sent(result))
+        self.last_run().last().is_some_and(may_have_sent)
     }
 
     /// The broker gave the job up, and a worker reported that. This worker cannot know what another worker
