@@ -42,7 +42,7 @@ start_worker() {
         ESMS_URL=$esms ESMS_API_KEY=sandbox-key ESMS_SECRET_KEY=sandbox-secret \
         "$bin/esms-otp-worker" run >"$own/worker.log" 2>&1 &
     started+=($!)
-    metrics=http://$(said worker '"message":"http listening","addr":"\([^"]*\)"')/metrics
+    metrics=http://$(said worker '"addr":"\([0-9.:]*\)"')/metrics
 }
 
 # The balance is there as soon as eSMS has said it. Should it never be, the check says so.
