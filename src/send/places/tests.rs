@@ -46,6 +46,16 @@ async fn a_job_that_must_wait_for_something_else_has_no_place_meanwhile() {
     assert!(place.is_none() && is_free(&places, "a"));
 }
 
+#[test]
+fn of_a_template_with_a_long_name_only_the_beginning_is_remembered() {
+    let long = "đ".repeat(BEGINNING);
+    for (template, remembered) in
+        [("1234", "1234"), ("", ""), (long.as_str(), long.as_str()), (&format!("{long}x"), long.as_str())]
+    {
+        assert_eq!(beginning(template), remembered);
+    }
+}
+
 /// What a job pays for its place: run by hand, for no time is right on every machine.
 #[tokio::test]
 #[ignore = "measures"]
