@@ -93,7 +93,7 @@ settings! {
     OTP_CONCURRENCY = "OTP_CONCURRENCY", "concurrency", "JOBS", Some("64"), Jobs,
         "Calls to eSMS under way at once (1 to 65535)";
     OTP_PREFETCH = "OTP_PREFETCH", "prefetch", "JOBS", None, Jobs,
-        "Jobs held at once, those that wait included: OTP_CONCURRENCY to 65535 (default: 16 times OTP_CONCURRENCY)";
+        "Jobs held at once, those that wait included: OTP_CONCURRENCY to 65535 (default: 8 times OTP_CONCURRENCY)";
     OTP_JOB_TTL = "OTP_JOB_TTL", "job-ttl", "DURATION", Some("5m"), Jobs,
         "A job older than this is never sent";
     OTP_ON_AMBIGUOUS = "OTP_ON_AMBIGUOUS", "on-ambiguous", "POLICY", Some("resend"), Jobs,

@@ -31,7 +31,7 @@ impl WorkerSettings {
 }
 
 /// How many jobs are held for each call, unless `OTP_PREFETCH` says otherwise. docs/operating.md says why.
-const HELD_PER_CALL: u16 = 16;
+const HELD_PER_CALL: u16 = 8;
 
 fn concurrency(reader: &mut Reader<'_>) -> u16 {
     reader

@@ -63,7 +63,7 @@ fn is_the_default(config: &Config) {
     let names = [&broker.queue, &broker.reply_exchange, &broker.dropped, &broker.dead_letter];
     assert_eq!(names, ["otp.jobs", "otp.results", "otp.dropped", "otp.dead"]);
     assert_eq!(broker.topology, TopologyMode::Declare);
-    assert_eq!((config.worker.concurrency, config.worker.prefetch, config.worker.job_ttl), (64, 1024, S(300)));
+    assert_eq!((config.worker.concurrency, config.worker.prefetch, config.worker.job_ttl), (64, 512, S(300)));
     assert_eq!(retry.backoff, backoff::Policy::new(MS(200), S(5)).unwrap());
     assert_eq!((retry.max_elapsed, retry.on_ambiguous, retry.resend_limit), (S(30), OnAmbiguous::Resend, 1));
     assert_eq!((config.send.circuit.failures.get(), config.send.circuit.cooldown), (20, S(5)));
@@ -188,7 +188,7 @@ fn every_setting_can_be_changed() {
 
 #[test]
 fn jobs_are_held_for_each_call_as_far_as_the_protocol_can_count() {
-    for (concurrency, held) in [("1", 16), ("64", 1024), ("4095", 65520), ("4096", 65535), ("65535", 65535)] {
+    for (concurrency, held) in [("1", 8), ("64", 512), ("8191", 65528), ("8192", 65535), ("65535", 65535)] {
         assert_eq!(read(&[("OTP_CONCURRENCY", concurrency)]).unwrap().worker.prefetch, held);
         let given = [("OTP_CONCURRENCY", concurrency), ("OTP_PREFETCH", concurrency)];
         assert_eq!(read(&given).unwrap().worker.prefetch.to_string(), concurrency);
