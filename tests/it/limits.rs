@@ -76,13 +76,13 @@ async fn jobs_that_wait_in_the_queue_cost_the_worker_no_memory() {
     publish(&client, &stage.names.jobs, 0..2_000).await;
     running.until_metric("otp_circuit_open", &[], 1.0).await;
     // The default of OTP_PREFETCH.
-    running.until_metric("otp_jobs_in_flight", &[], 1_024.0).await;
+    running.until_metric("otp_jobs_in_flight", &[], 512.0).await;
     let (before, began) = (memory(&running), Instant::now());
-    println!("a job that is held: {:.1} KiB", (before - idle) / 1_024.0);
+    println!("a job that is held: {:.1} KiB", (before - idle) / 512.0);
     publish(&client, &stage.names.jobs, 2_000..queued()).await;
     println!("{} jobs queued in {:?}", queued() - 2_000, began.elapsed());
     assert_no_more("jobs that wait", before, memory(&running));
-    assert_eq!(running.metric("otp_jobs_in_flight", &[]).await, 1_024.0);
+    assert_eq!(running.metric("otp_jobs_in_flight", &[]).await, 512.0);
     assert_eq!(running.stop().await, Some(0));
     let broker = Broker::shared().await;
     until("every job is back", LIMIT, async || broker.messages(&stage.names.jobs).await as usize == queued()).await;
