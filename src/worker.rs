@@ -230,6 +230,13 @@ impl Worker {
                 logs::job_span(&receipt.logged_id)
                     .in_scope(|| debug!("delivered again while in flight; it gets the same result"));
             }
+            Entered::Repeated(over) => {
+                let unsettled = Arc::clone(&receipt);
+                self.spawn(&unsettled, async move {
+                    over.cancelled().await;
+                    worker.enter(job, receipt);
+                });
+            }
             Entered::AnotherJob => {
                 let unsettled = Arc::clone(&receipt);
                 self.spawn(&unsettled, async move { worker.check_owner(&job, &receipt).await });

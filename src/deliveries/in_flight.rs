@@ -7,6 +7,8 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use tokio_util::sync::CancellationToken;
+
 use super::job::Job;
 use super::receipt::Receipt;
 use crate::job::envelope::DeliveryCount;
@@ -23,6 +25,9 @@ pub enum Entered {
     Joined,
     /// The id belongs to another job that is in flight.
     AnotherJob,
+    /// The job has just ended without anything sent, and its producer publishes it again. It is to be worked anew once
+    /// the flight is over.
+    Repeated(CancellationToken),
 }
 
 /// In whose hands a job is, asked before each attempt.
@@ -49,6 +54,16 @@ struct Flight {
     is_dropped: bool,
     /// The span of the delivery that is worked.
     span: Span,
+    /// Whether the job has ended, and a repeat of it is tried anew.
+    is_ending: bool,
+    /// Cancelled when the flight is over.
+    over: CancellationToken,
+}
+
+impl Drop for Flight {
+    fn drop(&mut self) {
+        self.over.cancel();
+    }
 }
 
 impl Flight {
@@ -60,6 +75,8 @@ impl Flight {
             receipts: vec![receipt],
             was_elsewhere: false,
             is_dropped: false,
+            is_ending: false,
+            over: CancellationToken::new(),
         }
     }
 
@@ -98,6 +115,9 @@ impl InFlight {
         let mut flights = self.flights();
         match flights.get_mut(id) {
             Some(flight) if flight.fingerprint.differs(&fingerprint) => Entered::AnotherJob,
+            Some(flight) if flight.is_ending && !receipt.redelivered && !receipt.is_dropped => {
+                Entered::Repeated(flight.over.clone())
+            }
             Some(flight) => {
                 flight.join(Arc::clone(receipt));
                 Entered::Joined
@@ -106,6 +126,14 @@ impl InFlight {
                 flights.insert(id.to_owned(), Flight::of(fingerprint, Arc::clone(receipt)));
                 Entered::Started
             }
+        }
+    }
+
+    /// The job has ended, and its result is about to be published: who knows it may publish the job again. Where
+    /// nothing was sent, that repeat is tried anew.
+    pub fn set_ending(&self, id: &str) {
+        if let Some(flight) = self.flights().get_mut(id) {
+            flight.is_ending = true;
         }
     }
 
@@ -147,7 +175,7 @@ impl InFlight {
 
     /// Ends the flight. The deliveries that came so far; a later one starts a flight of its own.
     pub fn end(&self, id: &str) -> Vec<Arc<Receipt>> {
-        self.flights().remove(id).map(|flight| flight.receipts).unwrap_or_default()
+        self.flights().remove(id).map(|mut flight| std::mem::take(&mut flight.receipts)).unwrap_or_default()
     }
 
     /// Ends the flight, unless another delivery has come since the last [`InFlight::take`]. True if it ended.

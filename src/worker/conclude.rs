@@ -20,7 +20,10 @@ impl Worker {
     /// Deals with every delivery of a job that was worked.
     pub(super) async fn conclude(&self, job: &Job, worked: &Worked) {
         match worked {
-            Worked::Ended(_) => {
+            Worked::Ended(event) => {
+                if event.outcome.may_be_tried_anew() {
+                    self.in_flight.set_ending(&job.id);
+                }
                 crash::point(Point::BeforePublish);
                 self.conclude_all(job, worked).await;
             }

@@ -194,3 +194,17 @@ fn a_job_that_the_broker_dropped_while_it_was_in_flight_is_not_to_be_sent() {
     let in_flight = flight([first(), delivery_from(Origin::Dropped, false, Some(0))]);
     assert_eq!(in_flight.custody("a"), Custody::Dropped);
 }
+
+#[test]
+fn a_repeat_of_a_job_that_has_just_ended_waits_for_the_end_of_the_flight_and_other_deliveries_join_it() {
+    let (in_flight, (job, _)) = (flight([first()]), prints());
+    in_flight.set_ending("a");
+    for redelivered in [delivery(true, Some(1)), delivery_from(Origin::Dropped, false, None)] {
+        assert!(matches!(in_flight.enter("a", job, &redelivered), Entered::Joined));
+    }
+    let Entered::Repeated(over) = in_flight.enter("a", job, &first()) else { panic!("a repeat") };
+    assert_eq!(in_flight.take("a").len(), 3);
+    assert!(!over.is_cancelled());
+    assert!(in_flight.end_if_all_are_taken("a") && over.is_cancelled());
+    assert!(matches!(in_flight.enter("a", job, &first()), Entered::Started));
+}
