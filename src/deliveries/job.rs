@@ -46,6 +46,8 @@ pub struct Job {
     /// The place that it takes under the limits, if it is counted.
     pub place: Option<Place>,
     was_elsewhere: AtomicBool,
+    /// When the ledger was asked last.
+    asked: Mutex<Instant>,
     hold: Mutex<Option<Arc<Hold>>>,
 }
 
@@ -67,6 +69,7 @@ impl Job {
             span: came.span,
             place: came.place,
             was_elsewhere: AtomicBool::new(false),
+            asked: Mutex::new(came.received.instant),
             hold: Mutex::default(),
         }
     }
@@ -98,6 +101,16 @@ impl Job {
     /// Whether the ledger showed that another worker had it.
     pub fn was_elsewhere(&self) -> bool {
         self.was_elsewhere.load(Ordering::Relaxed)
+    }
+
+    /// The ledger is asked now, for the job or to write down its end.
+    pub fn asks_ledger(&self) {
+        *lock(&self.asked) = Instant::now();
+    }
+
+    /// How long ago the ledger was asked.
+    pub fn since_ledger(&self) -> Duration {
+        lock(&self.asked).elapsed()
     }
 
     /// This worker holds the job now.

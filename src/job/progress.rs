@@ -48,10 +48,7 @@ impl Progress {
     pub fn with_past(mut self, past: Past, then: OnAmbiguous) -> Self {
         match past {
             Past::Complete => self,
-            Past::OneUnknown => {
-                let attempts = self.ambiguous_attempts.saturating_add(1);
-                Self { ambiguous_attempts: attempts, ..self }.perhaps_sent_before()
-            }
+            Past::OneUnknown => self.with_marked_attempt().perhaps_sent_before(),
             Past::AnyUnknown => {
                 // A worker that resends may have sent two. One that gives up makes no second attempt.
                 self.may_be_duplicate |= then == OnAmbiguous::Resend;
@@ -100,6 +97,25 @@ impl Progress {
     #[must_use]
     pub fn at_least(self, reruns: u32) -> Self {
         Self { reruns: self.reruns.max(reruns), ..self }
+    }
+
+    /// The same, with an attempt of which only the mark is known: it may have reached eSMS, beside those that are known.
+    #[must_use]
+    pub fn with_marked_attempt(self) -> Self {
+        Self { ambiguous_attempts: self.ambiguous_attempts.saturating_add(1), ..self }
+    }
+
+    /// The same, of a job that has been through at least this, too.
+    #[must_use]
+    pub fn at_least_as_far_as(self, other: &Self) -> Self {
+        Self {
+            attempts: self.attempts.max(other.attempts),
+            ambiguous_attempts: self.ambiguous_attempts.max(other.ambiguous_attempts),
+            may_be_duplicate: self.may_be_duplicate || other.may_be_duplicate,
+            panics: self.panics.max(other.panics),
+            reruns: self.reruns.max(other.reruns),
+            ..self
+        }
     }
 
     /// Whether nothing has happened to the job yet that is worth remembering.

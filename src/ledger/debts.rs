@@ -241,11 +241,12 @@ impl WriteBack {
             hint = "one more result of the job says so: MayBeDuplicate",
             "two workers sent a job while the ledger was away: the person may have got two OTPs"
         );
+        // Before it is published, too: a worker that was held up, and publishes the other result behind this one, looks
+        // here once more. Where this fails, only that worker and a producer's repeat are not told.
+        let _ = self.store.correct(&debt.id, recorded, &says_so).await;
         if timeout(CORRECT_WITHIN, results.correct(&debt.id, &says_so)).await.is_err() {
             warn!("the result that says so could not be published in time");
         }
-        // Where this fails, only a producer's repeat is not told.
-        let _ = self.store.correct(&debt.id, recorded, &says_so).await;
         self.beside.paid(debt, Some(&says_so));
     }
 }

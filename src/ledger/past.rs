@@ -90,6 +90,7 @@ pub fn decide(said: Result<Claim, StoreError>, local: Local, job: JobRef<'_>, se
         return decision;
     }
     let (said, held_back) = without_limit(said);
+    let is_marked = is_marked_by_another(&said, &unwritten);
     let (claim, record) = match said {
         Ok(claim) => {
             // The store takes no notes of a job that has ended there.
@@ -112,6 +113,7 @@ pub fn decide(said: Result<Claim, StoreError>, local: Local, job: JobRef<'_>, se
         Claim::Anew(reruns) | Claim::Limited(_, reruns) => (true, Progress::anew(reruns)),
         Claim::Left(left, progress) => (is_told_in_full(left, &progress, job, sees_every_attempt), progress),
     };
+    let progress = if is_marked && !sees_every_attempt { progress.with_marked_attempt() } else { progress };
     let past = match (is_complete, sees_every_attempt) {
         (true, _) => Past::Complete,
         // The ledger shows the mark of one attempt, and would show every other.
@@ -123,6 +125,11 @@ pub fn decide(said: Result<Claim, StoreError>, local: Local, job: JobRef<'_>, se
         Some(held_back) => Decision::Limited { held_back, past, progress },
         None => Decision::Ours { past, progress, record },
     }
+}
+
+/// Whether the store shows the mark of an attempt that this process knows nothing of.
+const fn is_marked_by_another(said: &Result<Claim, StoreError>, unwritten: &Claim) -> bool {
+    matches!((said, unwritten), (Ok(Claim::Left(Left::Sending, _)), unwritten) if !matches!(unwritten, Claim::Left(..)))
 }
 
 /// What this process knows for certain of a job, while the store does not answer.
@@ -177,8 +184,9 @@ fn with_unwritten(claim: Claim, unwritten: Claim) -> Claim {
         // It has not gone on with it.
         (Claim::New, Claim::Left(left, progress)) if progress.is_untouched() => Claim::Left(left, progress),
         (claim @ Claim::Left(..), Claim::Left(_, progress)) if progress.is_untouched() => claim,
-        (Claim::New, Claim::Left(_, progress)) | (Claim::Left(_, progress), Claim::Left(..)) => {
-            Claim::Left(Left::Sending, progress)
+        (Claim::New, Claim::Left(_, progress)) => Claim::Left(Left::Sending, progress),
+        (Claim::Left(_, written), Claim::Left(_, here)) => {
+            Claim::Left(Left::Sending, written.at_least_as_far_as(&here))
         }
         // It went on here with another run, while the store was away.
         (Claim::Anew(reruns), Claim::Left(_, progress)) if progress.is_untouched() => Claim::Anew(reruns),

@@ -1,8 +1,9 @@
 //! What is done with the deliveries of a job that was worked: published and acknowledged, put back, or refused.
 
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
+use tokio::time::timeout;
 use tracing::{debug, warn};
 
 use super::Worker;
@@ -11,10 +12,16 @@ use crate::crash::{self, Point};
 use crate::deliveries::job::Job;
 use crate::deliveries::original::Original;
 use crate::deliveries::receipt::Receipt;
-use crate::job::result::{Ending, Outcome};
+use crate::job::result::{Ending, Outcome, ResultEvent};
 
 /// What a producer is told whose `message_id` was another job's.
 const ANOTHER_JOB: &str = "message_id was used before, for another job";
+
+/// A result that takes longer than this from the ledger to the broker may be old by then.
+const HELD_UP: Duration = Duration::from_millis(500);
+
+/// How long the ledger may take to say whether it is.
+const ANSWER_WITHIN: Duration = Duration::from_secs(2);
 
 impl Worker {
     /// Deals with every delivery of a job that was worked.
@@ -57,7 +64,13 @@ impl Worker {
 
     pub(super) async fn settle(&self, job: &Job, worked: &Worked, receipt: &Receipt) {
         match worked {
-            Worked::Ended(event) => self.parts.outbox.publish(&job.id, event, receipt).await,
+            Worked::Ended(event) => {
+                self.parts.outbox.tell(&job.id, event, receipt).await;
+                if let Some(says_more) = self.corrected_meanwhile(job, event).await {
+                    self.parts.outbox.tell(&job.id, &says_more, receipt).await;
+                }
+                self.parts.outbox.acknowledge(event, receipt).await;
+            }
             Worked::AnotherJob => self.refuse_as_another(job, receipt).await,
             Worked::GoesBack => {
                 if receipt.give_back().await {
@@ -68,6 +81,17 @@ impl Worker {
                 receipt.reject().await;
             }
         }
+    }
+
+    /// The result that says more than this one, if another worker has written it down meanwhile: two workers sent the
+    /// job, and this one was held up before it had published. What is published last must say so.
+    async fn corrected_meanwhile(&self, job: &Job, published: &ResultEvent) -> Option<ResultEvent> {
+        let ledger = &self.parts.ledger;
+        if published.may_be_duplicate || ledger.sees_every_attempt() || job.since_ledger() < HELD_UP {
+            return None;
+        }
+        let recorded = timeout(ANSWER_WITHIN, ledger.recorded(self.in_flight.job_ref(job))).await.ok()??;
+        (recorded.may_be_duplicate && recorded.run == published.run).then_some(recorded)
     }
 
     /// Refuses a job whose id belongs to another job.

@@ -72,6 +72,12 @@ impl Outbox {
 
     /// Publishes the result of `id` to all who want it, and then acknowledges the delivery.
     pub async fn publish(&self, id: &str, event: &ResultEvent, receipt: &Receipt) {
+        self.tell(id, event, receipt).await;
+        self.acknowledge(event, receipt).await;
+    }
+
+    /// Publishes the result of `id` to all who want it.
+    pub async fn tell(&self, id: &str, event: &ResultEvent, receipt: &Receipt) {
         receipt.span.ended_with(event);
         let span = receipt.span.publish(&self.exchange, &receipt.logged_id, event);
         let trace = span.context_or(&receipt.trace);
@@ -79,6 +85,10 @@ impl Outbox {
             async { span.published(self.publish_result(id, event, receipt, &trace).await == Routed::ToAQueue) },
             self.publish_reply(id, event, receipt, &trace)
         );
+    }
+
+    /// Acknowledges a delivery whose result is published.
+    pub async fn acknowledge(&self, event: &ResultEvent, receipt: &Receipt) {
         crash::point(Point::BeforeAcknowledge);
         if receipt.acknowledge().await {
             self.metrics.acknowledged(event.outcome, receipt.delivered.elapsed());

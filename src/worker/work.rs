@@ -93,6 +93,7 @@ impl Worker {
 
     /// Asks the ledger for the job; nothing if the worker stops first.
     async fn claim(&self, job: &Job) -> Option<Claimed> {
+        job.asks_ledger();
         let mut claim = pin!(self.parts.ledger.claim(self.in_flight.job_ref(job)));
         tokio::select! {
             biased;
@@ -222,6 +223,7 @@ impl Worker {
     /// Records the ending. Every copy that is published later is identical. Nothing if another worker has the
     /// job: its result is waited for.
     pub(super) async fn record(&self, job: &Job, hold: &Hold, mut ending: Ending) -> Option<ResultEvent> {
+        job.asks_ledger();
         let now = SystemTime::now();
         let is_elsewhere = self.may_be_sent_elsewhere(job, &ending);
         let mut is_for_all = false;

@@ -1,6 +1,7 @@
 use std::time::{Duration, SystemTime};
 
 use super::*;
+use crate::job::progress::OnAmbiguous;
 use crate::job::result::{Ending, Outcome};
 
 /// A first delivery.
@@ -253,5 +254,28 @@ fn a_store_that_lost_a_result_which_may_mean_an_otp_is_corrected() {
         let held = Claim::HeldByAnother(Duration::ZERO);
         assert!(matches!(with_recent_result(Ok(held), outcome, first()), Decision::HeldByAnother));
         assert!(matches!(with_recent_result(Ok(Claim::AnotherJob), outcome, first()), Decision::AnotherJob));
+    }
+}
+
+#[test]
+fn a_mark_counts_as_an_attempt_that_may_have_sent_beside_those_that_are_known() {
+    for (ambiguous, unwritten, expected) in [
+        (0, Claim::New, 1),
+        // One that was ambiguous, and then a second, during which the worker died: there is no third.
+        (1, Claim::New, 2),
+        // It was this process's attempt, and what became of it is known here.
+        (1, Claim::Left(Left::Released(None), Progress { ambiguous_attempts: 2, ..tried(2) }), 2),
+    ] {
+        let written = Progress { ambiguous_attempts: ambiguous, ..tried(2) };
+        for sees in [true, false] {
+            let said = Ok(Claim::Left(Left::Sending, written.clone()));
+            let Decision::Ours { past, progress, .. } = decide(said, local(unwritten.clone()), second(), sees) else {
+                panic!("a job to be worked");
+            };
+            if matches!(unwritten, Claim::New) || !sees {
+                let known = progress.with_past(past, OnAmbiguous::Resend).ambiguous_attempts;
+                assert_eq!(known, expected, "{ambiguous} {unwritten:?} sees: {sees}");
+            }
+        }
     }
 }
