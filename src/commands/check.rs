@@ -4,6 +4,7 @@
 //! It ends within a minute.
 
 mod finding;
+mod limits;
 
 use std::process::ExitCode;
 use std::time::{Duration, SystemTime};
@@ -24,6 +25,7 @@ use crate::settings::table;
 use finding::{
     Finding, Line, failed, of_clock, of_connecting, of_credentials, of_permissions, of_store, of_topology, warning,
 };
+use limits::{Beside, of_limits};
 
 /// The limits on the three parts that are waited for. Together they are less than a minute. A connection to the
 /// broker alone may take 20 s.
@@ -82,6 +84,9 @@ async fn check(config: &Config, mut report: Report) -> std::io::Result<bool> {
     for finding in of_settings(config) {
         report.tell("settings", finding).await?;
     }
+    let is_in_memory = matches!(config.ledger.store, StoreSettings::Memory);
+    let beside = Beside { interval: config.send.interval, is_in_memory };
+    report.tell("limits", of_limits(&config.limits, beside)).await?;
     let [broker, topology, permissions] = timeout(BROKER_LIMIT, of_broker(config)).await.unwrap_or_else(|_| {
         let untried = Finding::Untried("the broker did not answer".into());
         [took_too_long("the broker"), untried.clone(), untried]
