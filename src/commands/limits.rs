@@ -50,6 +50,8 @@ enum Wanted {
 pub(super) fn command() -> Command {
     let limits = Command::new("limits")
         .next_line_help(true)
+        // It would repeat its argument, too.
+        .disable_help_subcommand(true)
         .about("Say what is counted for the number on standard input, and when its next OTP can go out")
         .after_help(
             "The number is read from standard input, never from an argument. Give the command\n\

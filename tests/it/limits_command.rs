@@ -124,10 +124,17 @@ async fn after_a_reset_the_number_gets_another_otp_and_nothing_else_is_forgotten
 
 #[tokio::test]
 async fn a_number_as_an_argument_is_refused_without_repeating_it() {
-    for args in [&["limits", PHONE][..], &["limits", "+84", "901", "888", "484"], &["limits", "reset", PHONE]] {
+    for args in [
+        &["limits", PHONE][..],
+        &["limits", "+84", "901", "888", "484"],
+        &["limits", "reset", PHONE],
+        &["limits", "help", PHONE],
+    ] {
         let ended = run_with_input(args, &[("OTP_LEDGER_URL", "redis://127.0.0.1:1")], "").await;
         assert_refused(&ended, 2, "shells remember arguments");
     }
+    let ended = run_with_input(&["limits", &format!("--phone={PHONE}")], &[], "").await;
+    assert_refused(&ended, 2, "--phone");
 }
 
 #[tokio::test]
