@@ -7,6 +7,7 @@ mod finding;
 mod limits;
 
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use clap::{Arg, ArgAction, ArgMatches, Command};
@@ -146,7 +147,12 @@ async fn of_ledger(config: &Config) -> Finding {
         StoreSettings::Redis(redis) => {
             let broker = config.broker.addresses.cluster();
             let settings = redis.as_ref().clone().of_broker(broker);
-            of_store(&redis.source.good(), ledger::redis::inspect(&settings).await)
+            let mut found = ledger::redis::inspect(&settings).await;
+            if found.is_ok() && config.limits.count() {
+                let counts = ledger::counts::Counts::new(&settings, Arc::default());
+                found = counts.try_commands().await.and(found);
+            }
+            of_store(&redis.source.good(), found)
         }
         StoreSettings::Memory => {
             Finding::Good("in this process's memory: a crash or another replica does not know of it".into())

@@ -102,6 +102,16 @@ impl Counts {
         Ok(Forgotten { otps, in_flight })
     }
 
+    /// Tries every command that limits need, so that one that is forbidden is known before a job meets it.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn try_commands(&self) -> Result<(), StoreError> {
+        self.open().await?;
+        let key = self.link.home().prefix.number(&format!("check-{}", uuid::Uuid::new_v4()));
+        self.run(&Script::new(include_str!("try_limits.lua")).key(key)).await.map(|_| ())
+    }
+
     async fn run(&self, call: &ScriptInvocation<'_>) -> Result<Vec<u64>, StoreError> {
         self.link.step(Step::Script(call)).await
     }

@@ -175,7 +175,7 @@ seconds, first, rate = float(sys.argv[1]), sys.argv[2], float(sys.argv[3])
 def phone(job):
     if first != "everywhere":
         return f"09{int(first) + job:08}"
-    person = job - 1001 if job % 4 == 3 and job > 1001 else job
+    person = job - 1002 if job % 4 == 3 and job > 1002 else job
     return f"09{person % 8}{5000000 + person:07}"
 began, sent = time.monotonic(), 0
 while (passed := time.monotonic() - began) < seconds:

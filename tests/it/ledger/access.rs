@@ -130,8 +130,17 @@ async fn for_limits_the_same_user_needs_the_commands_that_the_readme_names_and_n
     ] {
         stage.set(name, value);
     }
-    add_user_who_counts(&redis).await;
+    add_user(&redis).await;
     let url = format!("redis://worker:{PASSWORD_IN_URL}@localhost:{}/5", redis.port());
+    stage.set("OTP_LEDGER_URL", &url);
+    let check = async || run_with_input(&["check"], &stage.env(), "").await.stdout;
+    let checked = check().await;
+    assert!(checked.contains("ledger       FAILED") && checked.contains("README"), "{checked}");
+    add_user_who_counts(&redis).await;
+    let checked = check().await;
+    assert!(!checked.contains("ledger       FAILED") && !checked.contains("NOPERM"), "{checked}");
+    assert_eq!(redis.cli(&["-n", "5", "--scan", "--pattern", "*number:check*"]).await, "");
+    redis.cli(&["ACL", "LOG", "RESET"]).await;
     works(&mut stage, &redis, &url, "5").await;
     let running = stage.worker().await;
     let (client, mut results) = stage.audience().await;
@@ -168,6 +177,10 @@ fn no_script_calls_a_command_that_is_not_listed() {
     }
     let listed = COMMANDS.iter().chain(&OF_LIMITS).map(|command| command[1..].to_uppercase());
     let listed: BTreeSet<String> = listed.collect();
+    let tried = std::fs::read_to_string(root.join("src/ledger/try_limits.lua")).expect("a script");
+    for command in OF_LIMITS.map(|command| command[1..].to_uppercase()) {
+        assert!(tried.contains(&format!("'{command}'")), "check does not try {command}");
+    }
     assert!(called.len() > 10 && called.is_subset(&listed), "{:?}", called.difference(&listed));
     let readme = std::fs::read_to_string(root.join("README.md")).expect("the README");
     for command in listed {
