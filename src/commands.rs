@@ -1,6 +1,7 @@
 //! The commands: one file each, with its flags, its options and its exit codes. `shell.rs` has their shared code.
 
 mod check;
+mod limits;
 mod run;
 mod send;
 mod shell;
@@ -20,6 +21,7 @@ pub fn command() -> Command {
         .arg_required_else_help(true)
         .subcommand(run::command())
         .subcommand(check::command())
+        .subcommand(limits::command())
         .subcommand(send::command())
 }
 
@@ -28,6 +30,7 @@ pub fn execute(given: &ArgMatches) -> ExitCode {
     match given.subcommand() {
         Some(("run", given)) => run::execute(given),
         Some(("check", given)) => check::execute(given),
+        Some(("limits", given)) => limits::execute(given),
         Some(("send", given)) => send::execute(given),
         // clap accepts no other command.
         Some(_) | None => ExitCode::from(WRONG_SETTINGS),

@@ -4,6 +4,7 @@
 //! result. [`store`] says what is kept where, and [`past`] decides what follows from it.
 
 pub mod address;
+pub mod counts;
 mod debts;
 mod dial;
 mod ending;

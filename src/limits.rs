@@ -6,6 +6,7 @@
 
 pub mod counted;
 pub mod settings;
+pub mod told;
 
 use std::fmt;
 use std::time::Duration;

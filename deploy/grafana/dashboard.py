@@ -19,7 +19,7 @@ BROKER = 'queue=~"otp[.].+"'
 DATASOURCE = {"type": "prometheus", "uid": "${datasource}"}
 
 GREEN, YELLOW, ORANGE, RED, BLUE, PURPLE, GREY = "#73BF69", "#F2CC0C", "#FF9830", "#F2495C", "#5794F2", "#B877D9", "#8E8E8E"
-OUTCOME_COLOURS = {"accepted": GREEN, "rejected": ORANGE, "failed": RED, "unknown": PURPLE, "expired": YELLOW, "invalid": GREY}
+OUTCOME_COLOURS = {"accepted": GREEN, "rejected": ORANGE, "failed": RED, "unknown": PURPLE, "expired": YELLOW, "limited": BLUE, "invalid": GREY}
 CLASS_COLOURS = {"answered": GREEN, "not_sent": YELLOW, "ambiguous": PURPLE, "refused": RED}
 QUANTILE_COLOURS = {"p50": GREEN, "p95": YELLOW, "p99": ORANGE}
 
@@ -154,21 +154,23 @@ def firing(severity):
 
 def accepted_of(window):
     accepted = select("otp_jobs_total", 'outcome="accepted"')
-    ended = select("otp_jobs_total", 'outcome!="invalid"')
+    ended = select("otp_jobs_total", 'outcome!~"invalid|limited"')
     return f"sum(increase({accepted}[{window}])) / (sum(increase({ended}[{window}])) > 0)"
 
 
 def people():
-    yield 6, 4, number(
+    new_by_prefix = sum_by("prefix", rate("otp_numbers_total", 'seen="new"'))
+    limited, understood = select("otp_jobs_total", 'outcome="limited"'), select("otp_jobs_total", 'outcome!="invalid"')
+    yield 5, 4, number(
         "Acceptance rate",
-        "Of the jobs that ended in the last five minutes, those that eSMS accepted; jobs that cannot be understood are left out. "
+        "Of the jobs that ended in the last five minutes, those that eSMS accepted; jobs that cannot be understood, and those that a limit held back, are left out. "
         "`accepted` is eSMS's word for having taken the request, not proof that a phone rang.",
         "percentunit",
         [("accepted", accepted_of("5m"))],
         steps(RED, (0.8, YELLOW), (0.95, GREEN)),
         max=1,
     )
-    yield 6, 4, number(
+    yield 5, 4, number(
         "Request to accepted, p95",
         "How long nearly everybody waits: the 95th percentile of the time on the queue plus that of the work, over five minutes. "
         "Producers write whole seconds, so that up to one second of it may be rounding.",
@@ -177,7 +179,7 @@ def people():
         steps(GREEN, (5, YELLOW), (10, RED)),
         decimals=1,
     )
-    yield 6, 4, number(
+    yield 5, 4, number(
         "SLO: allowance left",
         "Of the one job in a hundred that may be bad in 30 days (neither accepted nor properly refused within 10 s), how much is "
         "left. Below nothing the objective is missed.",
@@ -187,7 +189,16 @@ def people():
         max=1,
         decimals=0,
     )
-    yield 6, 4, number(
+    yield 5, 4, number(
+        "Held back by limits",
+        "Of the jobs of the last five minutes, those that a limit held back. A few are people who press “resend”. Most of a prefix's: "
+        "somebody has codes sent to a list of numbers (SMS pumping); OtpPumping pages at half of a prefix.",
+        "percentunit",
+        [("held back", f"sum(increase({limited}[5m])) / (sum(increase({understood}[5m])) > 0)")],
+        steps(GREEN, (0.2, YELLOW), (0.4, RED)),
+        max=1,
+    )
+    yield 4, 4, number(
         "Alerts",
         "Alerts of this worker that fire now. What to do about each is in deploy/runbook.md.",
         "none",
@@ -233,7 +244,7 @@ def people():
     yield 8, 8, graph(
         "Jobs that brought no code",
         "Jobs that ended otherwise than accepted, each interval. `rejected`: eSMS refused. `failed`: eSMS was not reached. "
-        "`unknown`: perhaps sent. `expired`: too late. `invalid`: the producer's mistake.",
+        "`unknown`: perhaps sent. `expired`: too late. `limited`: a limit of ours. `invalid`: the producer's mistake.",
         "suffix:jobs",
         [("{{outcome}}", sum_by("outcome", increase("otp_jobs_total", 'outcome!="accepted"')))],
         colours={name: colour for name, colour in OUTCOME_COLOURS.items() if name != "accepted"},
@@ -248,6 +259,41 @@ def people():
         [(name, f"max(otp:slo_bad:ratio{window}{RECORDED}) / 0.01") for name, window in [("5 min", "5m"), ("1 h", "1h"), ("6 h", "6h")]],
         steps(GREEN, (1, YELLOW), (14.4, RED)),
         colours={"5 min": GREY, "1 h": BLUE, "6 h": PURPLE},
+    )
+
+
+    yield 6, 8, graph(
+        "Held back, by limit",
+        "Jobs that a limit held back. `cooldown`, `phone`: one number too often. `prefix`: more than OTP_PREFIX_LIMIT allows to numbers "
+        "that begin so. `prefix_denied`: not served. `total`: nobody gets a code.",
+        "suffix:jobs/s",
+        [("{{limit}}", sum_by("limit", rate("otp_limited_total")))],
+        colours={"cooldown": GREEN, "phone": YELLOW, "prefix": RED, "prefix_denied": ORANGE, "total": PURPLE},
+        stacked=True,
+    )
+    yield 6, 8, graph(
+        "Held back, by prefix",
+        "The ten prefixes of which most is held back, whatever the limit. One prefix alone: somebody has codes sent to a list of numbers.",
+        "suffix:jobs/s",
+        [("prefix {{prefix}}", f"topk(10, {sum_by('prefix', rate('otp_limited_total'))})")],
+        stacked=True,
+    )
+    yield 6, 8, graph(
+        "New numbers, by prefix",
+        "OTPs to numbers that had none within the longest window of the limits, by the longest prefix that is configured. One prefix that "
+        "grows alone, without repeats, is a list of numbers: an attack or a campaign.",
+        "suffix:numbers/s",
+        [("prefix {{prefix}}", f"topk(10, {new_by_prefix})")],
+        stacked=True,
+    )
+    yield 6, 8, graph(
+        "OTPs under limits, in a day",
+        "OTPs that were counted in the 24 hours before: what OTP_TOTAL_LIMIT is to be compared with. `known`: to numbers that had one "
+        "before; OtpNewNumbers pages when these are less than a third of what is usual in a prefix.",
+        "suffix:OTPs",
+        [("{{seen}}", f"sum by (seen) (increase({select('otp_numbers_total')}[1d]))")],
+        colours={"new": BLUE, "known": GREEN},
+        stacked=True,
     )
 
 

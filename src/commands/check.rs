@@ -4,8 +4,10 @@
 //! It ends within a minute.
 
 mod finding;
+mod limits;
 
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use clap::{Arg, ArgAction, ArgMatches, Command};
@@ -24,6 +26,7 @@ use crate::settings::table;
 use finding::{
     Finding, Line, failed, of_clock, of_connecting, of_credentials, of_permissions, of_store, of_topology, warning,
 };
+use limits::{Beside, of_limits};
 
 /// The limits on the three parts that are waited for. Together they are less than a minute. A connection to the
 /// broker alone may take 20 s.
@@ -82,6 +85,9 @@ async fn check(config: &Config, mut report: Report) -> std::io::Result<bool> {
     for finding in of_settings(config) {
         report.tell("settings", finding).await?;
     }
+    let is_in_memory = matches!(config.ledger.store, StoreSettings::Memory);
+    let beside = Beside { interval: config.send.interval, is_in_memory };
+    report.tell("limits", of_limits(&config.limits, beside)).await?;
     let mut cluster = None;
     let of_broker = timeout(BROKER_LIMIT, of_broker(config, &mut cluster)).await;
     let [broker, topology, permissions] = of_broker.unwrap_or_else(|_| {
@@ -147,7 +153,12 @@ async fn of_ledger(config: &Config, cluster: Option<String>) -> Finding {
     match &config.ledger.store {
         StoreSettings::Redis(redis) => {
             let settings = redis.as_ref().clone().of_broker(cluster);
-            of_store(&redis.source.good(), ledger::redis::inspect(&settings).await)
+            let mut found = ledger::redis::inspect(&settings).await;
+            if found.is_ok() && config.limits.count() {
+                let counts = ledger::counts::Counts::new(&settings, Arc::default());
+                found = counts.try_commands().await.and(found);
+            }
+            of_store(&redis.source.good(), found)
         }
         StoreSettings::Memory => {
             Finding::Good("in this process's memory: a crash or another replica does not know of it".into())

@@ -252,7 +252,7 @@ impl Dialer {
         authenticate(login, &mut connection).await.map_err(|error| without(login, refused(&error)))?;
         match self.home.move_in(&mut connection).await.map_err(|error| refused(&error))? {
             Owner::Ours => Ok(live),
-            Owner::Another(whose) => Err(StoreError::NotOurs(whose)),
+            Owner::Another(whose) | Owner::Nobody(whose) => Err(StoreError::NotOurs(whose)),
         }
     }
 }

@@ -94,6 +94,7 @@ pub struct Home {
     named: Mutex<Named>,
     keyring: Arc<Keyring>,
     script: Script,
+    is_visit: bool,
 }
 
 /// The deployment, as far as it is known.
@@ -111,13 +112,23 @@ pub enum Owner {
     Ours,
     /// Another's. The text says whose, and what to set.
     Another(String),
+    /// Nobody's: no worker has been there. Only a visitor finds this.
+    Nobody(String),
 }
+
+/// The record, as it is kept. A part may be missing.
+type Kept = (Option<String>, Option<String>, Option<String>, Option<String>);
 
 impl Home {
     /// The home of this deployment. The key of fingerprints that is kept there goes to `keyring`.
     pub fn new(prefix: Prefix, deployment: Deployment, keyring: Arc<Keyring>) -> Self {
         let script = Script::new(include_str!("home.lua"));
-        Self { prefix, named: Mutex::new(Named { deployment, renamings: 0 }), keyring, script }
+        Self { prefix, named: Mutex::new(Named { deployment, renamings: 0 }), keyring, script, is_visit: false }
+    }
+
+    /// The same for somebody who only looks: the record is neither made nor changed.
+    pub fn to_visit(prefix: Prefix, deployment: Deployment, keyring: Arc<Keyring>) -> Self {
+        Self { is_visit: true, ..Self::new(prefix, deployment, keyring) }
     }
 
     /// The broker's cluster name is known now. It counts from the next connection on.
@@ -145,6 +156,9 @@ impl Home {
     /// What the server says.
     pub async fn move_in(&self, connection: &mut MultiplexedConnection) -> Result<Owner, RedisError> {
         let ours = self.named().deployment.clone();
+        if self.is_visit {
+            return self.look_in(&ours, connection).await;
+        }
         let said: Vec<Bytes> = self
             .script
             .key(self.prefix.home())
@@ -159,6 +173,26 @@ impl Home {
             return Ok(Owner::Another(self.whose(&text(1), &text(2), &text(3))));
         }
         self.keyring.adopt(&text(1));
+        Ok(Owner::Ours)
+    }
+
+    /// As home.lua, without writing.
+    async fn look_in(&self, ours: &Deployment, connection: &mut MultiplexedConnection) -> Result<Owner, RedisError> {
+        let mut read = redis::cmd("HMGET");
+        read.arg(self.prefix.home()).arg(&["vhost", "queue", "broker", "key"]);
+        let (vhost, queue, broker, key): Kept = read.query_async(connection).await?;
+        let (Some(vhost), Some(key)) = (vhost, key) else {
+            return Ok(Owner::Nobody(format!(
+                "no worker has kept anything under the prefix {:?} there",
+                self.prefix.0
+            )));
+        };
+        let (queue, broker) = (queue.unwrap_or_default(), broker.unwrap_or_default());
+        let is_another_broker = !broker.is_empty() && ours.broker.as_ref().is_some_and(|ours| *ours != broker);
+        if vhost != ours.vhost || queue != ours.queue || is_another_broker {
+            return Ok(Owner::Another(self.whose(&vhost, &queue, &broker)));
+        }
+        self.keyring.adopt(&key);
         Ok(Owner::Ours)
     }
 

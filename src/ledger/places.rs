@@ -15,6 +15,7 @@ use tokio::time::Instant;
 use super::fingerprint::Keyring;
 use super::home::Prefix;
 use super::store::{Claim, StoreError};
+use crate::job::phone::Phone;
 use crate::limits::{Limits, Place, Seen, Verdict};
 
 /// See the module.
@@ -30,11 +31,16 @@ impl Places {
         Self { limits, prefix, keyring }
     }
 
+    /// The key of a number's places. The number is in international digits.
+    pub(super) fn key_of(&self, phone: &Phone) -> String {
+        self.prefix.number(&self.keyring.hash("number", phone.digits()))
+    }
+
     /// Adds to a call what `places.lua` reads. A job that counts for nothing adds nothing.
     pub(super) fn add(&self, call: &mut ScriptInvocation<'_>, place: Option<&Place>) {
         let Some(place) = place else { return };
         let rules = self.limits.number.iter().map(|rule| (rule.most, rule.window));
-        call.key(self.prefix.number(&self.keyring.hash("number", place.phone.digits())))
+        call.key(self.key_of(&place.phone))
             .arg(self.keyring.hash("job", &place.id))
             .arg(millis(place.until.saturating_duration_since(Instant::now())))
             .arg(self.limits.most_of_a_number())

@@ -58,6 +58,11 @@ impl<'a> Reader<'a> {
         if self.mistakes.is_empty() { Ok(value) } else { Err(WrongSettings(self.mistakes)) }
     }
 
+    /// Whether a mistake was found so far.
+    pub(crate) fn has_mistakes(&self) -> bool {
+        !self.mistakes.is_empty()
+    }
+
     pub(crate) fn mistake(&mut self, setting: &Setting, problem: impl Into<String>) {
         let mistake = Mistake { setting: setting.env, problem: problem.into() };
         // A setting may be read more than once.

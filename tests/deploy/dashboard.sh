@@ -25,7 +25,9 @@ clean_up() {
 
 # Port 0 is any; the programs say which. said NAME PATTERN: what it said, once it has.
 said() {
+    local give_up=$((SECONDS + 30))
     until sed -n "s|.*$2.*|\1|p" "$own/$1.log" | grep .; do
+        ((SECONDS < give_up)) || die "the $1 does not say where it listens: $(cat "$own/$1.log")"
         kill -0 "${started[-1]}" 2>/dev/null || die "the $1 ended: $(cat "$own/$1.log")"
         sleep 0.1
     done

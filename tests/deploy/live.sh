@@ -8,7 +8,12 @@
 #
 # 1. Faults, and a worker killed and started again: every query of every panel
 #    has data, and nobody is paged.
-# 2. eSMS says 103 to everything: OtpAccountRefused fires within two minutes,
+# 2. A rush of 200 jobs a second over many prefixes, with the usual repeats:
+#    nobody is paged.
+# 3. A scripted attack, twenty numbers a second in one prefix that may have
+#    twenty a minute: OtpPumping fires within two minutes and a half, and no
+#    other page does.
+# 4. eSMS says 103 to everything: OtpAccountRefused fires within two minutes,
 #    and no other page does while the refusals go on.
 #
 # The programs are those in $OTP_BIN, else of the release build.
@@ -17,6 +22,7 @@ cd "$(dirname "$0")/../.."
 export PYTHONDONTWRITEBYTECODE=1
 
 readonly LOAD=180 JOBS_A_SECOND=20 REFUSED_FOR=240 FIRES_WITHIN=120
+readonly RUSH=90 RUSH_A_SECOND=200 ATTACK=180 ATTACK_SEEN_WITHIN=150
 picture=${1:-}
 
 die() {
@@ -132,9 +138,10 @@ start_sandbox() {
 
 # start_worker NAME PORT
 start_worker() {
-    export AMQP_URL=amqp://guest:guest@127.0.0.1:$broker/%2f LOG_FORMAT=json OTP_CONCURRENCY=32
+    export AMQP_URL=amqp://guest:guest@127.0.0.1:$broker/%2f LOG_FORMAT=json OTP_CONCURRENCY=64
     export ESMS_URL=http://127.0.0.1:$sandbox/MainService.svc/json/SendMessageAutoGenCode_V5
     export ESMS_API_KEY=sandbox-key ESMS_SECRET_KEY=sandbox-secret ESMS_BALANCE_INTERVAL=2s
+    export OTP_PHONE_COOLDOWN=60s OTP_PHONE_LIMIT=5/10m OTP_PREFIX_LIMIT='84:20000/1m,8491:6000/1m,8499:20/1m,*:20/1m'
     HTTP_ADDR=127.0.0.1:$2 start "$1" "$bin/esms-otp-worker" run
     until_ok 60 "worker $1 is ready" curl -fs "127.0.0.1:$2/readyz"
 }
@@ -159,22 +166,31 @@ fired() {
         sed -n 's/.*alertname="\([^"]*\)".*/\1/p' | sort | tr '\n' ' ' | sed 's/ $//'
 }
 
-# Jobs for so many seconds, now more, now fewer, each to another phone.
+# jobs_for SECONDS FIRST RATE: jobs, now more, now fewer, each to another phone. With FIRST `everywhere` they go to
+# eight networks, and every fourth person asks again.
 jobs_for() {
     python3 -u -c '
 import json, math, sys, time
-seconds, rate, first = float(sys.argv[1]), float(sys.argv[2]), int(sys.argv[3])
+seconds, first, rate = float(sys.argv[1]), sys.argv[2], float(sys.argv[3])
+def phone(job):
+    if first != "everywhere":
+        return f"09{int(first) + job:08}"
+    person = job - 1002 if job % 4 == 3 and job > 1002 else job
+    return f"09{person % 8}{5000000 + person:07}"
 began, sent = time.monotonic(), 0
 while (passed := time.monotonic() - began) < seconds:
     due = rate * (passed + 9 * (1 - math.cos(passed / 18)))
     while sent < due:
-        print(json.dumps({"Phone": f"09{first + sent:08}", "MultiChannelTempId": "1234", "TimeAlive": "5"}))
+        print(json.dumps({"Phone": phone(sent), "MultiChannelTempId": "1234", "TimeAlive": "5"}))
         sent += 1
     time.sleep(0.1)
-' "$1" "$JOBS_A_SECOND" "$2"
+' "$1" "$2" "${3:-$JOBS_A_SECOND}"
 }
 
-load() { jobs_for "$1" "$2" 7>&- | "$bin/esms-otp-worker" send - --wait >"$dir/results.jsonl" 2>"$dir/send.log" 7>&-; }
+load() { jobs_for "$@" 7>&- | "$bin/esms-otp-worker" send - --wait >"$dir/results.jsonl" 2>"$dir/send.log" 7>&-; }
+
+# Not every job is accepted: `send` says so with its exit code.
+loaded() { load "$@" || [ $? = 1 ] || die 'the load failed'; }
 
 results() { [ "$(wc -l <"$dir/results.jsonl")" -ge "$1" ]; }
 
@@ -206,6 +222,26 @@ under_load() {
     say "nobody was paged; tickets: $(fired 'severity="ticket"' | grep . || echo none)"
 }
 
+rush() {
+    loaded "$RUSH" everywhere "$RUSH_A_SECOND"
+    [ -z "$(fired 'severity="page"')" ] || die "somebody was paged: $(fired 'severity="page"')"
+    say "a rush: $(tail -n 1 "$dir/send.log"); nobody was paged"
+}
+
+pumping() { fired 'severity="page"' | grep -q OtpPumping; }
+
+attack() {
+    local attacking since=$SECONDS
+    load "$ATTACK" 90000000 &
+    attacking=$!
+    until_ok "$ATTACK_SEEN_WITHIN" 'OtpPumping fires' pumping
+    say "OtpPumping fired $((SECONDS - since)) s after the attack began"
+    what_it_says OtpPumping
+    wait "$attacking" || [ $? = 1 ] || die 'the load failed'
+    [ "$(fired 'severity="page"')" = OtpPumping ] || die "other pages fired: $(fired 'severity="page"')"
+    say "the attack: $(tail -n 1 "$dir/send.log"); no other page fired"
+}
+
 draw() {
     find_python
     "$python" tests/deploy/picture.py --prometheus "$prometheus" --since $((SECONDS - began)) "$picture"
@@ -218,8 +254,8 @@ what_it_says() {
     curl -fs "$prometheus/api/v1/alerts" | python3 -c '
 import json, sys
 for alert in json.load(sys.stdin)["data"]["alerts"]:
-    if alert["labels"]["alertname"] == "OtpAccountRefused":
-        print("live:", alert["annotations"]["summary"], alert["annotations"]["description"])'
+    if alert["labels"]["alertname"] == sys.argv[1]:
+        print("live:", alert["annotations"]["summary"], alert["annotations"]["description"])' "$1"
 }
 
 empty_account() {
@@ -230,9 +266,9 @@ empty_account() {
     loading=$!
     until_ok "$FIRES_WITHIN" 'OtpAccountRefused fires' account_refused
     say "OtpAccountRefused fired $((SECONDS - since)) s after the account was empty"
-    what_it_says
+    what_it_says OtpAccountRefused
     wait "$loading" || [ $? = 1 ] || die 'the load failed'
-    [ "$(fired 'severity="page"')" = OtpAccountRefused ] || die "other pages fired: $(fired 'severity="page"')"
+    [ "$(fired 'severity="page"')" = 'OtpAccountRefused OtpPumping' ] || die "other pages fired: $(fired 'severity="page"')"
     say "no other page fired in $((SECONDS - since)) s of refusals; tickets: $(fired 'severity="ticket"')"
 }
 
@@ -250,6 +286,8 @@ start_worker b "$b"
 start_prometheus
 say "RabbitMQ, the sandbox, two workers and Prometheus ($prometheus) are up"
 under_load
+rush
+attack
 if [ -n "$picture" ]; then draw; fi
 empty_account
 say 'ok'

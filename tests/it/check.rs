@@ -15,7 +15,7 @@ use crate::support::redis::Redis;
 /// A stage with a Redis that keeps its data.
 async fn stage() -> (Stage, Redis) {
     let (mut stage, redis) = (Stage::new().await, Redis::start().await);
-    stage.set("OTP_LEDGER_URL", &redis.url());
+    stage.set("OTP_LEDGER_URL", &redis.url()).set("OTP_PHONE_LIMIT", "3/10m,10/24h");
     (stage, redis)
 }
 
@@ -62,7 +62,7 @@ async fn where_all_is_well_every_part_says_so() {
     let (stage, _redis) = stage().await;
     let ended = check(&stage).await;
     assert_eq!(ended.code, 0, "{ended:?}");
-    let parts = ["settings", "broker", "topology", "permissions", "ledger", "credentials", "clock"];
+    let parts = ["settings", "limits", "broker", "topology", "permissions", "ledger", "credentials", "clock"];
     assert_eq!(ended.stdout.lines().count(), parts.len(), "{}", ended.stdout);
     for part in parts {
         assert!(line(&ended, part).contains(" ok "), "{}", ended.stdout);
@@ -154,6 +154,18 @@ async fn a_redis_that_forgets_is_warned_of_and_is_no_failure() {
     assert_eq!(ended.code, 0, "{ended:?}");
     let line = line(&ended, "ledger");
     assert!(line.contains("warning") && line.contains("appendonly yes"), "{line}");
+}
+
+#[tokio::test]
+async fn that_no_limit_is_set_for_a_number_is_warned_of_with_what_an_hour_can_cost() {
+    let (mut stage, _redis) = stage().await;
+    assert!(line(&check(&stage).await, "limits").contains("at most 10 OTPs"));
+    stage.unset("OTP_PHONE_LIMIT");
+    assert_warned(&stage, "limits", &["no limit is set for a number", "Nothing bounds", "eSMS contract"]).await;
+    stage.set("OTP_RATE_LIMIT", "50");
+    assert_warned(&stage, "limits", &["Up to 180000 OTPs", "OTP_RATE_LIMIT", "OTP_PHONE_COOLDOWN"]).await;
+    stage.set("OTP_PHONE_COOLDOWN", "60s");
+    assert!(line(&check(&stage).await, "limits").contains(" ok "));
 }
 
 #[tokio::test]

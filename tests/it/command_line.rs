@@ -90,7 +90,14 @@ async fn the_version_is_printed() {
 
 #[tokio::test]
 async fn help_fits_80_columns() {
-    for args in [&["--help"][..], &["run", "--help"], &["run", "-h"], &["send", "--help"]] {
+    for args in [
+        &["--help"][..],
+        &["run", "--help"],
+        &["run", "-h"],
+        &["send", "--help"],
+        &["limits", "--help"],
+        &["limits", "reset", "--help"],
+    ] {
         let ended = run(args, &[("COLUMNS", "80")]).await;
         assert_eq!((ended.code, ended.stderr.as_str()), (0, ""), "{args:?}");
         let long: Vec<&str> = ended.stdout.lines().filter(|line| line.chars().count() > 80).collect();

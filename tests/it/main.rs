@@ -22,6 +22,7 @@ mod keys;
 mod ledger;
 mod limited;
 mod limits;
+mod limits_command;
 mod pace;
 mod panics;
 mod places;

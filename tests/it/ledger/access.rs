@@ -1,11 +1,13 @@
 //! Access to the store: with TLS, as a user, in a database. Also what the worker says when it is refused.
 
-use std::path::PathBuf;
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
 
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 use tempfile::TempDir;
 
 use super::{HOLD, key, shared, told};
+use crate::program::run_with_input;
 use crate::stage::{LIMIT, PHONE, Stage, ending};
 use crate::support::client::Job;
 use crate::support::ports;
@@ -21,12 +23,37 @@ const PERMITTED: &str = "~otp-test:*";
 /// The commands that are enough, according to the README.
 const COMMANDS: [&str; 8] = ["+evalsha", "+script|load", "+hmget", "+hset", "+del", "+pexpire", "+time", "+select"];
 
+/// Those that limits need, too.
+const OF_LIMITS: [&str; 13] = [
+    "+zadd",
+    "+zrem",
+    "+zscore",
+    "+zcard",
+    "+zrange",
+    "+zrevrange",
+    "+zrangebyscore",
+    "+zremrangebyscore",
+    "+zremrangebyrank",
+    "+hgetall",
+    "+hdel",
+    "+hincrby",
+    "+pttl",
+];
+
 /// Adds a Redis user who may touch only the records of jobs, and only with these commands.
 async fn add_user(redis: &Redis) {
     let password = format!(">{PASSWORD}");
     let mut command = vec!["ACL", "SETUSER", "worker", "on", &password, PERMITTED];
     command.extend(COMMANDS);
     redis.cli(&command).await;
+}
+
+/// The same for a worker that counts.
+async fn add_user_who_counts(redis: &Redis) {
+    add_user(redis).await;
+    let mut command = vec!["ACL", "SETUSER", "worker"];
+    command.extend(OF_LIMITS);
+    assert_eq!(redis.cli(&command).await, "OK");
 }
 
 /// A private authority, and a server's certificate for `localhost` from it, as files.
@@ -90,6 +117,76 @@ async fn a_user_with_a_password_and_a_database_of_its_own_is_enough() {
     let port = redis.port();
     works(&mut stage, &redis, &format!("redis://worker:{PASSWORD_IN_URL}@localhost:{port}/5"), "5").await;
     works(&mut stage, &redis, &format!("redis://127.0.0.1:{port}"), "0").await;
+}
+
+#[tokio::test]
+async fn for_limits_the_same_user_needs_the_commands_that_the_readme_names_and_no_more() {
+    let (mut stage, redis) = shared().await;
+    for (name, value) in [
+        ("OTP_PHONE_LIMIT", "2/1h,5/2h"),
+        ("OTP_PREFIX_LIMIT", "84:4/1s,84:5/1h"),
+        ("OTP_TOTAL_LIMIT", "100/24h"),
+        ("OTP_JOB_TTL", "1h"),
+    ] {
+        stage.set(name, value);
+    }
+    add_user(&redis).await;
+    let url = format!("redis://worker:{PASSWORD_IN_URL}@localhost:{}/5", redis.port());
+    stage.set("OTP_LEDGER_URL", &url);
+    let check = async || run_with_input(&["check"], &stage.env(), "").await.stdout;
+    let checked = check().await;
+    assert!(checked.contains("ledger       FAILED") && checked.contains("README"), "{checked}");
+    add_user_who_counts(&redis).await;
+    let checked = check().await;
+    assert!(!checked.contains("ledger       FAILED") && !checked.contains("NOPERM"), "{checked}");
+    assert_eq!(redis.cli(&["-n", "5", "--scan", "--pattern", "*number:check*"]).await, "");
+    redis.cli(&["ACL", "LOG", "RESET"]).await;
+    works(&mut stage, &redis, &url, "5").await;
+    let running = stage.worker().await;
+    let (client, mut results) = stage.audience().await;
+    let mut send = async |id: &str| {
+        client.publish(&stage.names.jobs, Job::for_phone(PHONE, id)).await;
+        ending(&results.next(LIMIT).await).0
+    };
+    assert_eq!(send("second").await, "accepted");
+    assert_eq!(send("third").await, "limited");
+    for (args, said) in
+        [(&["limits"][..], "2 of 2"), (&["limits", "reset"], "forgotten    2 OTPs"), (&["limits"], "next OTP     now")]
+    {
+        let ended = run_with_input(args, &stage.env(), PHONE).await;
+        assert!(ended.code == 0 && ended.stdout.contains(said), "{args:?}: {ended:?}");
+    }
+    assert_eq!(send("fourth").await, "accepted");
+    assert_eq!(running.metric("otp_ledger_errors_total", &[]).await, 0.0);
+    let log = redis.cli(&["ACL", "LOG"]).await;
+    assert!(log.is_empty(), "a command is refused: {log}");
+}
+
+/// Every command of the scripts is in the lists above, and in the README. A step that is rare cannot be forgotten so.
+#[test]
+fn no_script_calls_a_command_that_is_not_listed() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut called = BTreeSet::new();
+    for file in std::fs::read_dir(root.join("src/ledger")).expect("a folder").flatten().map(|entry| entry.path()) {
+        if file.extension().is_some_and(|kind| kind == "lua") {
+            let text = std::fs::read_to_string(&file).expect("a script").replace("redis.pcall('", "redis.call('");
+            called.extend(
+                text.split("redis.call('").skip(1).filter_map(|rest| rest.split('\'').next()).map(str::to_owned),
+            );
+        }
+    }
+    let listed = COMMANDS.iter().chain(&OF_LIMITS).map(|command| command[1..].to_uppercase());
+    let listed: BTreeSet<String> = listed.collect();
+    let tried = std::fs::read_to_string(root.join("src/ledger/try_limits.lua")).expect("a script");
+    for command in OF_LIMITS.map(|command| command[1..].to_uppercase()) {
+        assert!(tried.contains(&format!("'{command}'")), "check does not try {command}");
+    }
+    assert!(called.len() > 10 && called.is_subset(&listed), "{:?}", called.difference(&listed));
+    let readme = std::fs::read_to_string(root.join("README.md")).expect("the README");
+    for command in listed {
+        let name = format!("`{}`", command.replace('|', " "));
+        assert!(readme.contains(&name), "{name} is not in the README");
+    }
 }
 
 #[tokio::test]

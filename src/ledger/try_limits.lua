@@ -1,0 +1,20 @@
+-- Tries every command that limits need, and leaves nothing. KEYS: a key that nobody else has.
+local key = KEYS[1]
+redis.call('ZADD', key, 1, 'a', 2, 'b')
+redis.call('PEXPIRE', key, 1000)
+redis.call('PTTL', key)
+redis.call('ZSCORE', key, 'a')
+redis.call('ZCARD', key)
+redis.call('ZRANGE', key, 0, 0)
+redis.call('ZREVRANGE', key, 0, 0)
+redis.call('ZRANGEBYSCORE', key, '-inf', 0)
+redis.call('ZREMRANGEBYSCORE', key, '-inf', 0)
+redis.call('ZREMRANGEBYRANK', key, 0, -3)
+redis.call('ZREM', key, 'a')
+redis.call('DEL', key)
+redis.call('HINCRBY', key, 'a', 1)
+redis.call('PEXPIRE', key, 1000)
+redis.call('HGETALL', key)
+redis.call('HDEL', key, 'a')
+redis.call('TIME')
+return {}
