@@ -81,6 +81,12 @@ impl Ended {
         Self { outcome, may_be_duplicate: json["MayBeDuplicate"] == Value::Bool(true), body: body.to_owned() }
     }
 
+    /// As text, times are in their order.
+    fn completed_at(&self) -> String {
+        let json: Value = serde_json::from_str(&self.body).unwrap_or_default();
+        json["CompletedAt"].as_str().unwrap_or_default().to_owned()
+    }
+
     /// The part that all results of the job share. No ledger knows a job that cannot be understood, so each
     /// result of such a job has its own time.
     fn essence(&self) -> String {
@@ -144,7 +150,8 @@ impl Case {
     fn last_run(&self) -> Vec<&Ended> {
         let nothing_sent = |result: &&Ended| matches!(result.outcome.as_str(), "failed" | "expired" | "limited");
         let all: Vec<_> = self.results.iter().collect();
-        match all.last().copied() {
+        // Two workers may publish the results of two runs the other way round.
+        match all.iter().copied().max_by(|one, other| one.completed_at().cmp(&other.completed_at())) {
             Some(last) if self.is_repeated && all.iter().all(&nothing_sent) => {
                 all.into_iter().filter(|result| *result == last).collect()
             }
