@@ -26,7 +26,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 use uuid::Uuid;
 
 use crate::backoff::Policy;
@@ -99,6 +99,9 @@ pub struct Ledger {
     holdings: AtomicU64,
     watch: Watch,
 }
+
+/// For so long after the store was away, jobs may still be in flight that it knows nothing of.
+const CATCHING_UP: Duration = Duration::from_secs(60);
 
 impl Ledger {
     /// The ledger of these settings, and what tells a shared store the results that it did not take.
@@ -224,7 +227,7 @@ impl Ledger {
     /// store has decided, it has its place; so it has where it may have been sent.
     fn place(&self, job: JobRef<'_>, holding: Holding, progress: Progress) -> Claimed {
         let Some(place) = place_to_take(job) else { return Claimed::Ours(holding, progress) };
-        let is_decided = self.is_shared && holding.record() == Record::InStore;
+        let is_decided = self.is_shared && holding.record() == Record::InStore && !self.store_may_count_less();
         if is_decided || !progress.is_untouched() {
             self.counted.take(place);
             return Claimed::Ours(holding, progress);
@@ -233,6 +236,11 @@ impl Ledger {
             Ok(()) => Claimed::Ours(holding, progress),
             Err(held_back) => Claimed::Limited(holding, progress, held_back),
         }
+    }
+
+    /// Whether the store may not have counted yet what this process sent while it was away.
+    fn store_may_count_less(&self) -> bool {
+        self.beside.owed() > 0 || self.watch.failed_within(CATCHING_UP)
     }
 
     /// Marks an attempt as under way, before its first byte. `begun` counts the attempt. The lease is renewed.
@@ -280,6 +288,9 @@ impl Ledger {
     /// The job goes back to the broker. Where this cannot be written, the next worker waits for the end of
     /// the lease.
     pub async fn release(&self, job: JobRef<'_>, holding: &Holding, progress: &Progress) {
+        if !job.is_named {
+            return self.close(job, holding, progress).await;
+        }
         if holding.record() == Record::InStore {
             let _ = self.note(job, holding, Stage::Released(job.delivery_count), progress).await;
         } else {
@@ -319,9 +330,9 @@ impl Ledger {
     }
 }
 
-/// The place of a job that is to be sent. One that the broker dropped is not.
+/// The place of a job that is to be sent. One that the broker dropped is not, nor is one past its deadline.
 fn place_to_take(job: JobRef<'_>) -> Option<&Place> {
-    job.place.filter(|_| !job.is_dropped)
+    job.place.filter(|place| !job.is_dropped && place.until > Instant::now())
 }
 
 fn go_on_without_store(holding: &Holding, may_have_been_sent: bool) -> Marked {

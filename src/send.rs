@@ -259,12 +259,14 @@ impl Sender {
         loop {
             without(&mut place, held.health.until_publishing()).await;
             let pass = without(&mut place, self.circuit.pass(is_new)).await;
+            let (began, was_slow) = (Instant::now(), self.rate.is_slow());
             let taken = match place.take() {
                 Some(place) => place,
                 None => self.place(held.job).await,
             };
             let turn = self.rate.turn().await;
-            throttled_for += turn.held;
+            // Those before it in the line for a place were held, too.
+            throttled_for += if was_slow { began.elapsed() } else { turn.held };
             // The circuit may have opened meanwhile, or the way for results may have closed.
             if pass.still_holds() && held.health.is_publishing() {
                 return (taken, pass, turn.held_for(throttled_for));

@@ -16,6 +16,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use lapin::message::Delivery;
+use tokio::sync::Semaphore;
 use tracing::{debug, warn};
 
 use crate::broker::consumer::{Origin, Taker};
@@ -76,11 +77,17 @@ pub struct Rules {
     pub own_queues: Vec<String>,
 }
 
+/// How many jobs wait at once for the end of a call to their number: a flood for one number must not fill the worker.
+/// The others are told at once.
+const MOST_WAITING: usize = 64;
+
 /// Works deliveries.
 pub struct Worker {
     parts: Parts,
     rules: Rules,
     in_flight: InFlight,
+    /// Room for jobs that wait for the end of a call to their number.
+    waiting_for_calls: Semaphore,
     tasks: Tasks,
     stop: Stop,
 }
@@ -130,7 +137,8 @@ impl Taker for Worker {
 impl Worker {
     /// A worker of these parts.
     pub fn new(parts: Parts, rules: Rules, stop: Stop) -> Self {
-        Self { parts, in_flight: InFlight::default(), rules, tasks: Tasks::new(stop.clone()), stop }
+        let (in_flight, tasks) = (InFlight::default(), Tasks::new(stop.clone()));
+        Self { parts, rules, in_flight, waiting_for_calls: Semaphore::new(MOST_WAITING), tasks, stop }
     }
 
     /// Deliveries that are being dealt with, or were when the worker aborted.

@@ -1,6 +1,8 @@
 //! How a job's end is written down: in the store, or in this process while the store is away; and what it means for
 //! the job's place under the limits.
 
+use std::time::SystemTime;
+
 use tokio::time::Instant;
 
 use super::Ledger;
@@ -9,7 +11,8 @@ use super::holding::Holding;
 use super::past::{JobRef, Record};
 use super::store::{End, Finish};
 use super::watch::mends;
-use crate::job::result::ResultEvent;
+use crate::job::progress::Progress;
+use crate::job::result::{Outcome, ResultEvent};
 use crate::limits::Seen;
 
 impl Ledger {
@@ -54,11 +57,26 @@ impl Ledger {
         finish
     }
 
+    /// A job without a name goes back. Its next delivery has another id, so this one is closed, and its place counts only
+    /// if an OTP may have gone out.
+    pub(super) async fn close(&self, job: JobRef<'_>, holding: &Holding, progress: &Progress) {
+        let (id, fingerprint, place, attempted) = (job.id, job.fingerprint, job.place, holding.attempted());
+        let ending = progress.clone().end_without_answer(Outcome::Failed, "the job went back to its queue");
+        let (owner, event) = (Some(holding.owner()), &ending.into_event(id, SystemTime::now()));
+        if holding.is_in_store() {
+            let end = End { id, fingerprint, owner, event, place, attempted };
+            let _ = self.watch.observe(self.store.finish(end).await);
+        }
+        if let Some(place) = place {
+            self.counted.settle(place, event.may_have_sent().then_some(attempted).flatten());
+        }
+    }
+
     /// The job has ended: its place counts from its last attempt on, or is given back.
     fn settle(&self, job: JobRef<'_>, holding: &Holding, finish: &Finish, event: &ResultEvent, seen: Option<Seen>) {
         let Some(place) = job.place else { return };
         let may_have_sent = event.may_have_sent() || finish.recorded().is_some_and(ResultEvent::may_have_sent);
-        let sent = may_have_sent.then(|| holding.attempted().unwrap_or_else(Instant::now));
+        let sent = may_have_sent.then(|| holding.attempted().unwrap_or_else(|| Instant::now().min(place.until)));
         let seen_here = self.counted.settle(place, sent);
         if let (Finish::Recorded, true) = (finish, may_have_sent) {
             self.metrics.limits.number(&self.limits.label(&place.phone), seen.unwrap_or(seen_here));

@@ -40,6 +40,7 @@ end
 local known = math.max(tonumber(began) or 0, ARGV[9] ~= '' and now - ARGV[9] or 0)
 local sent = nil
 if ARGV[8] == '1' then
-  sent = known > 0 and known or now
+  -- Nobody knows when, but not after its deadline.
+  sent = known > 0 and known or math.min(now, now + place.left)
 end
 return {'recorded', settle(place, sent, now)}

@@ -1,6 +1,6 @@
 -- The places of a job under the limits. src/limits/counted.rs does the same in memory, and says why.
 -- KEYS from 2 on: the number's places; for each group: its jobs in flight, and for each of its rules: OTPs by part.
--- ARGV from a given one on: the job, ms until its deadline, how many places of a number are kept, and for how long (ms);
+-- ARGV from a given one on: the job, ms until its deadline (less than 0 once it has passed), how many places of a number are kept, and for how long (ms);
 -- then for the number and for each group: how many rules, and for each rule: the most, and the window (ms).
 local PARTS, ENDED_AFTER = 60, 60000
 
@@ -96,13 +96,17 @@ local function held_back(place, now)
   if redis.call('ZSCORE', place.number, place.job) then
     return nil
   end
-  local rule, free, in_flight = nil, now, 0
+  local rule, free, in_flight = nil, now, 1
   local n = 0
   for _, found in ipairs(place.rules) do
     n = n + 1
     local at = tonumber(redis.call('ZREVRANGE', place.number, found.most - 1, found.most - 1, 'WITHSCORES')[2])
-    if at and at + found.window > free then
-      rule, free, in_flight = n, at + found.window, at > now and 1 or 0
+    if at and at + found.window > now then
+      -- The end of a job in flight helps only where nothing else holds this one back.
+      in_flight = at > now and in_flight or 0
+      if at + found.window > free then
+        rule, free = n, at + found.window
+      end
     end
   end
   for _, group in ipairs(place.groups) do
@@ -110,8 +114,11 @@ local function held_back(place, now)
     for _, found in ipairs(group.rules) do
       n = n + 1
       local at = free_at(group, found, now)
-      if at and at > free then
-        rule, free, in_flight = n, at, 0
+      if at and at > now then
+        in_flight = 0
+        if at > free then
+          rule, free = n, at
+        end
       end
     end
   end
@@ -129,7 +136,7 @@ local function take(place, now)
   keep_number(place, now + place.left, now)
   for _, group in ipairs(place.groups) do
     redis.call('ZADD', group.flying, int(now + place.left), place.job)
-    keep_for(group.flying, place.left + 10 * ENDED_AFTER)
+    keep_for(group.flying, place.left + ENDED_AFTER + place.keep)
   end
 end
 

@@ -42,7 +42,7 @@ impl Places {
         let rules = self.limits.number.iter().map(|rule| (rule.most, rule.window));
         call.key(self.key_of(&place.phone))
             .arg(self.keyring.hash("job", &place.id))
-            .arg(millis(place.until.saturating_duration_since(Instant::now())))
+            .arg(millis_until(place.until))
             .arg(self.limits.most_of_a_number())
             .arg(millis(self.limits.longest()));
         add_rules(call, rules);
@@ -77,6 +77,12 @@ fn add_rules(call: &mut ScriptInvocation<'_>, rules: impl ExactSizeIterator<Item
     for (most, window) in rules {
         call.arg(most).arg(millis(window));
     }
+}
+
+/// Less than 0 where it has passed.
+fn millis_until(at: Instant) -> i64 {
+    let (ahead, behind) = (millis(at.saturating_duration_since(Instant::now())), millis(at.elapsed()));
+    i64::try_from(ahead).unwrap_or(i64::MAX).saturating_sub(i64::try_from(behind).unwrap_or(i64::MAX))
 }
 
 /// What `finish.lua` says of a number.

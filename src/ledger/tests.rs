@@ -334,3 +334,14 @@ fn only_a_shared_ledger_that_is_always_asked_sees_every_attempt() {
         assert_eq!(ledger.sees_every_attempt(), sees);
     }
 }
+
+#[tokio::test]
+async fn a_job_without_a_name_that_goes_back_is_closed_because_its_next_delivery_has_another_id() {
+    let (ledger, store) = ledger(OnLedgerError::Send);
+    store.claims.lock().unwrap().push_back(Ok(Claim::New));
+    store.finishes.lock().unwrap().push_back(Ok(Finish::Recorded));
+    let unnamed = JobRef { is_named: false, ..first() };
+    let (holding, progress) = held(&ledger, unnamed).await;
+    ledger.release(unnamed, &holding, &progress).await;
+    assert_eq!(store.asked.lock().unwrap().last().map(String::as_str), Some("finish a true"));
+}

@@ -1,6 +1,9 @@
 //! What is told of the store: the count of steps that failed, and when it goes away and comes back.
 
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::time::Instant;
 
 use tracing::{debug, info, warn};
 
@@ -13,6 +16,8 @@ use crate::telemetry::metrics::Metrics;
 pub(super) struct Watch {
     on_error: OnLedgerError,
     trouble: Mutex<Trouble>,
+    /// When a step failed last.
+    failed: Mutex<Option<Instant>>,
     metrics: Arc<Metrics>,
 }
 
@@ -28,7 +33,7 @@ pub(super) enum Trouble {
 impl Watch {
     /// Nothing was said yet.
     pub(super) fn new(on_error: OnLedgerError, metrics: Arc<Metrics>) -> Self {
-        Self { on_error, trouble: Mutex::new(Trouble::None), metrics }
+        Self { on_error, trouble: Mutex::new(Trouble::None), failed: Mutex::default(), metrics }
     }
 
     /// Counts a step that failed, and logs when the store goes away and comes back.
@@ -45,10 +50,16 @@ impl Watch {
             }
             Err(error @ (StoreError::Unreachable(_) | StoreError::Refused { .. } | StoreError::NotOurs(_))) => {
                 self.metrics.ledger_error();
+                *self.failed.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
                 self.tell(error);
             }
         }
         answer
+    }
+
+    /// Whether a step failed within this time.
+    pub(super) fn failed_within(&self, time: Duration) -> bool {
+        self.failed.lock().unwrap_or_else(PoisonError::into_inner).is_some_and(|at| at.elapsed() < time)
     }
 
     /// Said once, and again where a person must do something else.

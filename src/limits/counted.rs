@@ -121,8 +121,11 @@ impl Counted {
             together.forget(&group.rules, now);
             verdicts.extend((0..group.rules.len()).map(|n| together.verdict(n, &group.rules[n], now)));
         }
-        let worst = verdicts.into_iter().enumerate().filter_map(|(rule, found)| found.map(|found| (rule, found)));
-        worst.max_by_key(|(_, (free_at, _))| *free_at).map(|(rule, (free_at, is_in_flight))| Verdict {
+        // The end of a job in flight helps only where nothing else holds this one back.
+        let is_in_flight = verdicts.iter().flatten().all(|(_, is_in_flight)| *is_in_flight);
+        let found =
+            verdicts.into_iter().enumerate().filter_map(|(rule, found)| found.map(|(free_at, _)| (rule, free_at)));
+        found.max_by_key(|(_, free_at)| *free_at).map(|(rule, free_at)| Verdict {
             rule,
             free_in: Duration::from_millis(free_at - now),
             is_in_flight,
@@ -160,10 +163,13 @@ impl Counted {
         if state.numbers.len() < MOST_NUMBERS {
             return;
         }
-        let mut times: Vec<u64> = state.numbers.values().map(|counts| latest(counts)).collect();
-        let (_, median, _) = times.select_nth_unstable(MOST_NUMBERS / 2);
-        let median = *median;
-        state.numbers.retain(|_, counts| latest(counts) > median);
+        // A job in flight counts from its deadline on, so it is among the latest.
+        let mut times: Vec<(u64, u64)> =
+            state.numbers.iter().map(|(number, counts)| (latest(counts), *number)).collect();
+        let (older, ..) = times.select_nth_unstable(MOST_NUMBERS / 2);
+        for (_, number) in older {
+            state.numbers.remove(number);
+        }
     }
 
     fn ms(&self, at: Instant) -> u64 {

@@ -30,7 +30,27 @@ impl Limits {
             let rule = format!("allows {never}, and OTP_PREFIX_DENY denies every number that begins so");
             reader.mistake(&settings::OTP_PREFIX_ALLOW, rule);
         }
-        Self { number, groups, allow, deny }
+        let limits = Self { number, groups, allow, deny };
+        limits.check_overlap(reader);
+        limits
+    }
+
+    /// A rule that can never hold anything back was meant otherwise.
+    fn check_overlap(&self, reader: &mut Reader<'_>) {
+        let cooldown = self.longest_of(Limit::Cooldown);
+        if self.number.iter().any(|rule| rule.limit == Limit::Phone && rule.window <= cooldown) {
+            let rule = "must have windows longer than OTP_PHONE_COOLDOWN: within it there is one OTP at most";
+            reader.mistake(&settings::OTP_PHONE_LIMIT, rule);
+        }
+        let is_useless = |prefix: &Prefix| {
+            let is_denied = self.deny.iter().any(|denied| prefix.begins_with(denied));
+            let meets = |allowed: &Prefix| prefix.begins_with(allowed) || allowed.begins_with(prefix);
+            is_denied || !(self.allow.is_empty() || self.allow.iter().any(meets))
+        };
+        if let Some(useless) = self.groups.iter().filter_map(|group| group.prefix.as_ref()).find(|of| is_useless(of)) {
+            let rule = format!("limits {useless}, of which OTP_PREFIX_ALLOW and OTP_PREFIX_DENY let no number through");
+            reader.mistake(&settings::OTP_PREFIX_LIMIT, rule);
+        }
     }
 }
 
@@ -99,12 +119,16 @@ fn entries(text: &str) -> impl Iterator<Item = &str> {
     text.split(',').map(str::trim)
 }
 
+/// A prefix is shown in metrics, results and logs, so it must not be a whole number: these have 8 digits or more.
+const LONGEST_PREFIX: usize = 7;
+
 fn prefix(text: &str) -> Result<Prefix, String> {
-    let is_prefix = (1..=15).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_digit());
-    if is_prefix && !text.starts_with('0') {
+    let is_prefix = (1..=LONGEST_PREFIX).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_digit());
+    // After Vietnam's 84 there is no 0 in international digits.
+    if is_prefix && !text.starts_with('0') && !text.starts_with("840") {
         return Ok(Prefix(text.to_owned()));
     }
-    Err("must be prefixes in international digits, such as 84 or 8490".into())
+    Err(format!("must be prefixes of at most {LONGEST_PREFIX} international digits, such as 84 or 8490, not 090"))
 }
 
 /// `3/10m`: at most 3 in any 10 minutes.

@@ -136,7 +136,7 @@ const WRONG: &[(&str, &[&str])] = &[
             "5/24h,5/1h",
         ],
     ),
-    ("OTP_PREFIX_ALLOW", &["84a", "vn", "*", "+84", "0901", "84,", "84,84", "84,8490", "8490,84", "1234567890123456"]),
+    ("OTP_PREFIX_ALLOW", &["84a", "vn", "*", "+84", "0901", "84,", "84,84", "84,8490", "8490,84", "12345678", "8409"]),
     ("OTP_PREFIX_DENY", &["84a", "84;88", "88,,99", "88,881", "0"]),
     (
         "OTP_PREFIX_LIMIT",
@@ -164,8 +164,25 @@ fn nonsense_is_refused_by_name() {
             assert!(problem.contains(setting), "{setting}={value}: {problem}");
         }
     }
-    let problem = read(&[("OTP_PREFIX_ALLOW", "8490"), ("OTP_PREFIX_DENY", "84")]).unwrap_err();
-    assert!(problem.contains("OTP_PREFIX_ALLOW"), "{problem}");
+}
+
+#[test]
+fn settings_of_which_one_makes_the_other_useless_are_refused() {
+    for (given, blamed) in [
+        (&[("OTP_PREFIX_ALLOW", "8490"), ("OTP_PREFIX_DENY", "84")][..], "OTP_PREFIX_ALLOW"),
+        (&[("OTP_PHONE_COOLDOWN", "10m"), ("OTP_PHONE_LIMIT", "3/10m,10/24h")], "OTP_PHONE_LIMIT"),
+        (&[("OTP_PREFIX_LIMIT", "8499:5/1m"), ("OTP_PREFIX_DENY", "84")], "OTP_PREFIX_LIMIT"),
+        (&[("OTP_PREFIX_LIMIT", "84:5/1m,44:5/1m"), ("OTP_PREFIX_ALLOW", "84")], "OTP_PREFIX_LIMIT"),
+    ] {
+        let problem = read(given).expect_err(blamed);
+        assert!(problem.contains(&format!("\n  {blamed}: ")), "{problem}");
+    }
+    for given in [
+        &[("OTP_PREFIX_LIMIT", "8:5/1m,8490:5/1m,*:9/1m"), ("OTP_PREFIX_ALLOW", "84"), ("OTP_PREFIX_DENY", "8499")][..],
+        &[("OTP_PHONE_COOLDOWN", "60s"), ("OTP_PHONE_LIMIT", "3/10m,10/24h")],
+    ] {
+        assert!(read(given).is_ok(), "{given:?}");
+    }
 }
 
 #[test]

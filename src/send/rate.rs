@@ -92,6 +92,11 @@ impl Rate {
         }
     }
 
+    /// Whether calls are held or slower because eSMS throttles.
+    pub fn is_slow(&self) -> bool {
+        self.throttled.is_slow()
+    }
+
     /// For how many calls turns may be asked for at once. Where this worker is slower than all together, it would lose
     /// all but the first.
     fn in_one_batch(&self) -> u32 {

@@ -81,6 +81,9 @@ impl Together {
         // A call that asks for turns may stop waiting at any moment, and what was to be told would be lost.
         let (now, untold) = (Instant::now(), if turns == 0 { self.throttled.take_untold() } else { None });
         let mut word = self.share.as_ref().map(|share| lock(share).word(turns, now)).unwrap_or_default();
+        // One that could not be told in time is over by now.
+        let is_over = |untold: &Untold| now > untold.until && now.saturating_duration_since(untold.began) > NEWS;
+        let untold = untold.filter(|untold| !is_over(untold));
         word.cut = untold.map(|untold| self.cut(untold, now));
         match self.pace.say(&word).await {
             Ok(heard) => self.heard(&word, &heard),

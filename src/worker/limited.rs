@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::{Instant, sleep};
 
 use super::Worker;
@@ -17,13 +18,19 @@ use crate::limits::HeldBack;
 const CALL_ENDS_WITHIN: Duration = Duration::from_secs(2);
 
 /// How long a job has waited for a call to its number, and how often it was tried anew.
-#[derive(Debug, Default)]
-pub(super) struct Patience {
-    ends: Option<Instant>,
+#[derive(Debug)]
+pub(super) struct Patience<'a> {
+    rooms: &'a Semaphore,
+    waits: Option<(Instant, SemaphorePermit<'a>)>,
     reruns: u32,
 }
 
-impl Patience {
+impl<'a> Patience<'a> {
+    /// Nobody has waited yet.
+    pub(super) const fn new(rooms: &'a Semaphore) -> Self {
+        Self { rooms, waits: None, reruns: 0 }
+    }
+
     /// The claim, if it is to be acted on now; nothing if the ledger is to be asked again.
     pub(super) fn judge(&mut self, claimed: Claimed) -> Option<Claimed> {
         match claimed {
@@ -42,17 +49,17 @@ impl Patience {
 
     fn is_over(&mut self) -> bool {
         let now = Instant::now();
-        now >= *self.ends.get_or_insert(now + CALL_ENDS_WITHIN)
+        if self.waits.is_none() {
+            self.waits = self.rooms.try_acquire().ok().map(|room| (now + CALL_ENDS_WITHIN, room));
+        }
+        self.waits.as_ref().is_none_or(|(ends, _)| now >= *ends)
     }
 }
 
 impl Worker {
-    /// Waits until the ledger is to be asked again. The job goes back if the worker stops.
-    pub(super) async fn wait_for_call(&self, wait: Duration) -> Option<Worked> {
-        tokio::select! {
-            () = sleep(wait) => None,
-            () = self.stop.draining().cancelled() => Some(Worked::GoesBack),
-        }
+    /// Waits until the ledger is to be asked again, or until the worker is told to stop.
+    pub(super) async fn wait_for_call(&self, wait: Duration) {
+        let _ = self.stop.draining().run_until_cancelled(sleep(wait)).await;
     }
 
     /// Ends a job that the ledger's limits hold back. Nothing if another worker has it by now.
@@ -81,7 +88,9 @@ impl Worker {
         held_back: &HeldBack,
     ) -> Option<ResultEvent> {
         let event = self.record(job, hold, ending(progress, held_back)).await?;
-        self.parts.metrics.limits.limited(held_back.limit, &self.rules.limits.label(&job.request.phone));
+        if event.outcome == Outcome::Limited {
+            self.parts.metrics.limits.limited(held_back.limit, &self.rules.limits.label(&job.request.phone));
+        }
         Some(event)
     }
 }

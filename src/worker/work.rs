@@ -40,11 +40,10 @@ impl Worker {
     pub(super) async fn work_on(&self, job: &Job) -> Worked {
         let mut polls = Policy::POLL.waits();
         let mut is_first_claim = true;
-        let mut patience = Patience::default();
+        let mut patience = Patience::new(&self.waiting_for_calls);
         loop {
             let Turn::Now(place) = self.turn(job).await else {
-                self.leave_unstarted(job).await;
-                return Worked::GoesBack;
+                return self.leave_unstarted(job).await;
             };
             let Some(claimed) = self.claim(job).await else { return Worked::GoesBack };
             if is_first_claim {
@@ -53,10 +52,8 @@ impl Worker {
             }
             let Some(claimed) = patience.judge(claimed) else {
                 drop(place);
-                match self.wait_for_call(polls.next_wait()).await {
-                    Some(worked) => return worked,
-                    None => continue,
-                }
+                self.wait_for_call(polls.next_wait()).await;
+                continue;
             };
             if let Some(worked) = self.work_claimed(job, claimed, place).await {
                 return worked;
@@ -73,7 +70,7 @@ impl Worker {
     /// Waits for a place. A job that waits is not claimed, so that another worker may have it, and its lease cannot
     /// run out. Past its deadline it needs no place: it is not sent, only recorded.
     async fn turn<'a>(&'a self, job: &'a Job) -> Turn<'a> {
-        if job.dropped.is_some() {
+        if job.dropped.is_some() || self.rules.limits.denied(&job.request).is_some() {
             return Turn::Now(None);
         }
         let place = async {
@@ -102,22 +99,37 @@ impl Worker {
         }
         // The question may have reached the ledger. Unless its answer is heard, the next worker must wait for
         // the end of the lease.
-        self.release_when_claimed(job, claim).await;
-        None
+        self.leave_when_claimed(job, claim).await
     }
 
     /// Writes down that nothing was done with a job. The next worker could not know, for it sees only that
     /// the broker had delivered the job before.
-    async fn leave_unstarted(&self, job: &Job) {
-        if job.dropped.is_none() && !job.was_elsewhere() {
-            self.release_when_claimed(job, self.parts.ledger.claim(self.in_flight.job_ref(job))).await;
+    async fn leave_unstarted(&self, job: &Job) -> Worked {
+        // The next delivery of a job without a name has another id.
+        if job.dropped.is_some() || job.was_elsewhere() || !job.is_named {
+            return Worked::GoesBack;
+        }
+        let claim = self.parts.ledger.claim(self.in_flight.job_ref(job));
+        match self.leave_when_claimed(job, claim).await {
+            Some(Claimed::Limited(holding, progress, held_back)) => {
+                let ended = self.end_limited(job, holding, progress, &held_back).await;
+                ended.unwrap_or(Worked::GoesBack)
+            }
+            Some(_) | None => Worked::GoesBack,
         }
     }
 
-    async fn release_when_claimed(&self, job: &Job, claim: impl Future<Output = Claimed>) {
-        if let Ok(Claimed::Ours(holding, progress)) = timeout(LAST_ANSWER, claim).await {
-            let hold = job.held(holding, progress.clone());
-            self.release(job, &hold.holding, &progress).await;
+    /// Gives back a job that is this worker's, once the ledger says so. One that a limit holds back ends all the same:
+    /// the ledger has no record of it, and the next worker would have to take it for one that may have been sent.
+    async fn leave_when_claimed(&self, job: &Job, claim: impl Future<Output = Claimed>) -> Option<Claimed> {
+        match timeout(LAST_ANSWER, claim).await {
+            Ok(Claimed::Ours(holding, progress)) => {
+                let hold = job.held(holding, progress.clone());
+                self.release(job, &hold.holding, &progress).await;
+                None
+            }
+            Ok(limited @ Claimed::Limited(..)) => Some(limited),
+            Ok(Claimed::HeldByAnother | Claimed::Done(_) | Claimed::AnotherJob) | Err(_) => None,
         }
     }
 

@@ -195,15 +195,18 @@ impl Cast {
     }
 
     fn case(&self, job: Job, tries: &[Try], told: &HashMap<String, Vec<Told>>, evidence: &mut Evidence) -> Case {
+        let calls = self.stage.sandbox.requests(&job.phone);
+        // The worker that made this call was killed before it could even write so.
+        let is_unwritten = calls.len() > evidence.logs.attempts.get(&job.id).copied().unwrap_or_default();
         Case {
             owed: is_owed(tries),
             is_repeated: tries.len() > 1,
             results: told.get(&job.id).into_iter().flatten().map(|told| Ended::read(&told.body)).collect(),
             sends: self.stage.sandbox.accepted(&job.phone),
-            calls: self.stage.sandbox.requests(&job.phone),
+            calls,
             record: evidence.records.remove(&job.id),
             dead: evidence.dead.remove(&job.id).unwrap_or_default(),
-            is_unwitnessed: evidence.logs.unwitnessed.contains(&job.id),
+            is_unwitnessed: is_unwritten || evidence.logs.unwitnessed.contains(&job.id),
             job,
         }
     }

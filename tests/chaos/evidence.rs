@@ -14,7 +14,7 @@ use crate::audit::Record;
 use crate::job::{API_KEY, FORMS, SECRET_KEY};
 use crate::limits::Counted;
 use crate::stage::{LEDGER_PREFIX, Stage};
-use crate::witness::Witnesses;
+use crate::witness::{Witnesses, attempted};
 
 /// The queues that must be empty in the end.
 pub(crate) const EMPTY: [&str; 4] = ["otp.jobs", "otp.dropped", "otp.results.unrouted", crate::listener::QUEUE];
@@ -43,6 +43,8 @@ pub(crate) struct Logs {
     pub(crate) ledger_errors: bool,
     /// Jobs that a worker attempted which ended while it could not reach the ledger.
     pub(crate) unwitnessed: HashSet<String>,
+    /// How many attempts of each job the logs tell of.
+    pub(crate) attempts: HashMap<String, usize>,
 }
 
 /// The events that are counted, and the words by which they are found in the logs.
@@ -88,6 +90,9 @@ impl Logs {
     fn note(&mut self, line: &str) {
         for ((_, words), (_, count)) in TOLD.iter().zip(&mut self.counts) {
             *count += u64::from(line.contains(words));
+        }
+        if let Some(id) = attempted(line) {
+            *self.attempts.entry(id).or_default() += 1;
         }
         self.ledger_errors |= line.contains(LEDGER_LOST) && line.contains("WARN");
         if is_unplanned_panic(line) || holds_a_phone(line) || line.contains(API_KEY) || line.contains(SECRET_KEY) {

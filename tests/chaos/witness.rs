@@ -24,8 +24,8 @@ pub(crate) struct Witnesses {
 impl Witnesses {
     /// One line of the log.
     pub(crate) fn note(&mut self, line: &str) {
-        if line.contains("\"message\":\"attempt begins\"") {
-            self.attempted.extend(job_id(line));
+        if let Some(id) = attempted(line) {
+            self.attempted.insert(id);
         } else if line.contains("\"message\":\"the ledger does not answer\"") && line.contains("WARN") {
             self.is_away = true;
         } else if AGAIN.iter().any(|words| line.contains(words)) {
@@ -50,7 +50,12 @@ impl Witnesses {
     }
 }
 
-fn job_id(line: &str) -> Option<String> {
+/// The job of which this line says that an attempt begins. A worker that is killed a moment later may not have written
+/// it: then eSMS has one call more of the job than the logs have lines.
+pub(crate) fn attempted(line: &str) -> Option<String> {
+    if !line.contains("\"message\":\"attempt begins\"") {
+        return None;
+    }
     let line: Value = serde_json::from_str(line).ok()?;
     line["job_id"].as_str().map(str::to_owned)
 }

@@ -2,7 +2,7 @@
 
 mod flood;
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use esms_otp_worker::sandbox::Fault;
 
@@ -233,5 +233,65 @@ async fn a_number_is_kept_as_a_keyed_hash_that_expires() {
     for key in keys.lines().filter(|key| !key.ends_with(":home")) {
         let left: u64 = redis.cli(&["PTTL", key]).await.parse().expect("a time");
         assert!(left <= Duration::from_secs(24 * 3600).as_millis() as u64, "{key}: {left}");
+    }
+}
+
+#[tokio::test]
+async fn a_job_past_its_deadline_is_expired_whatever_the_limits_say_and_takes_no_place() {
+    for (stage, _redis) in stages(&[("OTP_PHONE_LIMIT", "1/1h")]).await {
+        let _running = stage.worker().await;
+        let (client, mut results) = stage.audience().await;
+        let late = || Job::for_phone(PHONE, "late").timestamp(SystemTime::now() - Duration::from_secs(3_600));
+        assert_eq!(outcome(&result_of(&stage, &client, &mut results, late()).await), "expired");
+        assert_eq!(outcome(&result_of(&stage, &client, &mut results, Job::for_phone(PHONE, "1")).await), "accepted");
+        assert_eq!(outcome(&result_of(&stage, &client, &mut results, late()).await), "expired");
+    }
+}
+
+#[tokio::test]
+async fn a_worker_that_stops_still_tells_the_jobs_that_a_limit_holds_back() {
+    for (mut stage, _redis) in stages(&[("OTP_PHONE_LIMIT", "1/1h")]).await {
+        stage.set("OTP_CONCURRENCY", "1").set("OTP_PREFETCH", "10");
+        let mut running = stage.worker().await;
+        let (client, mut results) = stage.audience().await;
+        assert_eq!(outcome(&result_of(&stage, &client, &mut results, Job::for_phone(PHONE, "1")).await), "accepted");
+        stage.sandbox.script(None, vec![Fault::Hold]);
+        client.publish(&stage.names.jobs, Job::for_phone("0901888485", "held")).await;
+        stage.sandbox.wait_until_held(1).await;
+        for n in 2..5 {
+            client.publish(&stage.names.jobs, Job::for_phone(PHONE, &n.to_string())).await;
+        }
+        running.until_metric("otp_jobs_in_flight", &[], 4.0).await;
+        running.process.signal("TERM");
+        for result in results.collect(3, LIMIT).await {
+            assert_eq!((outcome(&result), ending(&result).2), ("limited".into(), false));
+        }
+        stage.sandbox.release_held();
+        assert_eq!(outcome(&results.next(LIMIT).await), "accepted");
+        assert_eq!(running.process.wait_exit(LIMIT).await, Some(0));
+    }
+}
+
+#[tokio::test]
+async fn a_flood_for_a_number_whose_call_is_under_way_does_not_fill_the_worker() {
+    for (mut stage, _redis) in stages(&[("OTP_PHONE_LIMIT", "1/1h")]).await {
+        stage.set("OTP_CONCURRENCY", "4").set("OTP_PREFETCH", "80");
+        let _running = stage.worker().await;
+        let (client, mut results) = stage.audience().await;
+        stage.sandbox.script(None, vec![Fault::Hold]);
+        client.publish(&stage.names.jobs, Job::for_phone(PHONE, "held")).await;
+        stage.sandbox.wait_until_held(1).await;
+        // More than may wait for the call; and behind them a job for another number.
+        let flood = (0..200).map(|n| Job::for_phone(PHONE, &format!("flood-{n}")));
+        client.publish_all(&stage.names.jobs, flood).await;
+        client.publish(&stage.names.jobs, Job::for_phone("0901888485", "healthy")).await;
+        loop {
+            let result = results.next(LIMIT).await;
+            if field(&result, "JobId") == "healthy" {
+                break assert_eq!(outcome(&result), "accepted");
+            }
+            assert_eq!(outcome(&result), "limited");
+        }
+        stage.sandbox.release_held();
     }
 }

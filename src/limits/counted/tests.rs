@@ -177,3 +177,16 @@ async fn numbers_are_bounded_and_those_sent_to_last_are_kept() {
     assert!(counted.state().numbers.len() <= MOST_NUMBERS);
     assert!(send(&counted, "again", &format!("8490{:07}", MOST_NUMBERS + 5)).is_err());
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_job_waits_for_one_in_flight_only_where_nothing_else_holds_it_back() {
+    let counted = counted(vec![rule(Limit::Cooldown, 1, 60), rule(Limit::Phone, 2, 3_600)], vec![]);
+    send(&counted, "1", A).unwrap();
+    advance(S(61)).await;
+    let second = place(&counted, "2", A);
+    counted.reserve(&second).unwrap();
+    // The end of the second would free the cooldown, and the first still counts for the hour.
+    assert!(!send(&counted, "3", A).unwrap_err().is_in_flight);
+    counted.settle(&second, None);
+    send(&counted, "3", A).unwrap();
+}
