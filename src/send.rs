@@ -1,7 +1,7 @@
 //! From a job to its ending: attempts, what each means, and when to try again.
 //!
 //! Pieces that never mix: what was seen ([`crate::esms::client`]), what it means ([`crate::esms::classify`]),
-//! what follows ([`retry`]), when to hold back ([`circuit`], [`rate`]), whose turn it is ([`places`]), and, here, the
+//! what follows ([`retry`]), when to hold back ([`circuit`], [`rate`]), whose turn it is ([`slots`]), and, here, the
 //! loop.
 
 mod attempt;
@@ -9,11 +9,11 @@ mod breaker;
 pub mod circuit;
 mod fair;
 pub mod held;
-pub mod places;
 pub mod rate;
 pub mod retry;
 pub mod settings;
 pub mod share;
+pub mod slots;
 pub mod throttle;
 pub mod together;
 
@@ -36,10 +36,10 @@ use crate::telemetry::metrics::Metrics;
 use attempt::Attempts;
 use circuit::{Circuit, Pass, Shown};
 use held::Held;
-use places::{Place, Places, without};
 use rate::{Rate, Turn as RateTurn};
 use retry::{Limits, Next};
 use settings::SendSettings;
+use slots::{Slot, Slots, without};
 use throttle::Throttled;
 use together::Together;
 
@@ -48,7 +48,7 @@ use together::Together;
 pub struct Sender {
     attempts: Attempts,
     circuit: Circuit,
-    places: Places,
+    slots: Slots,
     rate: Arc<Rate>,
     backoff: Policy,
     max_elapsed: Duration,
@@ -71,8 +71,8 @@ pub enum Sent {
 
 /// What one series of attempts keeps from round to round.
 struct Series<'a> {
-    /// The place of the first attempt.
-    place: Option<Place<'a>>,
+    /// The slot of the first attempt.
+    slot: Option<Slot<'a>>,
     /// The waits between attempts.
     waits: Waits,
     /// When no further attempt begins; known from the first attempt on.
@@ -92,8 +92,8 @@ impl Series<'_> {
 
 /// Whether a call may be made now.
 enum Turn<'a> {
-    /// It may, and has a place and a turn.
-    Now(Place<'a>, Pass<'a>, RateTurn),
+    /// It may, and has a slot and a turn.
+    Now(Slot<'a>, Pass<'a>, RateTurn),
     /// The deadline passed while the job waited.
     DeadlinePassed,
     /// The worker was told to stop while the job waited.
@@ -121,8 +121,8 @@ impl Sender {
         let rate = Rate::new(settings.interval, Arc::clone(&throttled), together, Arc::clone(&metrics));
         let rate = Arc::new(rate);
         let attempts = Attempts::new(esms, retry_codes, throttled, Arc::clone(&metrics));
-        let places = Places::new(concurrency);
-        Self { attempts, circuit, places, rate, backoff, max_elapsed, on_ambiguous, resend_limit, metrics }
+        let slots = Slots::new(concurrency);
+        Self { attempts, circuit, slots, rate, backoff, max_elapsed, on_ambiguous, resend_limit, metrics }
     }
 
     /// What limits the rate of calls. Somebody must run [`Rate::keep`].
@@ -130,16 +130,16 @@ impl Sender {
         Arc::clone(&self.rate)
     }
 
-    /// Waits for a place among the calls under way: one for the job's first attempt, so that it need not be claimed
+    /// Waits for a slot among the calls under way: one for the job's first attempt, so that it need not be claimed
     /// before.
-    pub async fn place<'a>(&'a self, job: &'a Job) -> Place<'a> {
-        self.places.take(&job.request.template_id).await
+    pub async fn slot<'a>(&'a self, job: &'a Job) -> Slot<'a> {
+        self.slots.take(&job.request.template_id).await
     }
 
-    /// Attempts a job until it has ended or must be left. `progress` is what happened before; `place` is for the
+    /// Attempts a job until it has ended or must be left. `progress` is what happened before; `slot` is for the
     /// first attempt, if there is one already.
-    pub async fn send<'a>(&'a self, held: &'a Held<'_>, mut progress: Progress, place: Option<Place<'a>>) -> Sent {
-        let mut series = Series { place, waits: self.backoff.waits(), give_up_at: None, let_go: false };
+    pub async fn send<'a>(&'a self, held: &'a Held<'_>, mut progress: Progress, slot: Option<Slot<'a>>) -> Sent {
+        let mut series = Series { slot, waits: self.backoff.waits(), give_up_at: None, let_go: false };
         loop {
             match self.round(held, &mut series, progress).await {
                 ControlFlow::Continue(next) => progress = next,
@@ -151,8 +151,8 @@ impl Sender {
     /// One attempt and the wait after it, or the reason why none begins.
     async fn round<'a>(&'a self, held: &'a Held<'_>, series: &mut Series<'a>, progress: Progress) -> Round {
         // Whatever may forbid the attempt is asked after waiting for its turn, just before the call.
-        let (place, pass, turn) = match self.turn(held, series.place.take(), progress.attempts == 0).await {
-            Turn::Now(place, pass, turn) => (place, pass, turn),
+        let (slot, pass, turn) = match self.turn(held, series.slot.take(), progress.attempts == 0).await {
+            Turn::Now(slot, pass, turn) => (slot, pass, turn),
             Turn::DeadlinePassed => return ControlFlow::Break(past_deadline(progress, held.job)),
             Turn::Stopping => return ControlFlow::Break(stopped(progress, held.is_kept_after_exit())),
         };
@@ -164,7 +164,7 @@ impl Sender {
         let progress = match begin(progress, held).await {
             Begun::Attempt(_) if turn.is_over() && !std::mem::replace(&mut series.let_go, true) => {
                 // The mark was held up, and so were others perhaps: their calls must not come all at once.
-                drop((place, pass));
+                drop((slot, pass));
                 held.pause(&before, Duration::ZERO).await;
                 return ControlFlow::Continue(before);
             }
@@ -172,7 +172,7 @@ impl Sender {
             Begun::Ended(sent) => return ControlFlow::Break(sent),
             Begun::AskAgain(now) => return ControlFlow::Continue(now),
             Begun::NotYet(now) => {
-                drop((place, pass));
+                drop((slot, pass));
                 self.wait_for_ledger(held, &now).await;
                 return ControlFlow::Continue(now);
             }
@@ -180,7 +180,7 @@ impl Sender {
         // Counted from the first attempt: waiting before it uses nothing up.
         let give_up_at = *series.give_up_at.get_or_insert_with(|| Instant::now() + self.max_elapsed);
         let class = self.attempts.make(held.job, progress.attempts).await;
-        let is_the_templates = place.over(matches!(class, Class::Answered(_)));
+        let is_the_templates = slot.over(matches!(class, Class::Answered(_)));
         // A job that has failed comes again and again, and those that succeed do not: only its first attempt tells.
         pass.report(Shown::by(&class), is_the_templates || progress.attempts > 1);
         let limits = self.limits(held, give_up_at);
@@ -238,44 +238,44 @@ impl Sender {
     }
 
     /// Waits until a result could be published, and the circuit and the rate limit let a call through, or until it may not be made any more.
-    async fn turn<'a>(&'a self, held: &'a Held<'_>, place: Option<Place<'a>>, is_new: bool) -> Turn<'a> {
+    async fn turn<'a>(&'a self, held: &'a Held<'_>, slot: Option<Slot<'a>>, is_new: bool) -> Turn<'a> {
         tokio::select! {
             biased;
             () = sleep_until(held.job.deadline) => Turn::DeadlinePassed,
             () = held.stop.draining().cancelled() => Turn::Stopping,
-            (place, pass, turn) = self.pass(held, place, is_new) => Turn::Now(place, pass, turn),
+            (slot, pass, turn) = self.pass(held, slot, is_new) => Turn::Now(slot, pass, turn),
         }
     }
 
-    /// A job that waits for results or the circuit has no place; one that waits for the rate limit has, so that
-    /// places decide who uses it.
+    /// A job that waits for results or the circuit has no slot; one that waits for the rate limit has, so that
+    /// slots decide who uses it.
     async fn pass<'a>(
         &'a self,
         held: &'a Held<'_>,
-        mut place: Option<Place<'a>>,
+        mut slot: Option<Slot<'a>>,
         is_new: bool,
-    ) -> (Place<'a>, Pass<'a>, RateTurn) {
+    ) -> (Slot<'a>, Pass<'a>, RateTurn) {
         let mut throttled_for = Duration::ZERO;
         loop {
-            without(&mut place, held.health.until_publishing()).await;
-            let pass = without(&mut place, self.circuit.pass(is_new)).await;
+            without(&mut slot, held.health.until_publishing()).await;
+            let pass = without(&mut slot, self.circuit.pass(is_new)).await;
             let (began, was_slow) = (Instant::now(), self.rate.is_slow());
-            let taken = match place.take() {
-                Some(place) => place,
-                None => self.place(held.job).await,
+            let taken = match slot.take() {
+                Some(slot) => slot,
+                None => self.slot(held.job).await,
             };
             let turn = self.rate.turn().await;
-            // Those before it in the line for a place were held, too.
+            // Those before it in the line for a slot were held, too.
             throttled_for += if was_slow { began.elapsed() } else { turn.held };
             // The circuit may have opened meanwhile, or the way for results may have closed.
             if pass.still_holds() && held.health.is_publishing() {
                 return (taken, pass, turn.held_for(throttled_for));
             }
-            place = Some(taken);
+            slot = Some(taken);
         }
     }
 
-    /// Waits until the ledger answers again, so that no place of the rate limit is taken without a call. A
+    /// Waits until the ledger answers again, so that no slot of the rate limit is taken without a call. A
     /// stop and the deadline end the waiting; the next round sees them.
     async fn wait_for_ledger(&self, held: &Held<'_>, progress: &Progress) {
         let mut polls = Policy::POLL.waits();

@@ -76,7 +76,7 @@ pub struct Heard {
 pub struct Pace {
     link: Arc<Link>,
     worker: String,
-    place: u32,
+    seed: u32,
     script: Script,
 }
 
@@ -84,13 +84,13 @@ impl Pace {
     /// The pace of the workers at this store, one of which is `process`.
     pub fn new(link: Arc<Link>, process: Uuid) -> Self {
         let [a, b, c, d, ..] = process.into_bytes();
-        let (worker, place) = (process.simple().to_string(), u32::from_be_bytes([a, b, c, d]));
-        Self { link, worker, place, script: Script::new(include_str!("pace.lua")) }
+        let (worker, seed) = (process.simple().to_string(), u32::from_be_bytes([a, b, c, d]));
+        Self { link, worker, seed, script: Script::new(include_str!("pace.lua")) }
     }
 
     /// A number that is another one in each worker.
-    pub const fn place(&self) -> u32 {
-        self.place
+    pub const fn seed(&self) -> u32 {
+        self.seed
     }
 
     /// A name for the `n`th cut of this worker.

@@ -1,13 +1,13 @@
-//! Who gets the next place among the calls under way, so that jobs of one template do not block the others. Pure.
+//! Who gets the next slot among the calls under way, so that jobs of one template do not block the others. Pure.
 //!
-//! 1. Of the templates that wait, the one that has the fewest places goes first; of two with as many, the one that
+//! 1. Of the templates that wait, the one that has the fewest slots goes first; of two with as many, the one that
 //!    has waited longer. Within a template, jobs go in the order in which they came.
-//! 2. A template is *troubled* when it was given many places since eSMS last answered one of its calls: more than half
+//! 2. A template is *troubled* when it was given many slots since eSMS last answered one of its calls: more than half
 //!    of all, or more than an eighth where that answer was not lately. While another template works, all troubled ones
-//!    together get no more than a quarter of the places. A template that is alone keeps them all.
+//!    together get no more than a quarter of the slots. A template that is alone keeps them all.
 //!
-//! The first rule shares the places evenly. The second keeps most of them for the templates that work, also in the
-//! moments in which none of their jobs waits: a call that hangs would keep such a place for the whole `ESMS_TIMEOUT`.
+//! The first rule shares the slots evenly. The second keeps most of them for the templates that work, also in the
+//! moments in which none of their jobs waits: a call that hangs would keep such a slot for the whole `ESMS_TIMEOUT`.
 //! Many jobs at once of a template that works look the same until the first answer: hence the larger part for it, and
 //! it still counts as one that works for a moment.
 
@@ -16,25 +16,25 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// One part in so many of the places, given since the last answer, makes a template troubled.
+/// One part in so many of the slots, given since the last answer, makes a template troubled.
 const TROUBLED_AFTER: usize = 8;
 
 /// The same, of a template that was answered lately.
 const TRUSTED_TROUBLED_AFTER: usize = 2;
 
-/// All troubled templates together get one part in so many of the places.
+/// All troubled templates together get one part in so many of the slots.
 const TROUBLED_SHARE: usize = 4;
 
-/// A template of which no job came for so long needs no places kept for it, and an answer as old earns no trust.
+/// A template of which no job came for so long needs no slots kept for it, and an answer as old earns no trust.
 const LATELY: Duration = Duration::from_secs(60);
 
-/// A template that was answered within this time works, however many places it was given since.
+/// A template that was answered within this time works, however many slots it was given since.
 const JUST_NOW: Duration = Duration::from_secs(5);
 
 /// How many templates are remembered beside those that have jobs here: whoever publishes jobs chooses their names.
 const MOST_IDLE: usize = 256;
 
-/// How the use of a place ended.
+/// How the use of a slot ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Use {
     /// eSMS answered.
@@ -45,10 +45,10 @@ pub(super) enum Use {
     NoCall,
 }
 
-/// The places, and who waits for one. `W` tells one that waits that it has a place now.
+/// The slots, and who waits for one. `W` tells one that waits that it has a slot now.
 #[derive(Debug)]
 pub(super) struct Fair<W> {
-    places: usize,
+    slots: usize,
     given: usize,
     waiting: usize,
     tickets: u64,
@@ -61,7 +61,7 @@ struct Line<W> {
     /// In the order of their tickets.
     waiting: VecDeque<(u64, W)>,
     given: usize,
-    /// Places given since eSMS last answered.
+    /// Slots given since eSMS last answered.
     unanswered: usize,
     /// When eSMS last answered.
     answered: Option<Instant>,
@@ -92,9 +92,9 @@ impl<W> Line<W> {
 }
 
 impl<W> Fair<W> {
-    /// So many places, all of them free.
-    pub(super) fn new(places: usize) -> Self {
-        Self { places, given: 0, waiting: 0, tickets: 0, lines: HashMap::new() }
+    /// So many slots, all of them free.
+    pub(super) fn new(slots: usize) -> Self {
+        Self { slots, given: 0, waiting: 0, tickets: 0, lines: HashMap::new() }
     }
 
     /// A job of this template waits from now on. Returns the ticket with which it may leave the line.
@@ -113,7 +113,7 @@ impl<W> Fair<W> {
         ticket
     }
 
-    /// A job does not wait any more. False if it was not waiting: it has a place.
+    /// A job does not wait any more. False if it was not waiting: it has a slot.
     pub(super) fn leave(&mut self, template: &str, ticket: u64) -> bool {
         let Some(line) = self.lines.get_mut(template) else { return false };
         let Ok(at) = line.waiting.binary_search_by_key(&ticket, |(ticket, _)| *ticket) else { return false };
@@ -122,15 +122,15 @@ impl<W> Fair<W> {
         true
     }
 
-    /// Gives a place to the next, if there is a place and somebody may have it.
+    /// Gives a slot to the next, if there is a slot and somebody may have it.
     pub(super) fn next(&mut self, now: Instant) -> Option<W> {
-        if self.waiting == 0 || self.given >= self.places {
+        if self.waiting == 0 || self.given >= self.slots {
             return None;
         }
         let working = self.working(now);
         let is_held_down = |line: &&Line<W>| self.is_held_down(line, working, now);
         let theirs: usize = self.lines.values().filter(is_held_down).map(|line| line.given).sum();
-        let may_all = theirs < (self.places / TROUBLED_SHARE).max(1);
+        let may_all = theirs < (self.slots / TROUBLED_SHARE).max(1);
         let may_have = |line: &&Line<W>| may_all || !is_held_down(line);
         let next = |line: &Line<W>| line.first().map(|ticket| (line.given, ticket));
         let (_, ticket) = self.lines.values().filter(may_have).filter_map(next).min()?;
@@ -143,7 +143,7 @@ impl<W> Fair<W> {
         Some(waits)
     }
 
-    /// A place is free again. Returns whether the template is troubled while another works.
+    /// A slot is free again. Returns whether the template is troubled while another works.
     pub(super) fn give_back(&mut self, template: &str, used: Use, now: Instant) -> bool {
         self.given = self.given.saturating_sub(1);
         let Some(line) = self.lines.get_mut(template) else { return false };
@@ -158,7 +158,7 @@ impl<W> Fair<W> {
 
     fn is_troubled(&self, line: &Line<W>, now: Instant) -> bool {
         let part = if line.was_answered(LATELY, now) { TRUSTED_TROUBLED_AFTER } else { TROUBLED_AFTER };
-        line.unanswered > (self.places / part).max(1)
+        line.unanswered > (self.slots / part).max(1)
     }
 
     fn works(&self, line: &Line<W>, now: Instant) -> bool {

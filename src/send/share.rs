@@ -64,12 +64,12 @@ pub struct Share {
 }
 
 impl Share {
-    /// A share of so many calls a second of all workers. `place` is any number, and another one in each worker.
-    pub fn new(limit: f64, place: u32, now: Instant) -> Self {
+    /// A share of so many calls a second of all workers. `seed` is any number, and another one in each worker.
+    pub fn new(limit: f64, seed: u32, now: Instant) -> Self {
         Self {
             interval: Duration::from_secs_f64((limit * GIVEN_OUT).recip()),
             workers: MANY,
-            rank: place % MANY,
+            rank: seed % MANY,
             clock: (0, now),
             mode: Mode::Together,
             owns_up: false,

@@ -38,7 +38,7 @@ struct Known {
 impl Together {
     /// Together with the workers of this store; with a limit, of so many calls a second of all of them.
     pub fn new(pace: Pace, limit: Option<f64>, throttled: Arc<Throttled>, metrics: Arc<Metrics>) -> Self {
-        let share = limit.map(|limit| Mutex::new(Share::new(limit, pace.place(), Instant::now())));
+        let share = limit.map(|limit| Mutex::new(Share::new(limit, pace.seed(), Instant::now())));
         Self { pace, share, known: Mutex::default(), cuts: AtomicU64::default(), throttled, metrics }
     }
 

@@ -21,7 +21,7 @@ use crate::ledger::store::Finish;
 use crate::ledger::{Claimed, Holding};
 use crate::send::Sent;
 use crate::send::held::Held;
-use crate::send::places::Place;
+use crate::send::slots::Slot;
 use crate::telemetry::labels::Found;
 
 /// How long a worker that stops waits for the ledger's answer to a question it has asked: one step.
@@ -29,8 +29,8 @@ const LAST_ANSWER: Duration = Duration::from_secs(2);
 
 /// Whether a job may be claimed now.
 enum Turn<'a> {
-    /// It may, with a place for its first attempt if it needs one.
-    Now(Option<Place<'a>>),
+    /// It may, with a slot for its first attempt if it needs one.
+    Now(Option<Slot<'a>>),
     /// The worker stops.
     Stopping,
 }
@@ -42,7 +42,7 @@ impl Worker {
         let mut is_first_claim = true;
         let mut patience = Patience::new(&self.waiting_for_calls);
         loop {
-            let Turn::Now(place) = self.turn(job).await else {
+            let Turn::Now(slot) = self.turn(job).await else {
                 return self.leave_unstarted(job).await;
             };
             let Some(claimed) = self.claim(job).await else { return Worked::GoesBack };
@@ -51,11 +51,11 @@ impl Worker {
                 is_first_claim = false;
             }
             let Some(claimed) = patience.judge(claimed) else {
-                drop(place);
+                drop(slot);
                 self.wait_for_call(polls.next_wait()).await;
                 continue;
             };
-            if let Some(worked) = self.work_claimed(job, claimed, place).await {
+            if let Some(worked) = self.work_claimed(job, claimed, slot).await {
                 return worked;
             }
             // Whatever the ledger says from now on, another worker may have sent the job.
@@ -67,24 +67,24 @@ impl Worker {
         }
     }
 
-    /// Waits for a place. A job that waits is not claimed, so that another worker may have it, and its lease cannot
-    /// run out. Past its deadline it needs no place: it is not sent, only recorded.
+    /// Waits for a slot. A job that waits is not claimed, so that another worker may have it, and its lease cannot
+    /// run out. Past its deadline it needs no slot: it is not sent, only recorded.
     async fn turn<'a>(&'a self, job: &'a Job) -> Turn<'a> {
         if job.dropped.is_some() || self.rules.limits.denied(&job.request).is_some() {
             return Turn::Now(None);
         }
-        let place = async {
+        let slot = async {
             self.parts.health.until_publishing().await;
             tokio::select! {
                 biased;
                 () = sleep_until(job.deadline) => None,
-                place = self.parts.sender.place(job) => Some(place),
+                slot = self.parts.sender.slot(job) => Some(slot),
             }
         };
         tokio::select! {
             biased;
             () = self.stop.draining().cancelled() => Turn::Stopping,
-            place = place => Turn::Now(place),
+            slot = slot => Turn::Now(slot),
         }
     }
 
@@ -144,11 +144,11 @@ impl Worker {
     }
 
     /// Works a job that the ledger was asked for; nothing if another worker has it.
-    async fn work_claimed(&self, job: &Job, claimed: Claimed, place: Option<Place<'_>>) -> Option<Worked> {
+    async fn work_claimed(&self, job: &Job, claimed: Claimed, slot: Option<Slot<'_>>) -> Option<Worked> {
         match claimed {
             Claimed::Done(event) => Some(Worked::Ended(event)),
             Claimed::AnotherJob => Some(Worked::AnotherJob),
-            Claimed::Ours(holding, progress) => self.work_held(job, holding, progress, place).await,
+            Claimed::Ours(holding, progress) => self.work_held(job, holding, progress, slot).await,
             Claimed::Limited(holding, progress, held_back) => {
                 self.end_limited(job, holding, progress, &held_back).await
             }
@@ -172,7 +172,7 @@ impl Worker {
         job: &Job,
         holding: Holding,
         progress: Progress,
-        place: Option<Place<'_>>,
+        slot: Option<Slot<'_>>,
     ) -> Option<Worked> {
         let attempts_before = progress.attempts;
         let hold = job.held(holding, progress.clone());
@@ -184,7 +184,7 @@ impl Worker {
         }
         let ending = match &job.dropped {
             Some(reason) => reason.end(progress),
-            None => match self.send(job, &hold, progress, place).await {
+            None => match self.send(job, &hold, progress, slot).await {
                 Sent::Ended(ending) => ending,
                 Sent::LeftToAnother(progress) => return Some(self.leave(job, &hold, &progress).await),
                 Sent::TakenOver => return None,
@@ -196,7 +196,7 @@ impl Worker {
         self.record(job, &hold, ending).await.map(Worked::Ended)
     }
 
-    async fn send(&self, job: &Job, hold: &Arc<Hold>, progress: Progress, place: Option<Place<'_>>) -> Sent {
+    async fn send(&self, job: &Job, hold: &Arc<Hold>, progress: Progress, slot: Option<Slot<'_>>) -> Sent {
         let held = Held {
             job,
             hold: Arc::clone(hold),
@@ -205,7 +205,7 @@ impl Worker {
             health: &self.parts.health,
             stop: &self.stop,
         };
-        self.parts.sender.send(&held, progress, place).await
+        self.parts.sender.send(&held, progress, slot).await
     }
 
     /// Writes down what a job that is left behind has been through, for its next delivery.

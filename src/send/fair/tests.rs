@@ -1,4 +1,4 @@
-//! Who goes first, and who must wait. A place is given to a word: `a1` is the first job of the template `a`.
+//! Who goes first, and who must wait. A slot is given to a word: `a1` is the first job of the template `a`.
 
 use super::*;
 
@@ -8,8 +8,8 @@ struct Table {
 }
 
 impl Table {
-    fn of(places: usize) -> Self {
-        Self { fair: Fair::new(places), now: Instant::now() }
+    fn of(slots: usize) -> Self {
+        Self { fair: Fair::new(slots), now: Instant::now() }
     }
 
     fn template(job: &str) -> &str {
@@ -20,7 +20,7 @@ impl Table {
         jobs.iter().map(|job| self.fair.join(Self::template(job), job, self.now)).collect()
     }
 
-    /// Everyone who gets a place now.
+    /// Everyone who gets a slot now.
     fn served(&mut self) -> Vec<&'static str> {
         std::iter::from_fn(|| self.fair.next(self.now)).collect()
     }
@@ -77,7 +77,7 @@ fn who_stops_waiting_loses_the_turn_and_who_has_a_place_does_not_wait() {
     assert_eq!(table.served(), ["a1"]);
     assert!(table.fair.leave("a", tickets[1]));
     assert!(!table.fair.leave("a", tickets[1]), "it has left already");
-    assert!(!table.fair.leave("a", tickets[0]), "it has a place");
+    assert!(!table.fair.leave("a", tickets[0]), "it has a slot");
     assert!(!table.fair.leave("b", tickets[2]), "of another template");
     table.done("a", Use::NoCall);
     assert_eq!(table.served(), ["a3"]);
@@ -145,7 +145,7 @@ fn a_template_that_was_not_answered_for_a_moment_does_not_set_one_that_hangs_fre
     table.done("w", Use::Answered);
     assert_eq!(table.hang("h", 100), 16);
     assert_eq!(table.hang("w", 100), 48);
-    // A place of theirs that becomes free is theirs again, until they have not been answered for longer.
+    // A slot of theirs that becomes free is theirs again, until they have not been answered for longer.
     table.done("w", Use::NotAnswered);
     assert_eq!(table.served(), ["w"]);
     table.now += JUST_NOW;
@@ -177,14 +177,14 @@ fn places_are_kept_for_a_while_after_the_last_job_of_a_template_that_works() {
 
 #[test]
 fn a_troubled_template_always_has_a_place_to_show_that_it_works_again() {
-    for places in 1..=16 {
-        let mut table = Table::of(places);
+    for slots in 1..=16 {
+        let mut table = Table::of(slots);
         table.join(&["w1"]);
         table.served();
         table.done("w", Use::Answered);
-        assert!(table.hang("h", 100) >= 1, "{places} places");
+        assert!(table.hang("h", 100) >= 1, "{slots} slots");
         table.done("h", Use::Answered);
-        assert!(!table.served().is_empty(), "{places} places");
+        assert!(!table.served().is_empty(), "{slots} slots");
     }
 }
 

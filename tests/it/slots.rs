@@ -32,7 +32,7 @@ async fn a_tenth_that_always_fails_takes_no_place_from_the_others_while_it_waits
     const JOBS: usize = 200;
     let fails = |n: usize| n.is_multiple_of(10);
     let mut stage = Stage::new().await;
-    // The failing jobs are more than there are places, and wait for longer than the test takes.
+    // The failing jobs are more than there are slots, and wait for longer than the test takes.
     stage.set("OTP_CONCURRENCY", "4").set("OTP_RETRY_MAX_ELAPSED", "1h").set("OTP_JOB_TTL", "2h");
     stage.set("OTP_PREFETCH", "40");
     for n in (0..JOBS).filter(|n| fails(*n)) {
@@ -47,7 +47,7 @@ async fn a_tenth_that_always_fails_takes_no_place_from_the_others_while_it_waits
     }
     assert!(running.process.log_containing("circuit opened").is_empty(), "eSMS answers nearly everyone");
     assert_eq!(stage.sandbox.accepted_total() as usize, JOBS - JOBS / 10);
-    assert!(stage.sandbox.stats().most_in_progress <= 4, "no more calls than places");
+    assert!(stage.sandbox.stats().most_in_progress <= 4, "no more calls than slots");
     // Those that fail are all still here, and go on.
     running.until_metric("otp_jobs_in_flight", &[], (JOBS / 10) as f64).await;
     let calls = stage.sandbox.stats().requests;
@@ -64,14 +64,14 @@ async fn a_template_whose_calls_hang_leaves_the_others_running() {
     let (client, mut results) = stage.audience().await;
     client.publish(&stage.names.jobs, job(0, "works")).await;
     assert_eq!(ending(&results.next(LIMIT).await).0, "accepted");
-    // More than there are places.
+    // More than there are slots.
     for n in 1_000..1_020 {
         always(&stage, n, Fault::Hold);
     }
     client.publish_all(&stage.names.jobs, (1_000..1_020).map(|n| job(n, "hangs"))).await;
     timeout(LIMIT, stage.sandbox.wait_until_held(2)).await.expect("it has its share");
     running.until_metric("otp_jobs_in_flight", &[], 20.0).await;
-    assert_eq!(stage.sandbox.stats().requests, 1 + 2, "a quarter of the places");
+    assert_eq!(stage.sandbox.stats().requests, 1 + 2, "a quarter of the slots");
     client.publish_all(&stage.names.jobs, (1..=200).map(|n| job(n, "works"))).await;
     for result in results.collect(200, LIMIT).await {
         assert_eq!(ending(&result), ("accepted".to_owned(), 1, false));
@@ -91,7 +91,7 @@ async fn a_template_that_hangs_alone_has_every_place() {
     let _running = stage.worker().await;
     let client = stage.client().await;
     client.publish_all(&stage.names.jobs, (0..20).map(|n| job(n, "hangs"))).await;
-    timeout(LIMIT, stage.sandbox.wait_until_held(8)).await.expect("every place");
+    timeout(LIMIT, stage.sandbox.wait_until_held(8)).await.expect("every slot");
 }
 
 #[tokio::test]
@@ -164,7 +164,7 @@ async fn takes(latency: Duration, others: &[(Fault, &str)]) -> Duration {
 }
 
 /// Run by hand, since no time is right on every machine:
-/// `cargo test --profile chaos --test it places::how -- --ignored --nocapture`.
+/// `cargo test --profile chaos --test it slots::how -- --ignored --nocapture`.
 #[tokio::test]
 #[ignore = "measures"]
 async fn how_much_longer_jobs_take_beside_jobs_that_fail_or_hang() {
