@@ -86,7 +86,7 @@ async fn check(config: &Config, mut report: Report) -> std::io::Result<bool> {
         report.tell("settings", finding).await?;
     }
     let is_in_memory = matches!(config.ledger.store, StoreSettings::Memory);
-    let beside = Beside { interval: config.send.interval, is_in_memory };
+    let beside = Beside { interval: config.send.interval, shared_limit: config.send.shared_limit, is_in_memory };
     report.tell("limits", of_limits(&config.limits, beside)).await?;
     let mut cluster = None;
     let of_broker = timeout(BROKER_LIMIT, of_broker(config, &mut cluster)).await;

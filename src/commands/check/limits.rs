@@ -12,6 +12,8 @@ const HOUR: Duration = Duration::from_secs(3600);
 pub(super) struct Beside {
     /// The time between two calls of one worker, if its rate is limited.
     pub(super) interval: Option<Duration>,
+    /// Calls a second of all workers, if they are limited.
+    pub(super) shared_limit: Option<f64>,
     /// Whether each worker counts for itself.
     pub(super) is_in_memory: bool,
 }
@@ -23,7 +25,10 @@ pub(super) fn of_limits(limits: &Limits, beside: Beside) -> Finding {
     match most_in_an_hour(&limits.number) {
         Some(most) => Finding::Good(limited(most, total, beside)),
         None => warning(
-            format!("no limit is set for a number. {}; each costs what your eSMS contract says", bound(total, beside)),
+            format!(
+                "no limit is set for a number. {}; each costs what your eSMS contract says",
+                bound(in_all(total, beside), beside)
+            ),
             "set OTP_PHONE_COOLDOWN (such as 60s) and OTP_PHONE_LIMIT (such as 3/10m,10/24h), and OTP_TOTAL_LIMIT as a cap on all",
         ),
     }
@@ -38,16 +43,23 @@ fn limited(most: u64, total: Option<u64>, beside: Beside) -> String {
     format!("in an hour a number gets at most {most} OTPs; {of_all}{alone}")
 }
 
+/// The most OTPs in an hour that all workers together can send, and the setting that says so.
+fn in_all(total: Option<u64>, beside: Beside) -> Option<(u64, &'static str)> {
+    let by_rate =
+        beside.shared_limit.map(|limit| ((limit * HOUR.as_secs_f64()).round() as u64, "OTP_SHARED_RATE_LIMIT × 3600"));
+    total.map(|total| (total, "OTP_TOTAL_LIMIT")).into_iter().chain(by_rate).min()
+}
+
 /// How many OTPs an hour can cost.
-fn bound(total: Option<u64>, beside: Beside) -> String {
+fn bound(total: Option<(u64, &str)>, beside: Beside) -> String {
     let by_rate = beside.interval.map(|interval| (HOUR.as_secs_f64() / interval.as_secs_f64()).round());
     let alone = if beside.is_in_memory { " by each worker" } else { "" };
     match (by_rate, total) {
         (None, None) => "Nothing bounds how many OTPs somebody can have sent in an hour".into(),
         (Some(rate), None) => format!("Up to {rate} OTPs can go out in an hour by each worker (OTP_RATE_LIMIT × 3600)"),
-        (None, Some(total)) => format!("Up to {total} OTPs can go out in an hour{alone} (OTP_TOTAL_LIMIT)"),
-        (Some(rate), Some(total)) => format!(
-            "Up to {rate} OTPs can go out in an hour by each worker (OTP_RATE_LIMIT × 3600), and up to {total}{} (OTP_TOTAL_LIMIT)",
+        (None, Some((total, by))) => format!("Up to {total} OTPs can go out in an hour{alone} ({by})"),
+        (Some(rate), Some((total, by))) => format!(
+            "Up to {rate} OTPs can go out in an hour by each worker (OTP_RATE_LIMIT × 3600), and up to {total}{} ({by})",
             if beside.is_in_memory { alone } else { " in all" }
         ),
     }
@@ -73,7 +85,7 @@ mod tests {
             given.iter().find(|(name, _)| *name == setting.env).map(|(_, value)| (*value).to_owned())
         };
         let limits = Limits::from_reader(&mut Reader::new(&source));
-        let beside = Beside { interval: interval.map(Duration::from_millis), is_in_memory };
+        let beside = Beside { interval: interval.map(Duration::from_millis), shared_limit: None, is_in_memory };
         match of_limits(&limits, beside) {
             Finding::Good(what) => (false, what),
             Finding::Warning { why, hint } => {
@@ -102,6 +114,18 @@ mod tests {
             let (is_warning, why) = said(given, interval, is_in_memory);
             assert!(is_warning && why.contains(expected), "{why}");
             assert!(why.ends_with("; each costs what your eSMS contract says"), "{why}");
+        }
+    }
+
+    #[test]
+    fn the_limit_of_all_calls_bounds_what_an_hour_can_cost() {
+        for (total, expected) in [
+            (None, Some((180_000, "OTP_SHARED_RATE_LIMIT × 3600"))),
+            (Some(1_000_000), Some((180_000, "OTP_SHARED_RATE_LIMIT × 3600"))),
+            (Some(1_000), Some((1_000, "OTP_TOTAL_LIMIT"))),
+        ] {
+            let beside = Beside { interval: None, shared_limit: Some(50.0), is_in_memory: false };
+            assert_eq!(in_all(total, beside), expected);
         }
     }
 
