@@ -170,7 +170,7 @@ impl Sender {
             }
             Begun::Attempt(begun) => begun,
             Begun::Ended(sent) => return ControlFlow::Break(sent),
-            Begun::AskAgain(now) => return ControlFlow::Continue(now),
+            Begun::AskAgain(now) => return ControlFlow::Continue(self.after_another(now)),
             Begun::NotYet(now) => {
                 drop((slot, pass));
                 self.wait_for_ledger(held, &now).await;
@@ -309,7 +309,7 @@ impl Sender {
 enum Begun {
     /// It does, and is counted.
     Attempt(Progress),
-    /// Something is known now that was not known before: whether it may begin is to be decided again.
+    /// Another worker may have sent the job, which was not known before: whether it may begin is to be decided again.
     AskAgain(Progress),
     /// The ledger must be waited for.
     NotYet(Progress),
@@ -325,7 +325,7 @@ async fn begin(progress: Progress, held: &Held<'_>) -> Begun {
         // Marking takes a moment, and the deadline has the last word before the first byte.
         Marked::MayBegin if Instant::now() >= held.job.deadline => Begun::Ended(past_deadline(progress, held.job)),
         Marked::MayBegin => Begun::Attempt(begun),
-        Marked::PastUnknown => Begun::AskAgain(progress.perhaps_sent_before()),
+        Marked::PastUnknown => Begun::AskAgain(progress),
         Marked::NotYet => Begun::NotYet(progress),
         Marked::HeldByAnother => Begun::Ended(Sent::TakenOver),
     }

@@ -237,7 +237,9 @@ impl ResultEvent {
     /// Whether the person may have got a second OTP by the sending that ended with `other`, and this result does
     /// not say so.
     pub fn hides_a_second_otp_of(&self, other: &Self) -> bool {
-        self.outcome == Outcome::Accepted && !self.may_be_duplicate && other.may_have_sent() && self != other
+        // The other knows of an OTP beside its own, or this one certainly sent one.
+        let may_be_second = other.may_be_duplicate || (self.outcome == Outcome::Accepted && other.may_have_sent());
+        self.outcome.may_have_sent() && !self.may_be_duplicate && may_be_second && self != other
     }
 
     /// The same result, which says `MayBeDuplicate`.

@@ -142,6 +142,26 @@ mod tests {
     }
 
     #[test]
+    fn an_unknown_result_of_another_worker_says_so_where_this_one_knows_of_a_second_otp() {
+        let theirs = event(&ending(Outcome::Unknown, false));
+        for (ours, says_so) in [
+            (ending(Outcome::Accepted, true), true),
+            (ending(Outcome::Unknown, true), true),
+            (ending(Outcome::Rejected, true), true),
+            // Theirs may be this worker's own attempt, whose mark they found.
+            (ending(Outcome::Accepted, false), false),
+            (ending(Outcome::Unknown, false), false),
+            (ending(Outcome::Failed, false), false),
+        ] {
+            let said = step(Finish::Already(theirs.clone()), &ours, false, OnAmbiguous::Resend);
+            assert!(
+                matches!(said, Step::PublishRecorded(event) | Step::Publish(event) if event.may_be_duplicate == says_so),
+                "{ours:?}"
+            );
+        }
+    }
+
+    #[test]
     fn while_another_has_the_job_only_an_otp_that_went_out_is_written_down_for_all_and_once() {
         let accepted = ending(Outcome::Accepted, false);
         for (on_ambiguous, may_be_duplicate) in [(OnAmbiguous::Resend, true), (OnAmbiguous::GiveUp, false)] {

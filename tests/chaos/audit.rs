@@ -152,9 +152,8 @@ impl Case {
         let all: Vec<_> = self.results.iter().collect();
         // Two workers may publish the results of two runs the other way round.
         match all.iter().copied().max_by(|one, other| one.completed_at().cmp(&other.completed_at())) {
-            Some(last) if self.is_repeated && all.iter().all(&nothing_sent) => {
-                all.into_iter().filter(|result| *result == last).collect()
-            }
+            // A delivery that a stalled connection or a paused worker has held up looks like a repeat, too.
+            Some(last) if all.iter().all(&nothing_sent) => all.into_iter().filter(|result| *result == last).collect(),
             Some(_) if self.is_repeated => all.into_iter().filter(|result| !nothing_sent(result)).collect(),
             Some(_) | None => all,
         }
