@@ -234,12 +234,14 @@ impl ResultEvent {
         self.outcome.may_have_sent() || self.may_be_duplicate
     }
 
-    /// Whether the person may have got a second OTP by the sending that ended with `other`, and this result does
+    /// Whether the person may have got an OTP more by the sending that ended with `other`, and this result does
     /// not say so.
     pub fn hides_a_second_otp_of(&self, other: &Self) -> bool {
         // The other knows of an OTP beside its own, or this one certainly sent one.
         let may_be_second = other.may_be_duplicate || (self.outcome == Outcome::Accepted && other.may_have_sent());
-        self.outcome.may_have_sent() && !self.may_be_duplicate && may_be_second && self != other
+        let hides_one = self.outcome == Outcome::Rejected && other.outcome == Outcome::Accepted;
+        let hides_second = self.outcome.may_have_sent() && may_be_second;
+        !self.may_be_duplicate && (hides_one || hides_second) && self != other
     }
 
     /// The same result, which says `MayBeDuplicate`.

@@ -219,7 +219,12 @@ impl WriteBack {
                 Ok(Finish::Already(recorded)) if recorded.hides_a_second_otp_of(&debt.event) => {
                     self.tell_of_second_otp(&debt, &recorded, results).await;
                 }
-                Ok(Finish::Already(recorded)) => self.beside.paid(&debt, Some(&recorded)),
+                Ok(Finish::Already(recorded)) => {
+                    if debt.event.hides_a_second_otp_of(&recorded) {
+                        self.publish(&debt, &recorded, results).await;
+                    }
+                    self.beside.paid(&debt, Some(&recorded));
+                }
                 // Another worker has the job, or nobody can write its record.
                 Ok(Finish::HeldByAnother) | Err(StoreError::Unreadable(_)) => self.beside.paid(&debt, None),
                 Err(StoreError::Unreachable(_) | StoreError::Refused { .. } | StoreError::NotOurs(_)) => {
@@ -230,10 +235,19 @@ impl WriteBack {
         Ok(written)
     }
 
+    /// Publishes a result that says more behind one that this worker has published.
+    async fn publish(&self, debt: &Debt, says_more: &ResultEvent, results: &impl Correct) {
+        if timeout(CORRECT_WITHIN, results.correct(&debt.id, says_more)).await.is_err() {
+            warn!("a result that says more than the one before could not be published in time");
+        }
+    }
+
     /// Another worker sent the job meanwhile, and neither knew of the other. The result that was published last
     /// must say so, and so must the one that a producer's repeat gets.
     async fn tell_of_second_otp(&self, debt: &Debt, recorded: &ResultEvent, results: &impl Correct) {
-        let says_so = recorded.clone().as_duplicate();
+        // What eSMS took is worth more than what it refused before.
+        let says_more = if recorded.outcome == Outcome::Rejected { &debt.event } else { recorded };
+        let says_so = says_more.clone().as_duplicate();
         // Before it is published: a repeat that comes right behind it must not be told less.
         self.beside.unwritten.record_latest(&debt.id, debt.fingerprint, &says_so);
         // The id is not logged: some producers take the phone number as the id.
@@ -244,9 +258,7 @@ impl WriteBack {
         // Before it is published, too: a worker that was held up, and publishes the other result behind this one, looks
         // here once more. Where this fails, only that worker and a producer's repeat are not told.
         let _ = self.store.correct(&debt.id, recorded, &says_so).await;
-        if timeout(CORRECT_WITHIN, results.correct(&debt.id, &says_so)).await.is_err() {
-            warn!("the result that says so could not be published in time");
-        }
+        self.publish(debt, &says_so, results).await;
         self.beside.paid(debt, Some(&says_so));
     }
 }

@@ -51,7 +51,9 @@ pub(super) fn after_finish(
         // Both workers sent the job, each without seeing the other's attempt, because the store was away for
         // one of them. Nobody has reported the second OTP yet.
         Finish::Already(recorded)
-            if is_accepted && recorded.outcome == Outcome::Accepted && !recorded.may_be_duplicate =>
+            if is_accepted
+                && matches!(recorded.outcome, Outcome::Accepted | Outcome::Rejected)
+                && !recorded.may_be_duplicate =>
         {
             Step::PublishAsDuplicate
         }
@@ -104,7 +106,8 @@ mod tests {
         for (ours, theirs, theirs_says_so, as_duplicate) in [
             (Outcome::Accepted, Outcome::Accepted, false, true),
             (Outcome::Accepted, Outcome::Accepted, true, false),
-            (Outcome::Accepted, Outcome::Rejected, false, false),
+            // eSMS refused it first, and then took it.
+            (Outcome::Accepted, Outcome::Rejected, false, true),
             (Outcome::Accepted, Outcome::Unknown, false, false),
             (Outcome::Rejected, Outcome::Accepted, false, false),
             (Outcome::Failed, Outcome::Accepted, false, false),

@@ -116,12 +116,16 @@ async fn what_is_still_owed_when_the_worker_ends_is_tried_once_more() {
 #[tokio::test]
 async fn where_another_worker_sent_the_job_too_its_result_is_corrected_everywhere() {
     let theirs = accepted_with_attempts(3);
-    for (recorded, corrected) in [
-        (theirs.clone(), Some(theirs.clone().as_duplicate())),
-        // It says so already; it is ours; it says that nothing was sent.
-        (theirs.clone().as_duplicate(), None),
-        (accepted(), None),
-        (event(), None),
+    let rejected = || Ending::without_attempt(Outcome::Rejected, "a test").into_event("a", SystemTime::UNIX_EPOCH);
+    for (recorded, published, is_told_store) in [
+        (theirs.clone(), Some(theirs.clone().as_duplicate()), true),
+        // It says so already, and this worker has published behind it one that does not.
+        (theirs.clone().as_duplicate(), Some(theirs.clone().as_duplicate()), false),
+        // eSMS refused it first, and then took it.
+        (rejected(), Some(accepted().as_duplicate()), true),
+        // It is ours; it says that nothing was sent.
+        (accepted(), None, false),
+        (event(), None, false),
     ] {
         let (ledger, store) = ledger(OnLedgerError::Send);
         let (holding, _) = held(&ledger, first()).await;
@@ -131,9 +135,9 @@ async fn where_another_worker_sent_the_job_too_its_result_is_corrected_everywher
         let (ended, results) = (CancellationToken::new(), Arc::new(Corrected::default()));
         ended.cancel();
         write_back(&ledger).run(ended, Arc::clone(&results)).await;
-        assert_eq!(results.0.lock().unwrap().clone(), corrected.clone().into_iter().collect::<Vec<_>>());
+        assert_eq!(results.0.lock().unwrap().clone(), published.into_iter().collect::<Vec<_>>());
         let told_store = store.asked.lock().unwrap().iter().any(|asked| asked.starts_with("correct"));
-        assert_eq!(told_store, corrected.is_some());
+        assert_eq!(told_store, is_told_store);
         assert_eq!(ledger.beside.owed(), 0);
     }
 }
