@@ -17,6 +17,7 @@ use crate::deliveries::job::{Hold, Job};
 use crate::esms::codes;
 use crate::job::progress::{OnAmbiguous, Past, Progress};
 use crate::job::result::{Ending, Outcome, ResultEvent};
+use crate::ledger::past::JobRef;
 use crate::ledger::store::Finish;
 use crate::ledger::{Claimed, Holding};
 use crate::send::Sent;
@@ -109,7 +110,9 @@ impl Worker {
         if job.dropped.is_some() || job.was_elsewhere() || !job.is_named {
             return Worked::GoesBack;
         }
-        let claim = self.parts.ledger.claim(self.in_flight.job_ref(job));
+        // Of a job that has ended nothing must change: this delivery is not worked, whether it is a repeat or not.
+        let asked = JobRef { first_delivered: None, ..self.in_flight.job_ref(job) };
+        let claim = self.parts.ledger.claim(asked);
         match self.leave_when_claimed(job, claim).await {
             Some(Claimed::Limited(holding, progress, held_back)) => {
                 let ended = self.end_limited(job, holding, progress, &held_back).await;

@@ -9,7 +9,9 @@ use std::collections::HashSet;
 use serde_json::Value;
 
 /// What a worker logs when the ledger is there again.
-const AGAIN: [&str; 2] = ["the ledger answers again", "the ledger was told the results that it had not taken"];
+const AGAIN: &str = "the ledger answers again";
+/// What it logs when it has told the ledger everything.
+const TOLD: &str = "the ledger was told the results that it had not taken";
 
 /// Reads the log of one seat: of several workers, one after another.
 #[derive(Debug, Default)]
@@ -18,6 +20,8 @@ pub(crate) struct Witnesses {
     lost: HashSet<String>,
     /// The jobs that the present worker attempted since the ledger was last told everything.
     attempted: HashSet<String>,
+    /// Of these, those that it attempted while the ledger was away, and has not told it of.
+    owed: HashSet<String>,
     is_away: bool,
 }
 
@@ -25,11 +29,17 @@ impl Witnesses {
     /// One line of the log.
     pub(crate) fn note(&mut self, line: &str) {
         if let Some(id) = attempted(line) {
+            if self.is_away {
+                self.owed.insert(id.clone());
+            }
             self.attempted.insert(id);
         } else if line.contains("\"message\":\"the ledger does not answer\"") && line.contains("WARN") {
             self.is_away = true;
-        } else if AGAIN.iter().any(|words| line.contains(words)) {
+        } else if line.contains(AGAIN) {
             self.is_away = false;
+        } else if line.contains(TOLD) {
+            self.is_away = false;
+            self.owed.clear();
         } else if line.contains("\"message\":\"starting\"") {
             self.worker_ended();
         }
@@ -40,6 +50,7 @@ impl Witnesses {
         if self.is_away {
             self.lost.extend(self.attempted.drain());
         }
+        self.lost.extend(self.owed.drain());
         self.attempted.clear();
         self.is_away = false;
     }
