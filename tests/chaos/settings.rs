@@ -60,7 +60,7 @@ impl Settings {
             ledger: Ledger::Redis,
             on_ambiguous: OnAmbiguous::Resend,
             on_error: OnError::Hold,
-            limits: true,
+            limits: false,
             at_most: Duration::from_secs(18),
             backlog: 150,
             concurrency: 24,
