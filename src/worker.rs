@@ -8,6 +8,7 @@ pub mod outbox;
 mod replies;
 mod rescue;
 pub mod settings;
+mod taken_over;
 mod tasks;
 mod work;
 

@@ -49,6 +49,7 @@ pub struct Job {
     /// When the ledger was asked last.
     asked: Mutex<Instant>,
     hold: Mutex<Option<Arc<Hold>>>,
+    own: Mutex<Option<Progress>>,
 }
 
 impl Job {
@@ -71,6 +72,7 @@ impl Job {
             was_elsewhere: AtomicBool::new(false),
             asked: Mutex::new(came.received.instant),
             hold: Mutex::default(),
+            own: Mutex::default(),
         }
     }
 
@@ -122,7 +124,16 @@ impl Job {
 
     /// Another worker has the job now: what this worker's hold says does not count any more.
     pub fn lost(&self) {
-        *lock(&self.hold) = None;
+        if let Some(hold) = lock(&self.hold).take() {
+            let mut own = lock(&self.own);
+            let earlier = own.take().unwrap_or_default();
+            *own = Some(hold.progress().at_least_as_far_as(&earlier));
+        }
+    }
+
+    /// What the job has been through under holds that this worker has lost.
+    pub fn own_attempts(&self) -> Option<Progress> {
+        lock(&self.own).clone()
     }
 
     /// The hold that this worker has of the job, if any.

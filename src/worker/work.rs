@@ -148,7 +148,7 @@ impl Worker {
 
     /// Works a job that the ledger was asked for; nothing if another worker has it.
     async fn work_claimed(&self, job: &Job, claimed: Claimed, slot: Option<Slot<'_>>) -> Option<Worked> {
-        match claimed {
+        match self.with_own_attempts(job, claimed).await {
             Claimed::Done(event) => Some(Worked::Ended(event)),
             Claimed::AnotherJob => Some(Worked::AnotherJob),
             Claimed::Ours(holding, progress) => self.work_held(job, holding, progress, slot).await,

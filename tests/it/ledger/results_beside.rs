@@ -80,7 +80,7 @@ async fn a_result_that_comes_late_never_takes_the_place_of_another() {
         assert_eq!(ending(&results.next(LIMIT).await), told("accepted", 1, false));
     }
     // Another worker has ended the job meanwhile.
-    let theirs = r#"{"JobId":"theirs","Outcome":"rejected","Attempts":1,"MayBeDuplicate":false}"#;
+    let theirs = r#"{"JobId":"theirs","Outcome":"unknown","Attempts":1,"MayBeDuplicate":false}"#;
     let record = ["HSET", &key("theirs"), "fingerprint", "another key", "state", "done", "result", theirs];
     afar.redis.cli(&record).await;
     afar.end(Trouble::Refused).await;
