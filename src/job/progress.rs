@@ -213,4 +213,14 @@ mod tests {
         assert_eq!((twice.panics, twice.is_ambiguous()), (2, true));
         assert_eq!(twice.end_without_answer(Outcome::Failed, "a test").outcome, Outcome::Unknown);
     }
+
+    #[test]
+    fn what_two_tell_of_a_job_is_put_together_and_neither_is_forgotten() {
+        let here = Progress { attempts: 1, ambiguous_attempts: 1, ..Progress::default() };
+        let there = Progress { attempts: 2, may_be_duplicate: true, reruns: 3, ..Progress::default() };
+        for both in [here.clone().at_least_as_far_as(&there), there.at_least_as_far_as(&here)] {
+            assert_eq!((both.attempts, both.ambiguous_attempts, both.reruns), (2, 1, 3));
+            assert!(both.may_be_duplicate && !both.may_attempt(OnAmbiguous::GiveUp, 1));
+        }
+    }
 }

@@ -13,7 +13,12 @@ use super::store::{End, Finish};
 use super::watch::mends;
 use crate::job::progress::Progress;
 use crate::job::result::{Outcome, ResultEvent};
-use crate::limits::Seen;
+use crate::limits::{Place, Seen};
+
+/// When the last attempt of a job began. Where it was another worker's, nobody knows, but not after the deadline.
+fn last_attempt(holding: &Holding, place: &Place) -> Instant {
+    holding.attempted().unwrap_or_else(|| Instant::now().min(place.until))
+}
 
 impl Ledger {
     /// Writes down how a job ended. An earlier result stays, unless this one says more. With `hold` it waits for the store. Where the store
@@ -68,7 +73,7 @@ impl Ledger {
             let _ = self.watch.observe(self.store.finish(end).await);
         }
         if let Some(place) = place {
-            self.counted.settle(place, event.may_have_sent().then_some(attempted).flatten());
+            self.counted.settle(place, event.may_have_sent().then(|| last_attempt(holding, place)));
         }
     }
 
@@ -76,7 +81,7 @@ impl Ledger {
     fn settle(&self, job: JobRef<'_>, holding: &Holding, finish: &Finish, event: &ResultEvent, seen: Option<Seen>) {
         let Some(place) = job.place else { return };
         let may_have_sent = event.may_have_sent() || finish.recorded().is_some_and(ResultEvent::may_have_sent);
-        let sent = may_have_sent.then(|| holding.attempted().unwrap_or_else(|| Instant::now().min(place.until)));
+        let sent = may_have_sent.then(|| last_attempt(holding, place));
         let seen_here = self.counted.settle(place, sent);
         if let (Finish::Recorded, true) = (finish, may_have_sent) {
             self.metrics.limits.number(&self.limits.label(&place.phone), seen.unwrap_or(seen_here));

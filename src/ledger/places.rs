@@ -90,6 +90,7 @@ pub(super) fn seen(said: &[u8]) -> Option<Seen> {
     [Seen::New, Seen::Known].into_iter().find(|seen| seen.as_str().as_bytes() == said)
 }
 
-fn millis(duration: Duration) -> u64 {
+/// Whole milliseconds, as the scripts are given them.
+pub(super) fn millis(duration: Duration) -> u64 {
     duration.as_millis().try_into().unwrap_or(u64::MAX)
 }

@@ -18,7 +18,7 @@ use super::fingerprint::Fingerprint;
 use super::fingerprint::Keyring;
 use super::home::{Deployment, Home, Prefix};
 use super::link::{Link, Step};
-use super::places::{self, Places};
+use super::places::{self, Places, millis};
 use super::store::{Ask, Claim, End, Finish, Finished, Left, Note, Reply, Stage, Store, StoreError};
 use crate::job::envelope::DeliveryCount;
 use crate::job::progress::Progress;
@@ -291,10 +291,6 @@ fn server(info: &str) -> Server {
         forgets_when_full: value("maxmemory").is_some_and(|most| most != "0")
             && value("maxmemory_policy").is_some_and(|policy| policy != "noeviction"),
     }
-}
-
-fn millis(duration: Duration) -> u64 {
-    duration.as_millis().try_into().unwrap_or(u64::MAX)
 }
 
 /// Strings, numbers and parsed JSON always have a JSON form.
