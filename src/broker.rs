@@ -9,6 +9,7 @@ pub mod permissions;
 pub mod publisher;
 mod session;
 pub mod settings;
+pub mod settling;
 mod standing;
 pub mod topology;
 

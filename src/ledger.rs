@@ -19,6 +19,7 @@ mod places;
 pub mod redis;
 pub mod refusal;
 pub mod settings;
+mod squeezed;
 pub mod store;
 mod watch;
 

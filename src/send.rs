@@ -18,9 +18,11 @@ pub mod throttle;
 pub mod together;
 
 use std::ops::ControlFlow;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::FutureExt as _;
 use tokio::time::{Instant, sleep, sleep_until};
 
 use crate::backoff::{Policy, Waits};
@@ -239,11 +241,19 @@ impl Sender {
 
     /// Waits until a result could be published, and the circuit and the rate limit let a call through, or until it may not be made any more.
     async fn turn<'a>(&'a self, held: &'a Held<'_>, slot: Option<Slot<'a>>, is_new: bool) -> Turn<'a> {
+        let mut pass = pin!(self.pass(held, slot, is_new));
+        // Mostly nothing is in the way, and then nothing needs to be waited for beside it.
+        if Instant::now() < held.job.deadline
+            && !held.stop.draining().is_cancelled()
+            && let Some((slot, pass, turn)) = pass.as_mut().now_or_never()
+        {
+            return Turn::Now(slot, pass, turn);
+        }
         tokio::select! {
             biased;
             () = sleep_until(held.job.deadline) => Turn::DeadlinePassed,
             () = held.stop.draining().cancelled() => Turn::Stopping,
-            (slot, pass, turn) = self.pass(held, slot, is_new) => Turn::Now(slot, pass, turn),
+            (slot, pass, turn) = pass => Turn::Now(slot, pass, turn),
         }
     }
 

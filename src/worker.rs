@@ -21,6 +21,7 @@ use tokio::sync::Semaphore;
 use tracing::{debug, warn};
 
 use crate::broker::consumer::{Origin, Taker};
+use crate::broker::settling::Settle;
 use crate::deliveries::dropped::DropReason;
 use crate::deliveries::in_flight::{Entered, InFlight};
 use crate::deliveries::job::{Came, Job};
@@ -112,13 +113,13 @@ impl Taker for Worker {
         self.parts.ledger.belongs_to(cluster).await.map_err(|error| format!("the ledger: {}", error.with_hint()))
     }
 
-    fn take(self: &Arc<Self>, delivery: Delivery, origin: Origin) {
-        let (received, acker) = (Moment::now(), delivery.acker.clone());
+    fn take(self: &Arc<Self>, delivery: Delivery, settle: Arc<Settle>, origin: Origin) {
+        let received = Moment::now();
         // A message that cannot even be read without a panic must not end the loop that consumes.
-        match catch_unwind(AssertUnwindSafe(|| self.read(delivery, origin, received))) {
+        match catch_unwind(AssertUnwindSafe(|| self.read(delivery, &settle, origin, received))) {
             Ok(incoming) => self.begin(incoming),
             Err(_) => {
-                let receipt = Arc::new(Receipt::unread(acker, origin, received));
+                let receipt = Arc::new(Receipt::unread(settle, origin, received));
                 warn!("a delivery could not even be read; it goes back to its queue");
                 self.spawn(&Arc::clone(&receipt), async move {
                     receipt.reject().await;
@@ -147,8 +148,8 @@ impl Worker {
         self.tasks.unfinished()
     }
 
-    fn read(&self, delivery: Delivery, origin: Origin, received: Moment) -> Incoming {
-        let Delivery { acker, redelivered, data, properties, .. } = delivery;
+    fn read(&self, delivery: Delivery, settle: &Arc<Settle>, origin: Origin, received: Moment) -> Incoming {
+        let Delivery { redelivered, data, properties, .. } = delivery;
         let mut envelope = Envelope::read(&properties, received, self.rules.job_ttl);
         self.measure_queue(&envelope, origin, redelivered, received);
         let dropped = (origin == Origin::Dropped).then(|| DropReason::read(&properties));
@@ -161,7 +162,8 @@ impl Worker {
             Origin::Dropped => &self.rules.dropped,
         };
         let span = self.parts.traces.delivery(queue, &logged_id, &envelope.trace);
-        let receipt = Receipt::new(acker, origin, redelivered, &envelope, received, span.clone(), logged_id);
+        let settle = Arc::clone(settle);
+        let receipt = Receipt::new(settle, origin, redelivered, &envelope, received, span.clone(), logged_id);
         let receipt = Arc::new(receipt);
         match request {
             Err(why) => Incoming::NoJob { id: envelope.id, receipt, original: Box::new(original), why },

@@ -4,17 +4,19 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::StreamExt as _;
+use futures_util::{FutureExt as _, StreamExt as _};
 use lapin::message::Delivery;
 use lapin::options::{BasicCancelOptions, BasicConsumeOptions, BasicQosOptions};
 use lapin::types::FieldTable;
 use lapin::{Channel, Connection, Consumer};
 use tokio::time::{sleep, timeout};
+use tokio_util::task::AbortOnDropHandle;
 use tracing::{Instrument as _, error, info, warn};
 
 use super::bounds::Unbounded;
 use super::session::{self, Ended, Sessions};
 use super::settings::BrokerSettings;
+use super::settling::{Settle, Settling};
 use super::topology::{self, TopologyError};
 use super::{REPLY_WITHIN, close};
 use crate::amqp::{self, Opened};
@@ -49,7 +51,7 @@ pub trait Taker: Send + Sync + 'static {
     fn comes_from(&self, cluster: &str) -> impl Future<Output = Result<(), String>> + Send;
 
     /// Takes one delivery, without waiting.
-    fn take(self: &Arc<Self>, delivery: Delivery, origin: Origin);
+    fn take(self: &Arc<Self>, delivery: Delivery, settle: Arc<Settle>, origin: Origin);
 
     /// Waits until every delivery that was taken is handled.
     fn finished(&self) -> impl Future<Output = ()> + Send;
@@ -106,9 +108,15 @@ enum Trouble {
 /// A channel that consumes both queues.
 struct Subscription {
     channel: Channel,
+    settling: Arc<Settling>,
     jobs: Consumer,
     dropped: Consumer,
+    /// Hands over what is acknowledged.
+    _acknowledging: AbortOnDropHandle<()>,
 }
+
+/// How many deliveries are taken in a row before a stop is looked for again.
+const TAKEN_AT_ONCE: usize = 32;
 
 /// The sessions of a consumer.
 struct Consuming<'a, T> {
@@ -210,27 +218,38 @@ impl<T: Taker> ConsumerLoop<T> {
     /// Takes deliveries until told to stop. Returns whether there was any.
     async fn take_until_told_to_stop(
         &self,
-        Subscription { jobs, dropped, .. }: &mut Subscription,
+        Subscription { settling, jobs, dropped, .. }: &mut Subscription,
     ) -> Result<bool, Trouble> {
         let mut has_taken = false;
         loop {
-            tokio::select! {
+            let (next, origin) = tokio::select! {
                 // Check for the stop first, so that a full queue cannot hide it.
                 biased;
                 () = self.stop.draining().cancelled() => return Ok(has_taken),
-                next = jobs.next() => self.taker.take(delivery(next)?, Origin::Jobs),
-                next = dropped.next() => self.taker.take(delivery(next)?, Origin::Dropped),
-            }
+                next = jobs.next() => (next, Origin::Jobs),
+                next = dropped.next() => (next, Origin::Dropped),
+            };
+            self.take(settling, delivery(next)?, origin);
             has_taken = true;
+            // Those that have come with it need no turn of their own.
+            for _ in 1..TAKEN_AT_ONCE {
+                let Some(next) = jobs.next().now_or_never() else { break };
+                self.take(settling, delivery(next)?, Origin::Jobs);
+            }
         }
+    }
+
+    fn take(&self, settling: &Arc<Settling>, delivery: Delivery, origin: Origin) {
+        let settle = Settle::new(delivery.acker.clone(), delivery.delivery_tag, settling);
+        self.taker.take(delivery, Arc::new(settle), origin);
     }
 
     /// Gives back the deliveries that were not begun, waits for the rest, and closes the channel.
     async fn finish(&self, subscription: Subscription, has_taken: bool) {
-        let Subscription { channel, mut jobs, mut dropped } = subscription;
+        let Subscription { channel, settling, mut jobs, mut dropped, _acknowledging } = subscription;
         for (consumer, origin) in [(&mut jobs, Origin::Jobs), (&mut dropped, Origin::Dropped)] {
             for delivery in stop_consuming(&channel, consumer).await {
-                self.taker.take(delivery, origin);
+                self.take(&settling, delivery, origin);
             }
         }
         // Keep the channel open until every job is settled. Otherwise the acks would be lost.
@@ -251,7 +270,13 @@ impl<T: Taker> ConsumerLoop<T> {
         };
         let jobs = subscribe(&self.broker.queue, self.prefetch).await?;
         let dropped = subscribe(&self.broker.dropped, DROPPED_PREFETCH).await?;
-        Ok(Subscription { channel, jobs, dropped })
+        let settling = Arc::new(Settling::new(channel.clone()));
+        let acknowledging = tokio::spawn({
+            let settling = Arc::clone(&settling);
+            async move { settling.run().await }
+        });
+        let _acknowledging = AbortOnDropHandle::new(acknowledging);
+        Ok(Subscription { channel, settling, jobs, dropped, _acknowledging })
     }
 }
 

@@ -44,7 +44,7 @@ pub struct Keeper {
 /// A channel on the connection, opened again whenever it is lost.
 struct Lane {
     target: Target,
-    session: watch::Sender<Option<Session>>,
+    session: watch::Sender<Option<Arc<Session>>>,
     standing: Arc<Standing>,
 }
 
@@ -156,6 +156,7 @@ impl Lane {
             let began = Instant::now();
             let why = match open(connection, broker, &self.target, line).await {
                 Ok(session) => {
+                    let session = Arc::new(session);
                     self.up(&session);
                     session.lost.cancelled().await;
                     self.down();
@@ -189,9 +190,9 @@ impl Lane {
         }
     }
 
-    fn up(&self, session: &Session) {
+    fn up(&self, session: &Arc<Session>) {
         info!(exchange = self.target.exchange(), "able to publish");
-        self.session.send_replace(Some(session.clone()));
+        self.session.send_replace(Some(Arc::clone(session)));
         self.standing.set(|state| state.is_open = true);
     }
 

@@ -122,20 +122,20 @@ impl Line {
 }
 
 /// A channel with publisher confirms, until it is lost.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub(super) struct Session {
     pub(super) channel: Channel,
     /// Cancelled when the channel is lost.
     pub(super) lost: CancellationToken,
     line: Line,
-    turn: Arc<std::sync::Mutex<()>>,
+    turn: std::sync::Mutex<()>,
 }
 
 /// Publishes on a channel of its own. The keeper of its connection opens the channel again whenever it is
 /// lost.
 #[derive(Clone, Debug)]
 pub struct Publisher {
-    session: watch::Receiver<Option<Session>>,
+    session: watch::Receiver<Option<Arc<Session>>>,
     standing: Arc<Standing>,
     /// Held by the one message that is tried again while the broker refuses.
     again: Arc<Mutex<Waits>>,
@@ -144,7 +144,7 @@ pub struct Publisher {
 
 impl Publisher {
     pub(super) fn new(
-        session: watch::Receiver<Option<Session>>,
+        session: watch::Receiver<Option<Arc<Session>>>,
         standing: Arc<Standing>,
         wanted: watch::Sender<bool>,
     ) -> Self {
@@ -191,17 +191,21 @@ impl Publisher {
         None
     }
 
-    async fn session(&self) -> Result<Session, PublishError> {
-        self.wanted.send_replace(true);
+    async fn session(&self) -> Result<Arc<Session>, PublishError> {
+        self.wanted.send_if_modified(|wanted| !std::mem::replace(wanted, true));
+        let is_up = |session: &Option<Arc<Session>>| session.as_ref().is_some_and(|s| !s.lost.is_cancelled());
+        if let Some(session) = self.session.borrow().as_ref().filter(|session| !session.lost.is_cancelled()) {
+            return Ok(Arc::clone(session));
+        }
         let mut session = self.session.clone();
-        let up = session.wait_for(|session| session.as_ref().is_some_and(|s| !s.lost.is_cancelled())).await;
+        let up = session.wait_for(is_up).await;
         up.ok().and_then(|session| session.clone()).ok_or(PublishError::Closed)
     }
 }
 
 impl Session {
     pub(super) fn new(channel: Channel, line: Line) -> Self {
-        Self { channel, lost: CancellationToken::new(), line, turn: Arc::default() }
+        Self { channel, lost: CancellationToken::new(), line, turn: std::sync::Mutex::default() }
     }
 
     async fn publish(&self, message: Message<'_>) -> Result<Routed, PublishError> {

@@ -1,23 +1,21 @@
 //! What is needed to answer one delivery, and to settle it.
 
+use std::sync::Arc;
 use std::time::Duration;
 
-use lapin::options::{BasicAckOptions, BasicNackOptions, BasicRejectOptions};
+use lapin::BasicProperties;
 use lapin::types::ShortString;
-use lapin::{Acker, BasicProperties};
-use tokio::time::error::Elapsed;
-use tokio::time::{Instant, timeout};
-use tracing::debug;
+use tokio::time::Instant;
 
-use crate::broker::REPLY_WITHIN;
 use crate::broker::consumer::Origin;
+use crate::broker::settling::Settle;
 use crate::job::envelope::{DeliveryCount, Envelope, Moment, Trace};
 use crate::telemetry::traces::Span;
 
 /// One delivery: where its result goes, and how it is settled.
 #[derive(Debug)]
 pub struct Receipt {
-    acker: Acker,
+    settle: Arc<Settle>,
     /// Copied to the result.
     pub correlation_id: ShortString,
     /// A queue that wants the result too.
@@ -41,7 +39,7 @@ pub struct Receipt {
 impl Receipt {
     /// The receipt of a delivery with this envelope.
     pub fn new(
-        acker: Acker,
+        settle: Arc<Settle>,
         origin: Origin,
         redelivered: bool,
         envelope: &Envelope,
@@ -50,7 +48,7 @@ impl Receipt {
         logged_id: String,
     ) -> Self {
         Self {
-            acker,
+            settle,
             correlation_id: envelope.correlation_id.clone(),
             reply_to: envelope.reply_to.clone(),
             trace: envelope.trace.clone(),
@@ -64,47 +62,37 @@ impl Receipt {
     }
 
     /// The receipt of a delivery that could not even be read.
-    pub fn unread(acker: Acker, origin: Origin, received: Moment) -> Self {
+    pub fn unread(settle: Arc<Settle>, origin: Origin, received: Moment) -> Self {
         let nothing = Envelope::read(&BasicProperties::default(), received, Duration::ZERO);
-        Self::new(acker, origin, false, &nothing, received, Span::default(), String::new())
+        Self::new(settle, origin, false, &nothing, received, Span::default(), String::new())
     }
 
     /// Whether the broker still waits for it to be settled on its channel. If not, the broker has put the
     /// job back and delivers it again.
     pub fn is_live(&self) -> bool {
-        self.acker.usable()
+        self.settle.is_live()
     }
 
-    /// Acknowledges it. True if the broker was told; false if the channel was gone, in which case the job
+    /// Acknowledges it. True if the connection was told; false if the channel was gone, in which case the job
     /// comes again.
-    pub async fn acknowledge(&self) -> bool {
-        self.settled("ack", timeout(REPLY_WITHIN, self.acker.ack(BasicAckOptions::default())).await)
+    pub fn acknowledge(&self) -> bool {
+        self.span.end();
+        self.settle.ack()
     }
 
     /// Puts the job back on its queue, unworked. From RabbitMQ 4.3 on this does not count against the
     /// queue's delivery limit.
     pub async fn give_back(&self) -> bool {
-        let requeue = BasicNackOptions { requeue: true, ..Default::default() };
-        self.settled("nack", timeout(REPLY_WITHIN, self.acker.nack(requeue)).await)
+        let told = self.settle.nack().await;
+        self.span.end();
+        told
     }
 
     /// Puts the job back on its queue because working it failed. This counts against the queue's delivery
     /// limit on every version, so that such a job cannot come back for ever.
     pub async fn reject(&self) -> bool {
-        let requeue = BasicRejectOptions { requeue: true };
-        self.settled("reject", timeout(REPLY_WITHIN, self.acker.reject(requeue)).await)
-    }
-
-    /// `Ok(false)` from the client means that nothing was sent to the broker.
-    fn settled(&self, method: &str, sent: Result<lapin::Result<bool>, Elapsed>) -> bool {
+        let told = self.settle.reject().await;
         self.span.end();
-        match sent {
-            Ok(Ok(settled)) => settled,
-            Ok(Err(error)) => {
-                debug!(method, %error, "a delivery could not be settled; the broker delivers it again");
-                false
-            }
-            Err(_) => false,
-        }
+        told
     }
 }

@@ -1,14 +1,8 @@
 //! One call of `SendMessageAutoGenCode_V5` over HTTP. It says what was seen and judges nothing.
 
-use std::convert::Infallible;
-use std::pin::Pin;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http_body::{Body, Frame, SizeHint};
 use reqwest::header::{ACCEPT, ACCEPT_ENCODING, CONTENT_TYPE};
 use reqwest::{Client, RequestBuilder, Url, redirect};
 use secrecy::ExposeSecret;
@@ -17,23 +11,26 @@ use tokio::time::Instant;
 
 use super::body::Page;
 use super::classify::Seen;
-use super::connecting::{ByDeadline, connected_by};
 use super::keys::Keys;
 use super::reading::read;
 use super::secret_words;
 use super::settings::EsmsSettings;
 use super::trouble::describe;
+use super::written::Watched;
 use crate::job::request::OtpRequest;
 use crate::proxy::Route;
 use crate::tls;
 
 /// The most header lines of a reply. Firewalls in front of a service add cookies by the dozen; the HTTP client's
-/// own limit is 100.
-const MOST_HEADERS: usize = 1024;
+/// own limit is 100. Room for so many is made for each reply.
+const MOST_HEADERS: usize = 256;
 
 /// How long an idle connection is kept. Servers and load balancers close it after a minute or two, and a request
 /// on a connection that is just being closed would be an ambiguous attempt.
 const IDLE_CONNECTION: Duration = Duration::from_secs(20);
+
+/// What is said of a call that was given up.
+const TOO_LATE: &str = "the job's deadline passed before there was a connection";
 
 /// The provider: one HTTP client with a pool of kept-alive connections.
 #[derive(Clone, Debug)]
@@ -80,7 +77,6 @@ impl Esms {
             .apply(Client::builder())?
             .user_agent(concat!("esms-otp-worker/", env!("CARGO_PKG_VERSION")))
             .connect_timeout(settings.connect_timeout)
-            .connector_layer(ByDeadline)
             .timeout(settings.timeout)
             // A redirect would carry the credentials to wherever it points.
             .redirect(redirect::Policy::none())
@@ -138,14 +134,19 @@ impl Esms {
     /// Makes one call, which ends within `ESMS_TIMEOUT`. If there is no connection by `deadline`, nothing is sent.
     /// `traceparent` is its trace context; it is sent only with `OTP_TRACE_PROPAGATE_TO_ESMS`.
     pub async fn attempt(&self, body: Bytes, traceparent: Option<String>, deadline: Instant) -> Seen {
-        let (body, was_read) = Watched::new(body);
+        let (body, written) = Watched::new(body);
         let mut call = self.post(self.url.clone(), reqwest::Body::wrap(body));
         if let Some(traceparent) = traceparent.filter(|_| self.traced) {
             call = call.header("traceparent", traceparent);
         }
-        match connected_by(deadline, call.send()).await {
+        let answered = tokio::select! {
+            biased;
+            answered = call.send() => answered,
+            () = written.not_by(deadline) => return Seen::NotWritten(TOO_LATE.to_owned()),
+        };
+        match answered {
             Ok(response) => read(response).await,
-            Err(error) if error.is_connect() || !was_read.load(Ordering::Acquire) => Seen::NotWritten(describe(error)),
+            Err(error) if error.is_connect() || !written.may_be() => Seen::NotWritten(describe(error)),
             Err(error) => Seen::NoReply(describe(error)),
         }
     }
@@ -155,39 +156,6 @@ impl Esms {
     pub(super) fn post(&self, url: Url, body: reqwest::Body) -> RequestBuilder {
         let call = self.client.post(url).header(CONTENT_TYPE, "application/json");
         call.header(ACCEPT, "application/json").header(ACCEPT_ENCODING, "identity").body(body)
-    }
-}
-
-/// The body of a call, which knows whether the HTTP client has read it. The client reads it right after it has taken
-/// a connection, to write it. So what was not read was not written, and eSMS does not have it: no connection came in
-/// time, or a kept-alive one was closed before its turn.
-struct Watched {
-    body: Option<Bytes>,
-    was_read: Arc<AtomicBool>,
-}
-
-impl Watched {
-    fn new(body: Bytes) -> (Self, Arc<AtomicBool>) {
-        let was_read = Arc::new(AtomicBool::new(false));
-        (Self { body: Some(body), was_read: Arc::clone(&was_read) }, was_read)
-    }
-}
-
-impl Body for Watched {
-    type Data = Bytes;
-    type Error = Infallible;
-
-    fn poll_frame(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
-        self.was_read.store(true, Ordering::Release);
-        Poll::Ready(self.body.take().map(|body| Ok(Frame::data(body))))
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.body.is_none()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        SizeHint::with_exact(self.body.as_ref().map_or(0, |body| body.len() as u64))
     }
 }
 

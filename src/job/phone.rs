@@ -54,6 +54,11 @@ impl Phone {
         let international = self.0.strip_prefix("00").unwrap_or(&self.0);
         let national = international.strip_prefix("84").unwrap_or(international).trim_start_matches('0');
         let core = if national.len() >= 7 { national } else { &self.0 };
+        // Most texts have too few digits, or others.
+        let said: String = text.chars().filter(char::is_ascii_digit).collect();
+        if !said.contains(core) {
+            return text.to_owned();
+        }
         let mut chars: Vec<char> = text.chars().collect();
         let digits: Vec<usize> = (0..chars.len()).filter(|at| chars[*at].is_ascii_digit()).collect();
         let is_core = |places: &&[usize]| {

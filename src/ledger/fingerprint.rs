@@ -24,13 +24,19 @@ impl Fingerprint {
 
     /// The text in which it is stored: hexadecimal, the key's name first.
     pub fn text(&self) -> String {
-        self.0.iter().map(|byte| format!("{byte:02x}")).collect()
+        hexadecimal(&self.0)
     }
 
     /// Whether it certainly belongs to another job. Codes under different keys never differ: see above.
     pub fn differs(&self, other: &Self) -> bool {
         self.0[..4] == other.0[..4] && self.0 != other.0
     }
+}
+
+fn hexadecimal(bytes: &[u8]) -> String {
+    const DIGITS: [u8; 16] = *b"0123456789abcdef";
+    let digits = bytes.iter().flat_map(|byte| [byte >> 4, byte & 15]);
+    digits.map(|digit| char::from(DIGITS[usize::from(digit)])).collect()
 }
 
 /// Makes fingerprints under one key.
@@ -121,7 +127,7 @@ impl Fingerprints {
         context.update(&[0]);
         context.update(text.as_bytes());
         let code: [u8; 12] = first(context.sign().as_ref());
-        code.iter().map(|byte| format!("{byte:02x}")).collect()
+        hexadecimal(&code)
     }
 
     /// The fingerprint of a job. It does not depend on how the job was written.

@@ -166,6 +166,13 @@ impl Link {
     async fn live(&self, until: Instant, patience: Duration, named: Renamings) -> Result<Arc<Live>, StoreError> {
         let shared = &self.shared;
         self.keeper.get_or_init(|| Keeper(tokio::spawn(keep(Arc::clone(shared)))));
+        // Mostly it is there.
+        if let Phase::Up(live, then) = &*shared.phase.borrow()
+            && !live.is_dead()
+            && *then >= named
+        {
+            return Ok(Arc::clone(live));
+        }
         let mut phases = shared.phase.subscribe();
         let asked = Instant::now();
         loop {

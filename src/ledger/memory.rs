@@ -2,17 +2,18 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::future::ready;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use futures_util::FutureExt;
 use tokio::time::Instant;
 
 use super::fingerprint::Fingerprint;
+use super::squeezed::Squeezed;
 use super::store::{Ask, Claim, End, Finish, Finished, Left, Note, Reply, Stage, Store};
 use crate::job::envelope::DeliveryCount;
 use crate::job::progress::Progress;
-use crate::job::result::ResultEvent;
+use crate::job::result::{Outcome, ResultEvent};
 
 /// The most jobs that the ledger in memory holds: docs/ledger.md says what they cost. The oldest are forgotten
 /// first.
@@ -20,9 +21,34 @@ pub const MOST_JOBS: usize = 200_000;
 
 #[derive(Debug)]
 enum State {
-    Done(ResultEvent),
-    /// Left between two attempts, at this delivery count.
-    Left(Progress, Option<DeliveryCount>),
+    Done(Done),
+    /// Left between two attempts, at this delivery count. On the heap: few jobs are left, and those that have ended
+    /// need not have room for it.
+    Left(Box<(Progress, Option<DeliveryCount>)>),
+}
+
+/// A result, as small as it goes.
+#[derive(Debug)]
+struct Done {
+    outcome: Outcome,
+    may_be_duplicate: bool,
+    attempts: u32,
+    run: u32,
+    body: Squeezed,
+}
+
+impl Done {
+    fn new(event: &ResultEvent, id: &str) -> Self {
+        let ResultEvent { outcome, attempts, may_be_duplicate, run, body } = event;
+        let (outcome, may_be_duplicate, attempts, run) = (*outcome, *may_be_duplicate, *attempts, *run);
+        Self { outcome, may_be_duplicate, attempts, run, body: Squeezed::new(body, id) }
+    }
+
+    fn event(&self, id: &str) -> ResultEvent {
+        let Self { outcome, may_be_duplicate, attempts, run, body } = self;
+        let (outcome, may_be_duplicate, attempts, run) = (*outcome, *may_be_duplicate, *attempts, *run);
+        ResultEvent { outcome, attempts, may_be_duplicate, run, body: body.body(id) }
+    }
 }
 
 #[derive(Debug)]
@@ -34,10 +60,10 @@ struct Entry {
 
 #[derive(Debug, Default)]
 struct Entries {
-    jobs: HashMap<String, Entry>,
+    jobs: HashMap<Arc<str>, Entry>,
     /// Ids in the order in which they expire. All records live equally long, so this is the order of recording.
     /// An id that was recorded twice is here twice. Only the place whose time matches its entry counts.
-    order: VecDeque<(Instant, String)>,
+    order: VecDeque<(Instant, Arc<str>)>,
 }
 
 /// Jobs that have ended, and jobs that were left between two attempts.
@@ -61,8 +87,9 @@ impl Memory {
         match entries.jobs.get(ask.id).filter(|entry| entry.expires > Instant::now()) {
             None => Claim::New,
             Some(entry) if entry.fingerprint.differs(&ask.fingerprint) => Claim::AnotherJob,
-            Some(Entry { state: State::Done(event), .. }) => Claim::Done(event.clone()),
-            Some(Entry { state: State::Left(progress, count), .. }) => {
+            Some(Entry { state: State::Done(done), .. }) => Claim::Done(done.event(ask.id)),
+            Some(Entry { state: State::Left(left), .. }) => {
+                let (progress, count) = left.as_ref();
                 Claim::Left(Left::Released(*count), progress.clone())
             }
         }
@@ -90,12 +117,14 @@ impl Memory {
     /// The job has ended with this result. An earlier result stays, unless this one says more.
     pub fn record_done(&self, id: &str, fingerprint: Fingerprint, event: &ResultEvent) -> Finish {
         let mut entries = self.entries();
-        match entries.jobs.get(id).filter(|entry| entry.expires > Instant::now()) {
-            Some(Entry { state: State::Done(earlier), .. }) if !event.says_more_than(earlier) => {
-                Finish::Already(earlier.clone())
-            }
-            _ => {
-                entries.record(id, fingerprint, State::Done(event.clone()), self);
+        let earlier = match entries.jobs.get(id).filter(|entry| entry.expires > Instant::now()) {
+            Some(Entry { state: State::Done(earlier), .. }) => Some(earlier.event(id)),
+            Some(Entry { state: State::Left(_), .. }) | None => None,
+        };
+        match earlier {
+            Some(earlier) if !event.says_more_than(&earlier) => Finish::Already(earlier),
+            Some(_) | None => {
+                entries.record(id, fingerprint, State::Done(Done::new(event, id)), self);
                 Finish::Recorded
             }
         }
@@ -103,7 +132,7 @@ impl Memory {
 
     /// The job has ended with this result, whatever was known before.
     pub fn record_latest(&self, id: &str, fingerprint: Fingerprint, event: &ResultEvent) {
-        self.entries().record(id, fingerprint, State::Done(event.clone()), self);
+        self.entries().record(id, fingerprint, State::Done(Done::new(event, id)), self);
     }
 
     /// The job is forgotten.
@@ -123,7 +152,8 @@ impl Memory {
         // Also of a job to which nothing happened: its next delivery says that another worker may have had it,
         // and the delivery count says that none had. A result stays.
         if !entries.is_done(id) {
-            entries.record(id, fingerprint, State::Left(progress.clone(), delivery_count), self);
+            let left = Box::new((progress.clone(), delivery_count));
+            entries.record(id, fingerprint, State::Left(left), self);
         }
     }
 
@@ -159,10 +189,10 @@ impl Store for Memory {
     }
 
     fn correct<'a>(&'a self, id: &'a str, recorded: &'a ResultEvent, says_more: &'a ResultEvent) -> Reply<'a, ()> {
-        if let Some(Entry { state: State::Done(event), .. }) = self.entries().jobs.get_mut(id)
-            && event == recorded
+        if let Some(Entry { state: State::Done(done), .. }) = self.entries().jobs.get_mut(id)
+            && done.event(id) == *recorded
         {
-            *event = says_more.clone();
+            *done = Done::new(says_more, id);
         }
         ready(Ok(())).boxed()
     }
@@ -182,8 +212,9 @@ impl Entries {
     fn record(&mut self, id: &str, fingerprint: Fingerprint, state: State, limits: &Memory) {
         let now = Instant::now();
         let expires = now + limits.ttl;
-        self.jobs.insert(id.to_owned(), Entry { fingerprint, state, expires });
-        self.order.push_back((expires, id.to_owned()));
+        let id: Arc<str> = id.into();
+        self.jobs.insert(Arc::clone(&id), Entry { fingerprint, state, expires });
+        self.order.push_back((expires, id));
         self.forget(now, limits.most_jobs);
     }
 

@@ -1,21 +1,22 @@
 //! Log lines, to standard error.
 
 mod json;
+mod lines;
 
-use std::io::IsTerminal as _;
+use std::io::{self, IsTerminal as _};
 use std::sync::OnceLock;
 
 use tracing::{Level, Span, error, error_span};
-use tracing_appender::non_blocking::{ErrorCounter, NonBlockingBuilder, WorkerGuard};
 use tracing_subscriber::filter::filter_fn;
-use tracing_subscriber::fmt::format::JsonFields;
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::{SubscriberInitExt as _, TryInitError};
 use tracing_subscriber::{EnvFilter, Layer as _, fmt};
 
 use crate::settings::reader::Reader;
 use crate::settings::table;
-use json::Json;
+use json::{Json, Members};
+pub use lines::LastLines;
+use lines::Lines;
 
 /// How log lines look.
 #[derive(Clone, Debug)]
@@ -52,22 +53,32 @@ impl LogSettings {
     }
 }
 
-/// How many lines may wait for what reads them. A line is about half a KiB, so a full pipe costs less than 10 MB,
-/// and not the 70 MB of the appender's own limit. At two thousand jobs a second it is four seconds.
-const MOST_WAITING: usize = 8192;
+/// How many bytes may wait for what reads the lines: about 8,192 lines of half a KiB. At two thousand jobs a second
+/// that is four seconds.
+const MOST_WAITING: usize = 4 * 1024 * 1024;
+
+/// Why logging did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// There is no thread to write the lines.
+    #[error("cannot start the thread that writes log lines: {0}")]
+    Thread(#[from] io::Error),
+    /// It was started before.
+    #[error(transparent)]
+    Twice(#[from] TryInitError),
+}
 
 /// Starts logging for the whole process. A separate thread writes the lines, so that a slow terminal or pipe
-/// does not slow down a job. The lines are flushed when the guard is dropped.
+/// does not slow down a job. The last lines are written when [`LastLines`] is dropped.
 ///
 /// # Errors
-/// When logging was started before.
-pub fn start(settings: &LogSettings) -> Result<WorkerGuard, TryInitError> {
-    let waiting = NonBlockingBuilder::default().buffered_lines_limit(MOST_WAITING);
-    let (writer, guard) = waiting.finish(std::io::stderr());
-    let dropped = writer.error_counter();
+/// When logging was started before, or there is no thread.
+pub fn start(settings: &LogSettings) -> Result<LastLines, StartError> {
+    let (writer, last) = Lines::to(io::stderr(), MOST_WAITING)?;
+    let written = writer.clone();
     let lines = fmt::layer().with_writer(writer);
     let lines = match settings.format {
-        LogFormat::Json => lines.fmt_fields(JsonFields::new()).event_format(Json).boxed(),
+        LogFormat::Json => lines.fmt_fields(Members).event_format(Json).boxed(),
         // Colours are for a terminal. In a file or a pipe they are noise.
         LogFormat::Pretty => lines.with_target(false).with_ansi(std::io::stderr().is_terminal()).boxed(),
     };
@@ -76,16 +87,16 @@ pub fn start(settings: &LogSettings) -> Result<WorkerGuard, TryInitError> {
         .with(lines.with_filter(filter_fn(|line| may_be_logged(line.target(), *line.level()))))
         .try_init()?;
     // Logging is started once, and so this is set once.
-    let _ = DROPPED.set(dropped);
-    Ok(guard)
+    let _ = WRITTEN.set(written);
+    Ok(last)
 }
 
-/// Counts the lines that were dropped. Logging belongs to the whole process, and so does this.
-static DROPPED: OnceLock<ErrorCounter> = OnceLock::new();
+/// Where lines go. Logging belongs to the whole process, and so does this.
+static WRITTEN: OnceLock<Lines> = OnceLock::new();
 
 /// How many lines were dropped, because what reads them is too slow.
 pub fn dropped_lines() -> u64 {
-    DROPPED.get().map_or(0, |counter| counter.dropped_lines() as u64)
+    WRITTEN.get().map_or(0, Lines::dropped)
 }
 
 /// The target of the spans below. A `RUST_LOG` that filters other targets must not remove the id from a line.
@@ -131,7 +142,6 @@ fn may_be_logged(target: &str, level: Level) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use tracing_appender::non_blocking::NonBlockingBuilder;
 
     #[test]
     fn whatever_is_logged_of_a_job_has_its_id_and_with_nothing_logged_there_is_no_span() {
@@ -147,31 +157,6 @@ mod tests {
             assert_eq!(!job_span("a").is_disabled(), has_span, "{given}");
             assert_eq!(!connection_span("a").is_disabled(), has_span, "{given}");
         }
-    }
-
-    #[test]
-    fn lines_that_nobody_reads_are_dropped_and_counted() {
-        /// Takes nothing until it is dropped with its lock.
-        struct Stuck(std::sync::Arc<std::sync::Mutex<()>>);
-        impl std::io::Write for Stuck {
-            fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-                let _waiting = self.0.lock();
-                Ok(bytes.len())
-            }
-            fn flush(&mut self) -> std::io::Result<()> {
-                Ok(())
-            }
-        }
-        let door = std::sync::Arc::new(std::sync::Mutex::new(()));
-        let closed = door.lock().unwrap();
-        let (writer, guard) = NonBlockingBuilder::default().buffered_lines_limit(2).finish(Stuck(door.clone()));
-        let dropped = writer.error_counter();
-        let subscriber = tracing_subscriber::registry().with(fmt::layer().with_writer(writer));
-        tracing::subscriber::with_default(subscriber, || (0..10).for_each(|n| error!(n, "a line")));
-        // Two wait in the queue, and one may have been taken out of it.
-        assert!((7..=8).contains(&dropped.dropped_lines()), "{}", dropped.dropped_lines());
-        drop(closed);
-        drop(guard);
     }
 
     #[test]

@@ -69,7 +69,7 @@ impl Worker {
                 if let Some(says_more) = self.corrected_meanwhile(job, event).await {
                     self.parts.outbox.tell(&job.id, &says_more, receipt).await;
                 }
-                self.parts.outbox.acknowledge(event, receipt).await;
+                self.parts.outbox.acknowledge(event, receipt);
             }
             Worked::AnotherJob => self.refuse_as_another(job, receipt).await,
             Worked::GoesBack => {

@@ -1,8 +1,10 @@
 //! What leaves the worker: results, replies and dead letters; and the acknowledgement after them.
 
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use lapin::types::ShortString;
 use tokio::sync::Mutex;
 use tokio::time::{sleep, timeout};
 use tracing::{debug, error, info, warn};
@@ -73,7 +75,7 @@ impl Outbox {
     /// Publishes the result of `id` to all who want it, and then acknowledges the delivery.
     pub async fn publish(&self, id: &str, event: &ResultEvent, receipt: &Receipt) {
         self.tell(id, event, receipt).await;
-        self.acknowledge(event, receipt).await;
+        self.acknowledge(event, receipt);
     }
 
     /// Publishes the result of `id` to all who want it.
@@ -81,16 +83,21 @@ impl Outbox {
         receipt.span.ended_with(event);
         let span = receipt.span.publish(&self.exchange, &receipt.logged_id, event);
         let trace = span.context_or(&receipt.trace);
-        tokio::join!(
-            async { span.published(self.publish_result(id, event, receipt, &trace).await == Routed::ToAQueue) },
-            self.publish_reply(id, event, receipt, &trace)
-        );
+        let result =
+            pin!(async { span.published(self.publish_result(id, event, receipt, &trace).await == Routed::ToAQueue) });
+        match &receipt.reply_to {
+            None => result.await,
+            // On the heap: few jobs want a reply, and the others need not have room for it.
+            Some(queue) => {
+                tokio::join!(result, Box::pin(self.publish_reply(queue, id, event, receipt, &trace)));
+            }
+        }
     }
 
     /// Acknowledges a delivery whose result is published.
-    pub async fn acknowledge(&self, event: &ResultEvent, receipt: &Receipt) {
+    pub fn acknowledge(&self, event: &ResultEvent, receipt: &Receipt) {
         crash::point(Point::BeforeAcknowledge);
-        if receipt.acknowledge().await {
+        if receipt.acknowledge() {
             self.metrics.acknowledged(event.outcome, receipt.delivered.elapsed());
         } else {
             debug!("the delivery was gone before its acknowledgement; the job comes again and gets this result");
@@ -159,9 +166,15 @@ impl Outbox {
         });
     }
 
-    /// Publishes to the producer's reply queue, if there is one. A queue that is gone is no failure.
-    async fn publish_reply(&self, id: &str, event: &ResultEvent, receipt: &Receipt, trace: &Trace) {
-        let Some(queue) = &receipt.reply_to else { return };
+    /// Publishes to the producer's reply queue. A queue that is gone is no failure.
+    async fn publish_reply(
+        &self,
+        queue: &ShortString,
+        id: &str,
+        event: &ResultEvent,
+        receipt: &Receipt,
+        trace: &Trace,
+    ) {
         let message = Message {
             exchange: "",
             routing_key: queue.as_str(),

@@ -4,7 +4,8 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use tokio::time::{sleep, sleep_until, timeout};
+use futures_util::FutureExt as _;
+use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tracing::{debug, info, warn};
 
 use super::Worker;
@@ -74,6 +75,9 @@ impl Worker {
         if job.dropped.is_some() || self.rules.limits.denied(&job.request).is_some() {
             return Turn::Now(None);
         }
+        if let Some(slot) = self.free_slot(job) {
+            return Turn::Now(Some(slot));
+        }
         let slot = async {
             self.parts.health.until_publishing().await;
             tokio::select! {
@@ -87,6 +91,12 @@ impl Worker {
             () = self.stop.draining().cancelled() => Turn::Stopping,
             slot = slot => Turn::Now(slot),
         }
+    }
+
+    /// A slot without waiting. Mostly there is one, and then nothing needs to be waited for beside it.
+    fn free_slot<'a>(&'a self, job: &'a Job) -> Option<Slot<'a>> {
+        let is_due = !self.stop.draining().is_cancelled() && Instant::now() < job.deadline;
+        if is_due && self.parts.health.is_publishing() { self.parts.sender.slot(job).now_or_never() } else { None }
     }
 
     /// Asks the ledger for the job; nothing if the worker stops first.
@@ -243,9 +253,16 @@ impl Worker {
         let is_elsewhere = self.may_be_sent_elsewhere(job, &ending);
         let mut is_for_all = false;
         loop {
-            let said = self.finish(job, hold, Finishing { ending: &ending, is_elsewhere, is_for_all, now }).await;
-            ending.may_be_duplicate |= is_elsewhere && !hold.holding.is_in_store();
             let event = ending.clone().into_event(&job.id, now);
+            let alone = if is_elsewhere {
+                Ending { may_be_duplicate: true, ..ending.clone() }.into_event(&job.id, now)
+            } else {
+                event.clone()
+            };
+            let said = self.finish(job, hold, [&event, &alone], is_for_all).await;
+            let is_alone = is_elsewhere && !hold.holding.is_in_store();
+            ending.may_be_duplicate |= is_alone;
+            let event = if is_alone { alone } else { event };
             let recorded = match &said {
                 Finish::Already(recorded) => Some(recorded.clone()),
                 Finish::Recorded | Finish::HeldByAnother => None,
@@ -271,15 +288,14 @@ impl Worker {
         }
     }
 
-    async fn finish(&self, job: &Job, hold: &Hold, finishing: Finishing<'_>) -> Finish {
-        let Finishing { ending, is_elsewhere, is_for_all, now } = finishing;
+    /// Writes down the end: the first event, or the second where it is known to this process alone.
+    async fn finish(&self, job: &Job, hold: &Hold, [event, alone]: [&ResultEvent; 2], is_for_all: bool) -> Finish {
         let (ledger, job_ref) = (&self.parts.ledger, self.in_flight.job_ref(job));
-        let event = ending.clone().into_event(&job.id, now);
         if is_for_all {
-            return ledger.finish_for_all(job_ref, &hold.holding, &event).await;
+            ledger.finish_for_all(job_ref, &hold.holding, event).await
+        } else {
+            ledger.finish(job_ref, &hold.holding, event, alone).await
         }
-        let alone = Ending { may_be_duplicate: ending.may_be_duplicate || is_elsewhere, ..ending.clone() };
-        ledger.finish(job_ref, &hold.holding, &event, &alone.into_event(&job.id, now)).await
     }
 
     /// What is published is what the ledger shows to whoever asks later.
@@ -304,14 +320,6 @@ impl Worker {
         self.parts.metrics.job_ended(ending.outcome, ending.may_be_duplicate);
         event
     }
-}
-
-/// An ending that the ledger is to be given.
-struct Finishing<'a> {
-    ending: &'a Ending,
-    is_elsewhere: bool,
-    is_for_all: bool,
-    now: SystemTime,
 }
 
 fn log_ending(job: &Job, ending: &Ending) {

@@ -1,5 +1,6 @@
 use super::*;
 use crate::broker::consumer::Origin;
+use crate::broker::settling::Settle;
 use crate::job::envelope::{Envelope, Moment};
 use crate::job::request::decode;
 use crate::ledger::fingerprint::Fingerprints;
@@ -24,7 +25,15 @@ fn delivery_from(origin: Origin, redelivered: bool, count: Option<i64>) -> Arc<R
     let received = Moment::now();
     let envelope = Envelope::read(&properties, received, Duration::from_secs(1));
     let acker = Delivery::mock(1, "".into(), "otp.jobs".into(), redelivered, Vec::new()).acker.clone();
-    Arc::new(Receipt::new(acker, origin, redelivered, &envelope, received, Span::default(), String::new()))
+    Arc::new(Receipt::new(
+        Arc::new(Settle::of_none(acker)),
+        origin,
+        redelivered,
+        &envelope,
+        received,
+        Span::default(),
+        String::new(),
+    ))
 }
 
 fn first() -> Arc<Receipt> {
@@ -87,7 +96,7 @@ async fn a_job_is_lost_with_its_last_live_delivery_and_ours_again_with_the_next(
     let in_flight = flight([first(), first()]);
     for (settled, custody) in [(1, Custody::Ours), (2, Custody::Lost)] {
         let receipts = in_flight.take("a");
-        receipts[settled - 1].acknowledge().await;
+        receipts[settled - 1].acknowledge();
         for receipt in receipts {
             in_flight.enter("a", print_of(&in_flight), &receipt);
         }
@@ -106,9 +115,9 @@ fn print_of(in_flight: &InFlight) -> Fingerprint {
 async fn a_delivery_is_settled_once() {
     let receipt = first();
     assert!(receipt.is_live());
-    assert!(receipt.acknowledge().await);
+    assert!(receipt.acknowledge());
     assert!(!receipt.is_live());
-    assert!(!receipt.acknowledge().await && !receipt.give_back().await);
+    assert!(!receipt.acknowledge() && !receipt.give_back().await);
 }
 
 #[test]
