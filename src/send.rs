@@ -11,6 +11,7 @@ mod fair;
 pub mod held;
 pub mod rate;
 pub mod retry;
+mod series;
 pub mod settings;
 pub mod share;
 pub mod slots;
@@ -25,7 +26,7 @@ use std::time::Duration;
 use futures_util::FutureExt as _;
 use tokio::time::{Instant, sleep, sleep_until};
 
-use crate::backoff::{Policy, Waits};
+use crate::backoff::Policy;
 use crate::deliveries::in_flight::Custody;
 use crate::deliveries::job::Job;
 use crate::esms::classify::Class;
@@ -40,6 +41,7 @@ use circuit::{Circuit, Pass, Shown};
 use held::Held;
 use rate::{Rate, Turn as RateTurn};
 use retry::{Limits, Next};
+use series::Series;
 use settings::SendSettings;
 use slots::{Slot, Slots, without};
 use throttle::Throttled;
@@ -69,27 +71,6 @@ pub enum Sent {
     LeftToAnother(Progress),
     /// Another worker has the job, as the ledger knows.
     TakenOver,
-}
-
-/// What one series of attempts keeps from round to round.
-struct Series<'a> {
-    /// The slot of the first attempt.
-    slot: Option<Slot<'a>>,
-    /// The waits between attempts.
-    waits: Waits,
-    /// When no further attempt begins; known from the first attempt on.
-    give_up_at: Option<Instant>,
-    /// Whether the job has let a turn go that was over.
-    let_go: bool,
-}
-
-impl Series<'_> {
-    /// Whether no further attempt begins. That eSMS throttles other jobs, which held the call for so long, must not end
-    /// this one.
-    fn is_over(&mut self, throttled_for: Duration) -> bool {
-        self.give_up_at = self.give_up_at.map(|at| at + throttled_for);
-        self.give_up_at.is_some_and(|at| Instant::now() > at)
-    }
 }
 
 /// Whether a call may be made now.

@@ -4,6 +4,7 @@
 mod conclude;
 mod ending;
 mod limited;
+mod line;
 pub mod outbox;
 mod replies;
 mod rescue;

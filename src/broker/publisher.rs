@@ -9,6 +9,7 @@ use lapin::protocol::{AMQPErrorKind, AMQPSoftError};
 use lapin::types::ShortString;
 use lapin::{BasicProperties, Channel, Confirmation, ErrorKind, PublisherConfirm};
 use tokio::sync::{Mutex, MutexGuard, watch};
+use tokio::task::yield_now;
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
@@ -210,6 +211,9 @@ impl Session {
 
     async fn publish(&self, message: Message<'_>) -> Result<Routed, PublishError> {
         let confirmed = async {
+            // After all that is ready has had its turn: results that are published one right after the other wake
+            // lapin's thread once.
+            yield_now().await;
             let confirm = self.hand_over(message).await?;
             confirm.await
         };

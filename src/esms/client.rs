@@ -23,7 +23,7 @@ use crate::tls;
 
 /// The most header lines of a reply. Firewalls in front of a service add cookies by the dozen; the HTTP client's
 /// own limit is 100. Room for so many is made for each reply.
-const MOST_HEADERS: usize = 256;
+const MOST_HEADERS: usize = 512;
 
 /// How long an idle connection is kept. Servers and load balancers close it after a minute or two, and a request
 /// on a connection that is just being closed would be an ambiguous attempt.

@@ -6,18 +6,18 @@ use std::time::{Duration, SystemTime};
 
 use futures_util::FutureExt as _;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
-use tracing::{debug, info, warn};
+use tracing::debug;
 
 use super::Worker;
 use super::ending::{Step, Worked, after_finish};
 use super::limited::Patience;
+use super::line::log_ending;
 use crate::backoff::Policy;
 use crate::crash::{self, Point};
 use crate::deliveries::in_flight::Custody;
 use crate::deliveries::job::{Hold, Job};
-use crate::esms::codes;
 use crate::job::progress::{OnAmbiguous, Past, Progress};
-use crate::job::result::{Ending, Outcome, ResultEvent};
+use crate::job::result::{Ending, ResultEvent};
 use crate::ledger::past::JobRef;
 use crate::ledger::store::Finish;
 use crate::ledger::{Claimed, Holding};
@@ -319,33 +319,5 @@ impl Worker {
         log_ending(job, ending);
         self.parts.metrics.job_ended(ending.outcome, ending.may_be_duplicate);
         event
-    }
-}
-
-fn log_ending(job: &Job, ending: &Ending) {
-    let code = ending.answer.as_ref().map(|answer| answer.code.as_str());
-    let hint = code.and_then(|code| codes::documented(code).scope.hint());
-    let queued_ms = job.age_at_delivery().map(|age| age.as_millis() as u64);
-    let took_ms = job.received.instant.elapsed().as_millis() as u64;
-    macro_rules! line {
-        ($level:ident) => {
-            $level!(
-                phone = %job.request.phone,
-                outcome = ending.outcome.as_str(),
-                code,
-                attempts = ending.attempts,
-                may_be_duplicate = ending.may_be_duplicate,
-                queued_ms,
-                took_ms,
-                reason = ending.reason,
-                retry_after_s = ending.retry_after,
-                hint,
-                "job ended"
-            )
-        };
-    }
-    match ending.outcome {
-        Outcome::Accepted | Outcome::Limited => line!(info),
-        Outcome::Rejected | Outcome::Failed | Outcome::Unknown | Outcome::Expired | Outcome::Invalid => line!(warn),
     }
 }

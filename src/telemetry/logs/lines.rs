@@ -1,7 +1,7 @@
 //! Lines on their way out. A thread of its own writes them, so that a slow terminal or a full pipe holds up no job.
 //!
-//! Waking that thread for each line would cost more than the line: it writes what has gathered in a hundredth of a
-//! second at once.
+//! Waking that thread for each line would cost more than the line: it writes what has gathered in a few
+//! milliseconds at once.
 
 use std::io::{self, Write};
 use std::mem;
@@ -12,7 +12,7 @@ use std::time::Duration;
 use tracing_subscriber::fmt::MakeWriter;
 
 /// How long lines gather.
-const GATHER: Duration = Duration::from_millis(10);
+const GATHER: Duration = Duration::from_millis(5);
 
 /// How long the last lines may take at the end of the process. Whoever reads them may read no more.
 const LAST_LINES: Duration = Duration::from_secs(1);

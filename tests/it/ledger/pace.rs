@@ -223,8 +223,10 @@ async fn when_esms_throttles_one_worker_the_other_pauses_too_and_no_job_fails() 
         wait_for(worker.http, "otp_rate_found", &[], |rate| rate >= 1.0, LIMIT).await;
     }
     let both_know = Instant::now();
-    let told = |worker: &Running| worker.process.log_containing("eSMS throttles").len();
-    assert_eq!((told(&one), told(&other)), (1, 1));
+    for worker in [&one, &other] {
+        worker.process.wait_for_log("eSMS throttles", LIMIT).await;
+        assert_eq!(worker.process.log_containing("eSMS throttles").len(), 1);
+    }
 
     let results = results.collect(JOBS, LIMIT).await;
     assert!(results.len() == JOBS && results.iter().all(|result| ending(result).0 == "accepted"));
