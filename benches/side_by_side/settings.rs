@@ -1,0 +1,105 @@
+//! What is measured, and how often: from the environment.
+
+use std::env::VarError;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+use std::time::Duration;
+
+use crate::Failed;
+use crate::contender::Contender;
+
+/// One row of the table: how many jobs are held at once, and how long the endpoint takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Cell {
+    pub(crate) prefetch: u16,
+    pub(crate) latency: Duration,
+}
+
+impl Cell {
+    const ALL: [Self; 4] = [Self::of(128, 0), Self::of(512, 0), Self::of(128, 50), Self::of(512, 50)];
+
+    const fn of(prefetch: u16, millis: u64) -> Self {
+        Self { prefetch, latency: Duration::from_millis(millis) }
+    }
+
+    /// The most jobs a second that this many calls at once allow; none where the endpoint takes no time.
+    pub(crate) fn ideal(self) -> Option<f64> {
+        (!self.latency.is_zero()).then(|| f64::from(self.prefetch) / self.latency.as_secs_f64())
+    }
+}
+
+impl FromStr for Cell {
+    type Err = Failed;
+
+    fn from_str(text: &str) -> Result<Self, Failed> {
+        let parts =
+            text.split_once('/').and_then(|(prefetch, millis)| Some((prefetch.parse().ok()?, millis.parse().ok()?)));
+        let (prefetch, millis) = parts.ok_or("write it as 128/50: the prefetch, and the endpoint's milliseconds")?;
+        Ok(Self::of(prefetch, millis))
+    }
+}
+
+/// The programs that are measured.
+pub(crate) struct Programs {
+    pub(crate) worker: PathBuf,
+    pub(crate) bare: PathBuf,
+    pub(crate) sandbox: PathBuf,
+}
+
+pub(crate) struct Settings {
+    pub(crate) rounds: usize,
+    /// Jobs of a run in which the endpoint takes no time.
+    pub(crate) jobs: usize,
+    pub(crate) cells: Vec<Cell>,
+    pub(crate) contenders: Vec<Contender>,
+    pub(crate) programs: Programs,
+}
+
+impl Settings {
+    pub(crate) fn from_env() -> Result<Self, Failed> {
+        let target = target();
+        let settings = Self {
+            rounds: setting("ROUNDS")?.unwrap_or(3),
+            jobs: setting("JOBS")?.unwrap_or(40_000),
+            cells: list("CELLS", &Cell::ALL)?,
+            contenders: list("CONTENDERS", &Contender::ALL)?,
+            programs: Programs {
+                worker: program("WORKER", &target.join("release/esms-otp-worker"))?,
+                bare: program("BARE", &target.join("bare/release/bare"))?,
+                sandbox: program("SANDBOX", &target.join("release/esms-sandbox"))?,
+            },
+        };
+        match settings {
+            Settings { rounds: 0, .. } => Err("ROUNDS must be at least 1".into()),
+            Settings { jobs: 0..1_000 | 500_001.., .. } => Err("JOBS must be 1000 to 500000".into()),
+            settings => Ok(settings),
+        }
+    }
+}
+
+/// Where the programs are built.
+pub(crate) fn target() -> PathBuf {
+    let chosen = std::env::var_os("CARGO_TARGET_DIR").map(PathBuf::from);
+    Path::new(env!("CARGO_MANIFEST_DIR")).join(chosen.unwrap_or_else(|| "target".into()))
+}
+
+fn program(name: &str, usual: &Path) -> Result<PathBuf, Failed> {
+    let path: PathBuf = setting(name)?.unwrap_or_else(|| usual.into());
+    let found = path.canonicalize();
+    found.map_err(|error| format!("{}: {error}; `make bench` builds it, {name} names another", path.display()).into())
+}
+
+fn list<T: FromStr<Err = Failed> + Copy>(name: &str, all: &[T]) -> Result<Vec<T>, Failed> {
+    let Some(text) = setting::<String>(name)?.filter(|text| text != "all") else { return Ok(all.to_vec()) };
+    let chosen = text.split(',').map(str::parse).collect::<Result<_, _>>();
+    chosen.map_err(|error: Failed| format!("{name}: {error}").into())
+}
+
+fn setting<T: FromStr>(name: &str) -> Result<Option<T>, Failed> {
+    match std::env::var(name) {
+        Ok(text) if text.is_empty() => Ok(None),
+        Ok(text) => text.parse().map(Some).map_err(|_| format!("{name}: not understood: {text}").into()),
+        Err(VarError::NotPresent) => Ok(None),
+        Err(error) => Err(format!("{name}: {error}").into()),
+    }
+}
