@@ -29,11 +29,13 @@ limits: export LIMITS_JOBS ?= 1000000
 limits: services ## what a million queued jobs and a blocked broker cost the worker
 	cargo test --locked --test it -- --nocapture --test-threads=1 limits::
 
-# make bench ROUNDS=3 JOBS=40000 CELLS=all|128/0,512/50 CONTENDERS=all|bare,worker,worker-redis:
+# make bench ROUNDS=3 JOBS=40000 CELLS=all|128/0,512/50 CONTENDERS=all|bare,bare-hyper,worker,worker-redis,node,faststream
+# PARTS=all|throughput,latency:
 # each has a default. A cell is the prefetch and the milliseconds that the endpoint takes. JOBS are those of a run with an endpoint
-# that takes no time. WORKER=path, BARE=path and SANDBOX=path measure other builds of the programs.
+# that takes no time. WORKER=path, BARE=path, BARE_HYPER=path and SANDBOX=path measure other builds of the programs.
 bench: build services ## the worker beside others that do the same work: what a job costs, and how fast it is done
 	cargo build --release --locked --manifest-path benches/bare/Cargo.toml --target-dir $${CARGO_TARGET_DIR:-target}/bare
+	@benches/peers/install.sh
 	cargo bench --profile chaos --locked --bench side_by_side
 
 bench-limits: services ## what the limits on what is sent cost a job

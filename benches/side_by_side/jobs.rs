@@ -16,19 +16,19 @@ use crate::stage::EXCHANGE;
 use crate::support::client::Job;
 
 /// How long no result may come before the run has failed.
-const SILENCE: Duration = Duration::from_secs(30);
+const SILENCE: Duration = Duration::from_secs(60);
 
-/// Jobs as the README has them, each with its own number and a UUID; they are made now.
-pub(crate) fn make(count: usize) -> (Vec<Job>, HashSet<Uuid>) {
+/// Jobs as the README has them, each with its own number; they are made now.
+pub(crate) fn make(ids: &[Uuid]) -> impl Iterator<Item = Job> {
     let now = SystemTime::now();
-    let mut ids = HashSet::with_capacity(count);
-    let jobs = (0..count).map(|n| {
-        let (id, phone) = (Uuid::new_v4(), format!("09{n:08}"));
-        ids.insert(id);
-        let body = json!({"Phone": phone, "MultiChannelTempId": "1234", "TypeId": "2", "TimeAlive": "5"});
-        Job::new(body).id(&id.to_string()).timestamp(now)
-    });
-    (jobs.collect(), ids)
+    ids.iter().enumerate().map(move |(n, id)| one(n, id).timestamp(now))
+}
+
+/// The job with this number.
+pub(crate) fn one(n: usize, id: &Uuid) -> Job {
+    let phone = format!("09{n:08}");
+    let body = json!({"Phone": phone, "MultiChannelTempId": "1234", "TypeId": "2", "TimeAlive": "5"});
+    Job::new(body).id(&id.to_string())
 }
 
 /// A reader of all results.
@@ -50,26 +50,39 @@ impl Results {
         let channel = connection.create_channel().await?;
         let (options, none) = (QueueDeclareOptions::exclusive().auto_delete(), FieldTable::default);
         let queue = channel.queue_declare("".into(), options, none()).await?.name().clone();
-        channel.queue_bind(queue.clone(), EXCHANGE.into(), "otp.#".into(), QueueBindOptions::default(), none()).await?;
+        let options = QueueBindOptions::default();
+        channel.queue_bind(queue.clone(), EXCHANGE.into(), "otp.#".into(), options, none()).await?;
         let options = BasicConsumeOptions { no_ack: true, ..BasicConsumeOptions::default() };
         let consumer = channel.basic_consume(queue, "".into(), options, none()).await?;
         Ok(Self { connection, consumer })
     }
 
-    /// Waits for one result of each of these jobs.
-    pub(crate) async fn of_all(&mut self, mut ids: HashSet<Uuid>) -> Result<Came, Failed> {
+    /// The job of the next result, and when it came.
+    pub(crate) async fn next(&mut self) -> Result<(Uuid, Instant), Failed> {
+        let next = timeout(SILENCE, self.consumer.next()).await.map_err(|_| "no result comes")?;
+        let came = Instant::now();
+        let properties = next.ok_or("the results have ended")??.properties;
+        let message_id = properties.message_id().as_ref().map_or("", |id| id.as_str());
+        let id = message_id.strip_suffix(":result").and_then(|id| id.parse().ok());
+        Ok((id.ok_or_else(|| format!("no result of a job: {message_id}"))?, came))
+    }
+
+    /// Waits for one result of each of these jobs. Calls `at` with the number of results, after each.
+    pub(crate) async fn of_all(
+        &mut self,
+        ids: &[Uuid],
+        mut at: impl FnMut(usize) -> Result<(), Failed>,
+    ) -> Result<Came, Failed> {
+        let mut missing: HashSet<&Uuid> = ids.iter().collect();
         let (mut first, mut last) = (None, Instant::now());
-        while !ids.is_empty() {
-            let next = timeout(SILENCE, self.consumer.next()).await;
-            let next = next.map_err(|_| format!("{} jobs have no result", ids.len()))?;
-            last = Instant::now();
-            first.get_or_insert(last);
-            let properties = next.ok_or("the results have ended")??.properties;
-            let message_id = properties.message_id().as_ref().map_or("", |id| id.as_str());
-            let id = message_id.strip_suffix(":result").and_then(|id| id.parse().ok());
-            if !id.is_some_and(|id| ids.remove(&id)) {
-                return Err(format!("a result too many: {message_id}").into());
+        while !missing.is_empty() {
+            let (id, came) = self.next().await.map_err(|error| format!("{} jobs to go: {error}", missing.len()))?;
+            if !missing.remove(&id) {
+                return Err(format!("a result too many: {id}").into());
             }
+            last = came;
+            first.get_or_insert(last);
+            at(ids.len() - missing.len())?;
         }
         Ok(Came { first: first.unwrap_or(last), last })
     }

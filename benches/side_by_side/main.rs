@@ -11,18 +11,27 @@ mod support;
 
 mod contender;
 mod jobs;
+mod latency;
+mod machine;
+mod musts;
 mod numbers;
+mod picture;
 mod process;
+mod report;
+mod sandbox;
 mod settings;
 mod stage;
+mod table;
 mod throughput;
+mod trial;
 
 use std::process::ExitCode;
 
-use settings::Settings;
+use report::Measured;
+use settings::{Part, Settings};
 use stage::Stage;
 pub(crate) use support::Failed;
-use support::terminal::{red, say};
+use support::terminal::{bold, red, say};
 use tokio::runtime::Runtime;
 
 fn main() -> ExitCode {
@@ -31,7 +40,11 @@ fn main() -> ExitCode {
         return ExitCode::SUCCESS;
     }
     match Settings::from_env().and_then(perform) {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(failures) if failures.is_empty() => ExitCode::SUCCESS,
+        Ok(failures) => {
+            failures.iter().for_each(|failure| say(red(&format!("bench: FAILED: {failure}"))));
+            ExitCode::FAILURE
+        }
         Err(error) => {
             say(red(&format!("bench: FAILED: {error}")));
             ExitCode::FAILURE
@@ -39,13 +52,27 @@ fn main() -> ExitCode {
     }
 }
 
-fn perform(settings: Settings) -> Result<(), Failed> {
+fn perform(settings: Settings) -> Result<Vec<String>, Failed> {
     let runtime = Runtime::new()?;
     let ended = runtime.block_on(async {
         let mut stage = Stage::set(settings).await?;
-        throughput::measure(&mut stage).await
+        let mut measured = Measured::on(&stage).await;
+        for part in stage.settings.parts.clone() {
+            say(bold(&format!("\n{}", part.title())));
+            measure(part, &mut stage, &mut measured).await?;
+        }
+        report::give(&stage, &measured)?;
+        Ok(stage.failures())
     });
     // A broker that is still starting is not waited for: it is killed when this process ends.
     runtime.shutdown_background();
     ended
+}
+
+async fn measure(part: Part, stage: &mut Stage, measured: &mut Measured) -> Result<(), Failed> {
+    match part {
+        Part::Throughput => measured.throughput = throughput::measure(stage).await?,
+        Part::Latency => measured.latency = latency::measure(stage).await?,
+    }
+    Ok(())
 }

@@ -1,9 +1,12 @@
 //! What is measured, and how often: from the environment.
 
 use std::env::VarError;
+use std::fmt;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
+
+use serde::{Serialize, Serializer};
 
 use crate::Failed;
 use crate::contender::Contender;
@@ -28,6 +31,18 @@ impl Cell {
     }
 }
 
+impl fmt::Display for Cell {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "prefetch {}, endpoint {} ms", self.prefetch, self.latency.as_millis())
+    }
+}
+
+impl Serialize for Cell {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        to.collect_str(&format_args!("{}/{}", self.prefetch, self.latency.as_millis()))
+    }
+}
+
 impl FromStr for Cell {
     type Err = Failed;
 
@@ -39,14 +54,52 @@ impl FromStr for Cell {
     }
 }
 
+/// What is measured.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Part {
+    Throughput,
+    Latency,
+}
+
+impl Part {
+    const ALL: [Self; 2] = [Self::Throughput, Self::Latency];
+
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Throughput => "throughput",
+            Self::Latency => "latency",
+        }
+    }
+
+    pub(crate) const fn title(self) -> &'static str {
+        match self {
+            Self::Throughput => "A full queue, worked until it is empty",
+            Self::Latency => "A steady trickle of jobs: from publishing one to its result",
+        }
+    }
+}
+
+impl FromStr for Part {
+    type Err = Failed;
+
+    fn from_str(name: &str) -> Result<Self, Failed> {
+        let found = Self::ALL.into_iter().find(|part| part.name() == name);
+        found.ok_or_else(|| format!("no part is called {name}").into())
+    }
+}
+
 /// The programs that are measured.
 pub(crate) struct Programs {
     pub(crate) worker: PathBuf,
     pub(crate) bare: PathBuf,
+    pub(crate) bare_hyper: PathBuf,
     pub(crate) sandbox: PathBuf,
+    /// Where the programs of other languages are installed.
+    pub(crate) peers: PathBuf,
 }
 
 pub(crate) struct Settings {
+    pub(crate) parts: Vec<Part>,
     pub(crate) rounds: usize,
     /// Jobs of a run in which the endpoint takes no time.
     pub(crate) jobs: usize,
@@ -59,6 +112,7 @@ impl Settings {
     pub(crate) fn from_env() -> Result<Self, Failed> {
         let target = target();
         let settings = Self {
+            parts: list("PARTS", &Part::ALL)?,
             rounds: setting("ROUNDS")?.unwrap_or(3),
             jobs: setting("JOBS")?.unwrap_or(40_000),
             cells: list("CELLS", &Cell::ALL)?,
@@ -66,12 +120,14 @@ impl Settings {
             programs: Programs {
                 worker: program("WORKER", &target.join("release/esms-otp-worker"))?,
                 bare: program("BARE", &target.join("bare/release/bare"))?,
+                bare_hyper: program("BARE_HYPER", &target.join("bare/release/bare-hyper"))?,
                 sandbox: program("SANDBOX", &target.join("release/esms-sandbox"))?,
+                peers: target.join("peers"),
             },
         };
         match settings {
             Settings { rounds: 0, .. } => Err("ROUNDS must be at least 1".into()),
-            Settings { jobs: 0..1_000 | 500_001.., .. } => Err("JOBS must be 1000 to 500000".into()),
+            Settings { jobs: ..1_000 | 500_001.., .. } => Err("JOBS must be 1000 to 500000".into()),
             settings => Ok(settings),
         }
     }

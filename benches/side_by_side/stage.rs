@@ -1,5 +1,6 @@
-//! What all runs share: a private broker, a private Redis, and the objects on the broker.
+//! What all runs share: a private broker, a private Redis, the objects on the broker, and who cannot run.
 
+use std::io::{Read, Seek, SeekFrom};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -7,16 +8,14 @@ use lapin::options::{QueueDeclareOptions, QueueDeleteOptions};
 use lapin::types::{AMQPValue, FieldTable};
 
 use crate::Failed;
-use crate::contender::Contender;
-use crate::process;
+use crate::contender::{Contender, Launch};
 use crate::settings::Settings;
 use crate::support::broker::Broker;
 use crate::support::client::{Client, Job};
-use crate::support::leash::{Program, Scratch};
-use crate::support::ports;
+use crate::support::leash::Scratch;
 use crate::support::redis::Redis;
-use crate::support::terminal::step;
-use crate::support::wait::{found, until};
+use crate::support::terminal::{red, say, step};
+use crate::support::wait::found;
 
 /// Where results are published.
 pub(crate) const EXCHANGE: &str = "otp.results";
@@ -34,6 +33,9 @@ pub(crate) struct Stage {
     pub(crate) redis_pid: u32,
     scratch: Scratch,
     queues: usize,
+    /// Who does not run, and why.
+    away: Vec<(Contender, String)>,
+    failures: Vec<String>,
 }
 
 impl Stage {
@@ -45,14 +47,17 @@ impl Stage {
         let info = redis.cli(&["INFO", "server"]).await;
         let redis_pid = info.lines().find_map(|line| line.strip_prefix("process_id:")).ok_or("no process_id")?;
         let redis_pid = redis_pid.trim().parse()?;
-        let stage = Self { settings, broker, redis, broker_pid, redis_pid, scratch, queues: 0 };
+        let chosen = settings.contenders.iter();
+        let away = chosen.filter_map(|&who| Some((who, who.why_not(&settings.programs)?))).collect();
+        let failures = Vec::new();
+        let stage = Self { settings, broker, redis, broker_pid, redis_pid, scratch, queues: 0, away, failures };
         stage.declare().await?;
         Ok(stage)
     }
 
     /// Has the worker declare its objects.
     async fn declare(&self) -> Result<(), Failed> {
-        let mut worker = Contender::Worker.start(self, "otp.jobs", 1, "http://127.0.0.1:9/")?;
+        let mut worker = Contender::Worker.start(self, Launch::new("otp.jobs", 1, "http://127.0.0.1:9/"))?;
         let declared = async || self.broker.queue_depth("otp.jobs").await;
         found(LIMIT, declared).await.ok_or_else(|| format!("the worker does not declare\n{}", self.end_of_log()))?;
         worker.terminate();
@@ -60,16 +65,44 @@ impl Stage {
         Ok(())
     }
 
-    /// What a contender writes to its standard error.
-    pub(crate) fn log(&self) -> PathBuf {
-        self.scratch.file("log")
+    /// Who runs in this round. The order is another in each.
+    pub(crate) fn turns(&self, round: usize) -> Vec<Contender> {
+        let mut contenders = self.settings.contenders.clone();
+        let places = contenders.len();
+        contenders.rotate_left(round % places);
+        contenders.retain(|&contender| self.why_away(contender).is_none());
+        contenders
     }
 
-    /// The last lines of what the last contender wrote.
+    /// Why this one does not run, if it does not.
+    pub(crate) fn why_away(&self, contender: Contender) -> Option<&str> {
+        self.away.iter().find(|(who, _)| *who == contender).map(|(_, why)| why.as_str())
+    }
+
+    /// A run has failed. Whoever failed does not run again.
+    pub(crate) fn failed(&mut self, contender: Contender, what: &str, error: &Failed) {
+        say(red(&format!("  {what}: {error}")));
+        self.failures.push(what.to_owned());
+        self.away.push((contender, "it has failed; see above".into()));
+    }
+
+    pub(crate) fn failures(&self) -> Vec<String> {
+        self.failures.clone()
+    }
+
+    /// What a contender writes to its standard error; the last lines of the first one's are told after a failure.
+    pub(crate) fn log(&self, nth: usize) -> PathBuf {
+        self.scratch.file(&format!("log-{nth}"))
+    }
+
     pub(crate) fn end_of_log(&self) -> String {
-        let log = std::fs::read(self.log()).unwrap_or_default();
-        let end = String::from_utf8_lossy(&log[log.len().saturating_sub(1_500)..]).into_owned();
-        end.trim_end().to_owned()
+        let end = std::fs::File::open(self.log(0)).and_then(|mut file| {
+            let length = file.metadata()?.len();
+            file.seek(SeekFrom::Start(length.saturating_sub(1_500)))?;
+            let mut end = Vec::new();
+            file.read_to_end(&mut end).map(|_| end)
+        });
+        String::from_utf8_lossy(&end.unwrap_or_default()).trim_end().to_owned()
     }
 
     /// A new empty queue of the kind that the worker declares. The worker refuses one that differs.
@@ -91,9 +124,9 @@ impl Stage {
     }
 
     /// Puts the jobs on the queue. They are confirmed when this returns.
-    pub(crate) async fn fill(&self, queue: &str, jobs: Vec<Job>) {
+    pub(crate) async fn fill(&self, queue: &str, jobs: impl Iterator<Item = Job>) {
         let client = Client::connect(&self.broker.url()).await;
-        let mut jobs = jobs.into_iter().peekable();
+        let mut jobs = jobs.peekable();
         while jobs.peek().is_some() {
             client.publish_all(queue, jobs.by_ref().take(AT_ONCE)).await;
         }
@@ -101,13 +134,9 @@ impl Stage {
     }
 
     /// Waits until the queue has no message, delivered or not.
-    pub(crate) async fn emptied(&self, queue: &str) {
-        until("every job is acknowledged", LIMIT, async || self.broker.messages(queue).await == 0).await;
-    }
-
-    /// Processor seconds that the broker has used.
-    pub(crate) fn broker_cpu(&self) -> Result<Duration, Failed> {
-        process::cpu(self.broker_pid)
+    pub(crate) async fn emptied(&self, queue: &str) -> Result<(), Failed> {
+        let empty = async || (self.broker.messages(queue).await == 0).then_some(());
+        found(LIMIT, empty).await.ok_or_else(|| "jobs are not acknowledged".into())
     }
 }
 
@@ -120,37 +149,4 @@ fn work_queue() -> FieldTable {
     arguments.insert("x-overflow".into(), text("reject-publish"));
     arguments.insert("x-delivery-limit".into(), AMQPValue::LongInt(20));
     arguments
-}
-
-/// The endpoint, pretended. It has no memory of earlier runs.
-pub(crate) struct Sandbox {
-    addr: std::net::SocketAddr,
-    _program: Program,
-}
-
-impl Sandbox {
-    pub(crate) async fn start(stage: &Stage, latency: Duration) -> Result<Self, Failed> {
-        let addr = std::net::SocketAddr::from(([127, 0, 0, 1], ports::free_block(1)));
-        let (at, latency) = (addr.to_string(), format!("{}ms", latency.as_millis()));
-        let args = ["--addr", &at, "--latency", &latency];
-        let mut program = Program::start(&stage.settings.programs.sandbox, &args, std::process::Stdio::null(), |_| {})?;
-        program.line().await?.ok_or("the sandbox has ended")?;
-        Ok(Self { addr, _program: program })
-    }
-
-    pub(crate) fn url(&self) -> String {
-        format!("http://{}{}", self.addr, esms_otp_worker::sandbox::SEND_PATH)
-    }
-
-    /// Fails unless each of `jobs` phones was called exactly once.
-    pub(crate) async fn check(&self, jobs: usize) -> Result<(), Failed> {
-        let (_, stats) = crate::support::metrics::get(self.addr, "/_sandbox/stats").await;
-        let stats: serde_json::Value = serde_json::from_str(&stats)?;
-        let count = |name: &str| stats[name].as_u64();
-        let wanted = Some(jobs as u64);
-        if [count("requests"), count("accepted"), count("phones")] == [wanted; 3] && count("duplicates") == Some(0) {
-            return Ok(());
-        }
-        Err(format!("not one call for each of {jobs} phones: {stats}").into())
-    }
 }
