@@ -61,7 +61,7 @@ async fn run(stage: &mut Stage, contender: Contender, round: usize) -> Result<Ru
     // The first job is answered when the contender has started.
     let first = Uuid::new_v4();
     client.publish(&trial.queue, jobs::one(count, &first)).await;
-    trial.results.next().await.map_err(|error| format!("{error}\n{}", stage.end_of_log()))?;
+    trial.results.next().await?;
     let (published, came) = tokio::join!(publish(&client, &trial.queue, count), arrivals(&mut trial.results, count));
     let (published, came) = (published?, came?);
     let mut took = Vec::with_capacity(count);

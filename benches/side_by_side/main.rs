@@ -9,18 +9,24 @@
 #[path = "../../tests/support/mod.rs"]
 mod support;
 
+mod backlog;
 mod contender;
+mod fleet;
 mod jobs;
 mod latency;
 mod machine;
+mod many;
+mod memory;
 mod musts;
 mod numbers;
 mod picture;
 mod process;
+mod profile;
 mod report;
 mod sandbox;
 mod settings;
 mod stage;
+mod start;
 mod table;
 mod throughput;
 mod trial;
@@ -59,7 +65,9 @@ fn perform(settings: Settings) -> Result<Vec<String>, Failed> {
         let mut measured = Measured::on(&stage).await;
         for part in stage.settings.parts.clone() {
             say(bold(&format!("\n{}", part.title())));
-            measure(part, &mut stage, &mut measured).await?;
+            if let Err(error) = measure(part, &mut stage, &mut measured).await {
+                stage.part_failed(part.title(), &error);
+            }
         }
         report::give(&stage, &measured)?;
         Ok(stage.failures())
@@ -73,6 +81,12 @@ async fn measure(part: Part, stage: &mut Stage, measured: &mut Measured) -> Resu
     match part {
         Part::Throughput => measured.throughput = throughput::measure(stage).await?,
         Part::Latency => measured.latency = latency::measure(stage).await?,
+        Part::Start => measured.start = Some(start::measure(stage).await?),
+        Part::Many => measured.many = many::measure(stage).await?,
+        Part::Memory => measured.memory = Some(memory::measure(stage).await?),
+        Part::Backlog => measured.backlog = Some(backlog::measure(stage).await?),
+        Part::Profile => profile::measure(stage).await?,
+        Part::Fleet => measured.fleet = fleet::measure(stage).await?,
     }
     Ok(())
 }

@@ -2,11 +2,14 @@
 
 use serde::Serialize;
 
+use crate::backlog::Backlog;
 use crate::contender::Contender::{self, Bare, FastStream, Node, Worker, WorkerRedis};
 use crate::latency;
+use crate::memory::Memory;
 use crate::numbers::Rounds;
 use crate::report::Measured;
-use crate::settings::Cell;
+use crate::settings::{Cell, Part};
+use crate::start::Start;
 use crate::support::terminal::{bold, green, red, say, yellow};
 use crate::throughput::{Run, rounds};
 
@@ -35,13 +38,23 @@ impl Must {
     }
 }
 
-/// All demands, in order.
-pub(crate) fn of(measured: &Measured) -> Vec<Must> {
+/// All demands on these parts, in order.
+pub(crate) fn of(measured: &Measured, parts: &[Part]) -> Vec<Must> {
     let mut musts = Vec::new();
     for cell in measured.cells() {
         musts.extend(of_cell(&measured.throughput, cell));
+        musts.extend(of_memory(measured, cell));
     }
-    musts.extend(of_latency(&measured.latency));
+    for part in parts {
+        musts.extend(match part {
+            Part::Latency => of_latency(&measured.latency),
+            Part::Start => of_start(measured.start.as_ref()),
+            Part::Many => vec![of_many(measured)],
+            Part::Memory => of_ledger(measured.memory.as_ref()),
+            Part::Backlog => vec![of_backlog(measured)],
+            Part::Throughput | Part::Fleet | Part::Profile => Vec::new(),
+        });
+    }
     musts.sort_by_key(Must::number);
     musts
 }
@@ -85,7 +98,49 @@ fn of_latency(runs: &[latency::Run]) -> Vec<Must> {
     ]
 }
 
+/// What the worker needs beside what its ledger holds after a run.
+fn of_memory(measured: &Measured, cell: Cell) -> Option<Must> {
+    let peak = |contender, apart: f64| {
+        rounds(&measured.throughput, cell, contender, |run| run.peak_kib as f64 - run.jobs as f64 * apart / 1024.0)
+    };
+    let ledger = measured.memory.as_ref();
+    let ratio = ledger.and_then(|ledger| peak(Worker, ledger.bytes_a_job).per(&peak(Bare, 0.0)).median());
+    let what = format!("6 memory without the ledger, worker / bare, at most 1.5; {cell}");
+    (cell.prefetch == 512).then(|| Must::at_most(what, ratio, 1.5, ""))
+}
+
+fn of_many(measured: &Measured) -> Must {
+    let each = measured.many.as_ref().map(|many| many.kib_each);
+    Must::at_most("6 memory of each of 10,000 calls under way, at most 30 KiB", each, 30.0, "KiB")
+}
+
+fn of_ledger(ledger: Option<&Memory>) -> Vec<Must> {
+    let (below, beyond) = (ledger.map(|ledger| ledger.bytes_a_job), ledger.map(|ledger| ledger.bytes_a_job_beyond));
+    vec![
+        Must::at_most("6 memory of each job in the ledger, at most 300 bytes", below, 300.0, "bytes"),
+        // Nothing grows; but the memory of a busy process goes up and down by some MiB.
+        Must::at_most("6 memory of each job beyond the ledger's bound, at most 30 bytes", beyond, 30.0, "bytes"),
+    ]
+}
+
+fn of_start(start: Option<&Start>) -> Vec<Must> {
+    let first_call = start.and_then(|start| start.worker_ms().median());
+    let size = start.and_then(|start| start.stripped_mb);
+    vec![
+        Must::at_most("7 from the start to the first call, at most 50 ms", first_call, 50.0, "ms"),
+        Must::at_most("7 the program without symbols, at most 12 MB", size, 12.0, "MB"),
+    ]
+}
+
+fn of_backlog(measured: &Measured) -> Must {
+    let growth = measured.backlog.as_ref().and_then(Backlog::growth);
+    Must::at_most("8 CPU, last tenth of a long queue / first tenth, at most 1.10", growth, 1.1, "")
+}
+
 pub(crate) fn print(musts: &[Must]) {
+    if musts.is_empty() {
+        return;
+    }
     say(bold("\nWhat must hold"));
     for must in musts {
         let (number, held) = match (must.measured, must.held) {

@@ -33,6 +33,11 @@ pub(crate) fn peak_kib(pid: u32) -> Result<u64, Failed> {
     of_status(pid, "VmHWM:")
 }
 
+/// The memory that a process has now, in KiB.
+pub(crate) fn rss_kib(pid: u32) -> Result<u64, Failed> {
+    of_status(pid, "VmRSS:")
+}
+
 fn of_status(pid: u32, name: &str) -> Result<u64, Failed> {
     let status = read_to_string(format!("/proc/{pid}/status"))?;
     let line = status.lines().find_map(|line| line.strip_prefix(name)).ok_or(format!("no {name}"))?;

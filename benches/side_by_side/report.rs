@@ -5,12 +5,17 @@ use std::path::Path;
 use serde::Serialize;
 
 use crate::Failed;
+use crate::backlog::Backlog;
+use crate::fleet;
 use crate::latency;
 use crate::machine::Machine;
+use crate::many::Many;
+use crate::memory::Memory;
 use crate::musts::{self, Must};
 use crate::picture;
-use crate::settings::{Cell, target};
+use crate::settings::{Cell, Part, target};
 use crate::stage::Stage;
+use crate::start::Start;
 use crate::support::terminal::say;
 use crate::throughput;
 
@@ -21,13 +26,29 @@ pub(crate) struct Measured {
     not_run: Vec<(&'static str, String)>,
     pub(crate) throughput: Vec<throughput::Run>,
     pub(crate) latency: Vec<latency::Run>,
+    pub(crate) start: Option<Start>,
+    pub(crate) many: Option<Many>,
+    pub(crate) memory: Option<Memory>,
+    pub(crate) backlog: Option<Backlog>,
+    pub(crate) fleet: Vec<fleet::Run>,
 }
 
 impl Measured {
     /// Nothing yet.
     pub(crate) async fn on(stage: &Stage) -> Self {
         let machine = Machine::look(stage).await;
-        Self { machine, not_run: Vec::new(), throughput: Vec::new(), latency: Vec::new() }
+        let away = stage.settings.contenders.iter().filter_map(|who| Some((who.name(), stage.why_away(*who)?.into())));
+        Self {
+            machine,
+            not_run: away.collect(),
+            throughput: Vec::new(),
+            latency: Vec::new(),
+            start: None,
+            many: None,
+            memory: None,
+            backlog: None,
+            fleet: Vec::new(),
+        }
     }
 
     /// The cells that were measured, in order.
@@ -47,7 +68,11 @@ struct Report<'a> {
 
 /// Prints what must hold, and writes the files.
 pub(crate) fn give(stage: &Stage, measured: &Measured) -> Result<(), Failed> {
-    let musts = musts::of(measured);
+    let parts = &stage.settings.parts;
+    if parts == &[Part::Profile] {
+        return Ok(());
+    }
+    let musts = musts::of(measured, parts);
     musts::print(&musts);
     let folder = target().join("bench");
     std::fs::create_dir_all(&folder)?;

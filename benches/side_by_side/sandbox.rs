@@ -37,6 +37,11 @@ impl Sandbox {
         Ok(serde_json::from_str(&get(self.addr, "/_sandbox/stats").await.1)?)
     }
 
+    /// The most calls that were under way at once.
+    pub(crate) async fn most_in_progress(&self) -> Result<u64, Failed> {
+        Ok(self.stats().await?["most_in_progress"].as_u64().unwrap_or_default())
+    }
+
     /// Fails unless each of `jobs` phones was called exactly once.
     pub(crate) async fn check(&self, jobs: usize) -> Result<(), Failed> {
         let stats = self.stats().await?;

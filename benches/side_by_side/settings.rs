@@ -59,15 +59,29 @@ impl FromStr for Cell {
 pub(crate) enum Part {
     Throughput,
     Latency,
+    Start,
+    Many,
+    Memory,
+    Backlog,
+    Fleet,
+    /// Only where it is asked for.
+    Profile,
 }
 
 impl Part {
-    const ALL: [Self; 2] = [Self::Throughput, Self::Latency];
+    const ALL: [Self; 7] =
+        [Self::Throughput, Self::Latency, Self::Start, Self::Many, Self::Memory, Self::Backlog, Self::Fleet];
 
     const fn name(self) -> &'static str {
         match self {
             Self::Throughput => "throughput",
             Self::Latency => "latency",
+            Self::Start => "start",
+            Self::Many => "many",
+            Self::Memory => "memory",
+            Self::Backlog => "backlog",
+            Self::Fleet => "fleet",
+            Self::Profile => "profile",
         }
     }
 
@@ -75,6 +89,12 @@ impl Part {
         match self {
             Self::Throughput => "A full queue, worked until it is empty",
             Self::Latency => "A steady trickle of jobs: from publishing one to its result",
+            Self::Start => "The first job after a start",
+            Self::Many => "Ten thousand calls under way at once",
+            Self::Memory => "What the ledger in memory takes",
+            Self::Backlog => "A long queue, from its beginning to its end",
+            Self::Profile => "Where the worker's processor time goes",
+            Self::Fleet => "Several workers on one queue",
         }
     }
 }
@@ -83,7 +103,7 @@ impl FromStr for Part {
     type Err = Failed;
 
     fn from_str(name: &str) -> Result<Self, Failed> {
-        let found = Self::ALL.into_iter().find(|part| part.name() == name);
+        let found = Self::ALL.into_iter().chain([Self::Profile]).find(|part| part.name() == name);
         found.ok_or_else(|| format!("no part is called {name}").into())
     }
 }
@@ -103,6 +123,8 @@ pub(crate) struct Settings {
     pub(crate) rounds: usize,
     /// Jobs of a run in which the endpoint takes no time.
     pub(crate) jobs: usize,
+    /// Jobs on the long queue.
+    pub(crate) backlog: usize,
     pub(crate) cells: Vec<Cell>,
     pub(crate) contenders: Vec<Contender>,
     pub(crate) programs: Programs,
@@ -115,6 +137,7 @@ impl Settings {
             parts: list("PARTS", &Part::ALL)?,
             rounds: setting("ROUNDS")?.unwrap_or(3),
             jobs: setting("JOBS")?.unwrap_or(40_000),
+            backlog: setting("BACKLOG")?.unwrap_or(200_000),
             cells: list("CELLS", &Cell::ALL)?,
             contenders: list("CONTENDERS", &Contender::ALL)?,
             programs: Programs {
@@ -125,10 +148,29 @@ impl Settings {
                 peers: target.join("peers"),
             },
         };
+        settings.check_programs()?;
         match settings {
             Settings { rounds: 0, .. } => Err("ROUNDS must be at least 1".into()),
             Settings { jobs: ..1_000 | 500_001.., .. } => Err("JOBS must be 1000 to 500000".into()),
+            // The sandbox knows no more phones.
+            Settings { backlog: ..1_000 | 1_000_001.., .. } => Err("BACKLOG must be 1000 to 1000000".into()),
             settings => Ok(settings),
+        }
+    }
+
+    /// Fails where a program that is needed is not there.
+    fn check_programs(&self) -> Result<(), Failed> {
+        let Programs { worker, bare, bare_hyper, sandbox, .. } = &self.programs;
+        let mut needed = vec![worker, sandbox];
+        if self.contenders.contains(&Contender::Bare) || self.parts.contains(&Part::Start) {
+            needed.push(bare);
+        }
+        if self.contenders.contains(&Contender::BareHyper) {
+            needed.push(bare_hyper);
+        }
+        match needed.into_iter().find(|path| !path.is_file()) {
+            Some(path) => Err(format!("{} is not there; `make bench` builds it", path.display()).into()),
+            None => Ok(()),
         }
     }
 }
@@ -140,9 +182,9 @@ pub(crate) fn target() -> PathBuf {
 }
 
 fn program(name: &str, usual: &Path) -> Result<PathBuf, Failed> {
-    let path: PathBuf = setting(name)?.unwrap_or_else(|| usual.into());
-    let found = path.canonicalize();
-    found.map_err(|error| format!("{}: {error}; `make bench` builds it, {name} names another", path.display()).into())
+    let chosen: Option<PathBuf> = setting(name)?;
+    // Cargo runs a benchmark where the package is, as make does.
+    Ok(std::path::absolute(chosen.as_deref().unwrap_or(usual))?)
 }
 
 fn list<T: FromStr<Err = Failed> + Copy>(name: &str, all: &[T]) -> Result<Vec<T>, Failed> {

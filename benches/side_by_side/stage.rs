@@ -81,9 +81,14 @@ impl Stage {
 
     /// A run has failed. Whoever failed does not run again.
     pub(crate) fn failed(&mut self, contender: Contender, what: &str, error: &Failed) {
-        say(red(&format!("  {what}: {error}")));
-        self.failures.push(what.to_owned());
+        self.part_failed(what, error);
         self.away.push((contender, "it has failed; see above".into()));
+    }
+
+    /// Something has failed. The rest is measured all the same.
+    pub(crate) fn part_failed(&mut self, what: &str, error: &Failed) {
+        say(red(&format!("  {what}: {error}\n{}", self.end_of_log())));
+        self.failures.push(what.to_owned());
     }
 
     pub(crate) fn failures(&self) -> Vec<String> {
@@ -95,7 +100,7 @@ impl Stage {
         self.scratch.file(&format!("log-{nth}"))
     }
 
-    pub(crate) fn end_of_log(&self) -> String {
+    fn end_of_log(&self) -> String {
         let end = std::fs::File::open(self.log(0)).and_then(|mut file| {
             let length = file.metadata()?.len();
             file.seek(SeekFrom::Start(length.saturating_sub(1_500)))?;
@@ -103,6 +108,11 @@ impl Stage {
             file.read_to_end(&mut end).map(|_| end)
         });
         String::from_utf8_lossy(&end.unwrap_or_default()).trim_end().to_owned()
+    }
+
+    /// A file that is gone after the benchmark.
+    pub(crate) fn file(&self, name: &str) -> PathBuf {
+        self.scratch.file(name)
     }
 
     /// A new empty queue of the kind that the worker declares. The worker refuses one that differs.

@@ -71,8 +71,7 @@ impl Trial {
         stage: &Stage,
         at: impl FnMut(usize) -> Result<(), Failed>,
     ) -> Result<Came, Failed> {
-        let came = self.results.of_all(&self.ids, at).await;
-        let came = came.map_err(|error| format!("{error}\n{}", stage.end_of_log()))?;
+        let came = self.results.of_all(&self.ids, at).await?;
         stage.emptied(&self.queue).await?;
         Ok(came)
     }
