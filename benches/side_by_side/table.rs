@@ -12,7 +12,7 @@ const SPREAD: &str = "the median round (least..most)";
 /// One cell's runs.
 pub(crate) fn throughput(stage: &Stage, cell: Cell, runs: &[Run]) {
     let jobs = runs.iter().filter(|run| run.cell == cell).map(|run| run.jobs).max().unwrap_or_default();
-    say(bold(&format!("\n{cell}: {} jobs; {SPREAD}", thousands(jobs as u64))));
+    say(bold(&format!("\n{cell}: {} jobs; {SPREAD}; CPU from the start of the process on", thousands(jobs as u64))));
     say(format!(
         "  {:<13} {:>22} {:>19} {:>21} {:>9} {:>9} {:>10} {:>9}",
         "", "CPU us a job", "x bare", "jobs/s", "of ideal", "peak MiB", "broker us", "Redis us"
