@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help build run demo test chaos limits bench lint fuzz services deploy-check
+.PHONY: help build run demo test chaos limits bench bench-limits micro profile lint fuzz services deploy-check
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -29,12 +29,34 @@ limits: export LIMITS_JOBS ?= 1000000
 limits: services ## what a million queued jobs and a blocked broker cost the worker
 	cargo test --locked --test it -- --nocapture --test-threads=1 limits::
 
-bench: services ## what the limits on what is sent cost a job
+# make bench ROUNDS=3 JOBS=40000 CELLS=all|128/0,512/50 CONTENDERS=all|bare,bare-hyper,worker,worker-redis,node,faststream
+# PARTS=all|throughput,latency,start,many,memory,backlog,fleet BACKLOG=200000:
+# each has a default. A cell is the prefetch and the milliseconds that the endpoint takes. JOBS are those of a run with an endpoint that
+# takes no time; a slow contender gets fewer. BACKLOG are those of the long queue (at most 1000000).
+# WORKER=path, BARE=path, BARE_HYPER=path and SANDBOX=path measure other builds of the programs.
+bench: build services ## the worker beside others that do the same work: what a job costs, and how fast it is done
+	cargo build --release --locked --manifest-path benches/bare/Cargo.toml --target-dir $${CARGO_TARGET_DIR:-target}/bare
+	@benches/peers/install.sh
+	cargo bench --profile chaos --locked --bench side_by_side
+
+# WORKER=path and so on, JOBS and CELLS (the first counts) as for `make bench`.
+profile: export WORKER ?= $(or $(CARGO_TARGET_DIR),target)/profiling/esms-otp-worker
+profile: export SANDBOX ?= $(or $(CARGO_TARGET_DIR),target)/profiling/esms-sandbox
+profile: services ## where the worker's processor time goes, by perf
+	RUSTFLAGS="$$RUSTFLAGS -C force-frame-pointers=yes" cargo build --profile profiling --locked --bin esms-otp-worker --bin esms-sandbox
+	PARTS=profile CONTENDERS=worker cargo bench --profile chaos --locked --bench side_by_side
+
+micro: ## what the steps of a job cost by themselves
+	cargo bench --profile chaos --locked --bench micro
+
+bench-limits: services ## what the limits on what is sent cost a job
 	cargo bench --profile chaos --locked --bench limits
 
 lint: ## formatting, clippy and documentation; warnings are errors
 	cargo fmt --check
+	cargo fmt --check --manifest-path benches/bare/Cargo.toml
 	cargo clippy --all-targets --all-features --locked -- -D warnings
+	cargo clippy --all-targets --locked --manifest-path benches/bare/Cargo.toml --target-dir $${CARGO_TARGET_DIR:-target}/bare -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --no-deps --locked --document-private-items
 
 fuzz: ## coverage-guided fuzzing, a minute a target; installs cargo-fuzz where it is missing

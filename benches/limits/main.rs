@@ -1,10 +1,10 @@
-//! What the limits cost: microseconds a job, without and with them, in memory and in Redis. `make bench` runs it.
+//! What the limits cost: microseconds a job, without and with them, in memory and in Redis. `make bench-limits` runs it.
 //!
 //! The kinds take turns, so that a busy machine is busy for all of them. What counts are the ratios within one run.
 
 #![allow(clippy::expect_used, clippy::unwrap_used, reason = "a broken expectation here is a failed benchmark")]
 
-#[path = "../support/mod.rs"]
+#[path = "../../tests/support/mod.rs"]
 mod support;
 
 use std::sync::Arc;
