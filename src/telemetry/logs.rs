@@ -6,11 +6,12 @@ mod lines;
 use std::io::{self, IsTerminal as _};
 use std::sync::OnceLock;
 
-use tracing::{Level, Span, error, error_span};
-use tracing_subscriber::filter::filter_fn;
+use tracing::{Level, Span, Subscriber, error, error_span};
+use tracing_subscriber::filter::{Targets, filter_fn};
 use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::util::{SubscriberInitExt as _, TryInitError};
-use tracing_subscriber::{EnvFilter, Layer as _, fmt};
+use tracing_subscriber::{EnvFilter, Layer, fmt};
 
 use crate::settings::reader::Reader;
 use crate::settings::table;
@@ -113,9 +114,18 @@ pub fn connection_span(name: &str) -> Span {
     error_span!(target: SPANS, parent: None, "connection", connection = name)
 }
 
-fn filter(given: &str) -> EnvFilter {
+/// Most filters name targets and levels only. Such a one is decided once for each place in the code, and costs nothing
+/// while a job runs; one that also looks at spans is asked again and again.
+fn filter<S>(given: &str) -> Box<dyn Layer<S> + Send + Sync>
+where
+    S: Subscriber + for<'a> LookupSpan<'a>,
+{
     let is_off = given.trim().eq_ignore_ascii_case("off");
-    EnvFilter::new(if is_off { given.to_owned() } else { format!("{given},{SPANS}=error") })
+    let directives = if is_off { given.to_owned() } else { format!("{given},{SPANS}=error") };
+    match directives.parse::<Targets>() {
+        Ok(targets) => targets.boxed(),
+        Err(_) => EnvFilter::new(directives).boxed(),
+    }
 }
 
 /// From now on a panic is logged, with the id of its job. The panic's own message is not logged, because it

@@ -61,6 +61,34 @@ async fn a_job_is_acknowledged_only_after_the_broker_has_confirmed_its_result() 
     assert_eq!(stage.sandbox.stats().requests, 2, "each was sent once");
 }
 
+/// One frame acknowledges many deliveries: all up to a tag.
+#[tokio::test]
+async fn jobs_that_still_run_are_not_acknowledged_with_those_that_ended_around_them() {
+    const JOBS: usize = 40;
+    let broker = Broker::shared().await;
+    let stage = Stage::on(&broker.url()).await;
+    let mut running = stage.worker().await;
+    let (client, mut results) = stage.audience().await;
+    let phone = |nth: usize| format!("09018884{nth:02}");
+    let is_slow = |nth: usize| nth.is_multiple_of(10);
+    let slow = (0..JOBS).filter(|nth| is_slow(*nth)).count();
+    for nth in (0..JOBS).filter(|nth| is_slow(*nth)) {
+        stage.sandbox.script(Some(&phone(nth)), vec![Fault::Hold]);
+    }
+    let jobs = (0..JOBS).map(|nth| Job::for_phone(&phone(nth), &format!("job-{nth}")));
+    client.publish_all(&stage.names.jobs, jobs).await;
+    results.collect(JOBS - slow, LIMIT).await;
+    until_held(&stage, slow as u64).await;
+    until("the others are acknowledged", LIMIT, async || broker.unacked(&stage.names.jobs).await == slow as u32).await;
+    running.process.signal("KILL");
+    running.process.wait_exit(LIMIT).await;
+    until("they are back", LIMIT, async || broker.queue_depth(&stage.names.jobs).await == Some(slow as u32)).await;
+    let _next = stage.worker().await;
+    let mut again: Vec<_> = results.collect(slow, LIMIT).await.iter().map(|result| field(result, "JobId")).collect();
+    again.sort_unstable();
+    assert_eq!(again, ["job-0", "job-10", "job-20", "job-30"]);
+}
+
 #[tokio::test]
 async fn a_result_whose_confirmation_was_cut_off_is_published_again_and_the_job_not_sent_again() {
     let (stage, proxy, broker) = behind_a_proxy().await;

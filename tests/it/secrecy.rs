@@ -75,9 +75,7 @@ fn faults(phone: &str) -> Vec<Fault> {
         Fault::HangAfter,
         status(302),
         status(404),
-        status(429),
         status(500),
-        status(503),
         Fault::StatusAfter { code: 502 },
         Fault::Html,
         Fault::HtmlAfter,
@@ -106,6 +104,9 @@ fn faults(phone: &str) -> Vec<Fault> {
         Fault::ProxyLost,
         Fault::NoUpstream,
         Fault::SlowBody { ms: 2_000 },
+        Fault::Status { code: 503, retry_after: None },
+        // Holds all calls for half a minute, so it comes last, and only one does.
+        status(429),
     ]
 }
 
