@@ -17,7 +17,7 @@ use tracing::debug;
 
 use super::REPLY_WITHIN;
 
-/// Acknowledges the deliveries of one channel, while [`Settling::run`] runs.
+/// Acknowledges the deliveries of one channel, while its `run` is polled.
 #[derive(Debug)]
 pub struct Settling {
     channel: Channel,
