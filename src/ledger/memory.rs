@@ -55,21 +55,25 @@ impl Done {
 struct Entry {
     fingerprint: Fingerprint,
     state: State,
-    expires: Instant,
+    expires: Moment,
 }
+
+/// Nanoseconds since the store was made, from 1 on; 0 is any time before. Half as long as an [`Instant`].
+type Moment = u64;
 
 #[derive(Debug, Default)]
 struct Entries {
     jobs: HashMap<Arc<str>, Entry>,
     /// Ids in the order in which they expire. All records live equally long, so this is the order of recording.
     /// An id that was recorded twice is here twice. Only the place whose time matches its entry counts.
-    order: VecDeque<(Instant, Arc<str>)>,
+    order: VecDeque<(Moment, Arc<str>)>,
 }
 
 /// Jobs that have ended, and jobs that were left between two attempts.
 #[derive(Debug)]
 pub struct Memory {
-    ttl: Duration,
+    began: Instant,
+    ttl: Moment,
     most_jobs: usize,
     entries: Mutex<Entries>,
 }
@@ -77,14 +81,14 @@ pub struct Memory {
 impl Memory {
     /// A store that remembers each job for `ttl`, and at most so many jobs.
     pub fn new(ttl: Duration, most_jobs: usize) -> Self {
-        Self { ttl, most_jobs, entries: Mutex::default() }
+        Self { began: Instant::now(), ttl: nanoseconds(ttl), most_jobs, entries: Mutex::default() }
     }
 
     /// What is known of a job. The worker knows its own jobs in flight, so that no job is ever held by
     /// another here.
     pub fn look_up(&self, ask: &Ask<'_>) -> Claim {
         let entries = self.entries();
-        match entries.jobs.get(ask.id).filter(|entry| entry.expires > Instant::now()) {
+        match entries.jobs.get(ask.id).filter(|entry| entry.expires > self.now()) {
             None => Claim::New,
             Some(entry) if entry.fingerprint.differs(&ask.fingerprint) => Claim::AnotherJob,
             Some(Entry { state: State::Done(done), .. }) => Claim::Done(done.event(ask.id)),
@@ -97,8 +101,8 @@ impl Memory {
 
     /// The same for this asker: a job of which nothing was sent may be tried anew.
     pub fn known(&self, ask: &Ask<'_>) -> Claim {
-        let ended = self.entries().jobs.get(ask.id).map(|entry| entry.expires - self.ttl);
-        let is_repeat = ask.first_delivered.is_some_and(|came| ended.is_some_and(|ended| came >= ended));
+        let ended = self.entries().jobs.get(ask.id).map(|entry| entry.expires.saturating_sub(self.ttl));
+        let is_repeat = ask.first_delivered.is_some_and(|came| ended.is_some_and(|ended| self.moment(came) >= ended));
         match self.look_up(ask) {
             Claim::Done(event) if is_repeat && event.outcome.may_be_tried_anew() => Claim::Anew(event.run),
             known => known,
@@ -117,7 +121,7 @@ impl Memory {
     /// The job has ended with this result. An earlier result stays, unless this one says more.
     pub fn record_done(&self, id: &str, fingerprint: Fingerprint, event: &ResultEvent) -> Finish {
         let mut entries = self.entries();
-        let earlier = match entries.jobs.get(id).filter(|entry| entry.expires > Instant::now()) {
+        let earlier = match entries.jobs.get(id).filter(|entry| entry.expires > self.now()) {
             Some(Entry { state: State::Done(earlier), .. }) => Some(earlier.event(id)),
             Some(Entry { state: State::Left(_), .. }) | None => None,
         };
@@ -151,10 +155,18 @@ impl Memory {
         let mut entries = self.entries();
         // Also of a job to which nothing happened: its next delivery says that another worker may have had it,
         // and the delivery count says that none had. A result stays.
-        if !entries.is_done(id) {
+        if !entries.is_done(id, self.now()) {
             let left = Box::new((progress.clone(), delivery_count));
             entries.record(id, fingerprint, State::Left(left), self);
         }
+    }
+
+    fn moment(&self, at: Instant) -> Moment {
+        at.checked_duration_since(self.began).map_or(0, |since| nanoseconds(since).saturating_add(1))
+    }
+
+    fn now(&self) -> Moment {
+        self.moment(Instant::now())
     }
 
     fn entries(&self) -> MutexGuard<'_, Entries> {
@@ -205,20 +217,20 @@ impl Store for Memory {
 }
 
 impl Entries {
-    fn is_done(&self, id: &str) -> bool {
-        matches!(self.jobs.get(id), Some(Entry { state: State::Done(_), expires, .. }) if *expires > Instant::now())
+    fn is_done(&self, id: &str, now: Moment) -> bool {
+        matches!(self.jobs.get(id), Some(Entry { state: State::Done(_), expires, .. }) if *expires > now)
     }
 
     fn record(&mut self, id: &str, fingerprint: Fingerprint, state: State, limits: &Memory) {
-        let now = Instant::now();
-        let expires = now + limits.ttl;
+        let now = limits.now();
+        let expires = now.saturating_add(limits.ttl);
         let id: Arc<str> = id.into();
         self.jobs.insert(Arc::clone(&id), Entry { fingerprint, state, expires });
         self.order.push_back((expires, id));
         self.forget(now, limits.most_jobs);
     }
 
-    fn forget(&mut self, now: Instant, most: usize) {
+    fn forget(&mut self, now: Moment, most: usize) {
         while let Some((expires, _)) = self.order.front() {
             if *expires > now && self.order.len() <= most {
                 return;
@@ -229,6 +241,10 @@ impl Entries {
             }
         }
     }
+}
+
+fn nanoseconds(time: Duration) -> Moment {
+    Moment::try_from(time.as_nanos()).unwrap_or(Moment::MAX)
 }
 
 #[cfg(test)]
