@@ -60,29 +60,34 @@ pub struct Settle {
     acker: Acker,
     tag: u64,
     settling: Option<Arc<Settling>>,
-    is_acknowledged: AtomicBool,
+    is_settled: AtomicBool,
 }
 
 impl Settle {
     /// Of the delivery with this tag.
     pub(super) fn new(acker: Acker, tag: u64, settling: &Arc<Settling>) -> Self {
-        Self { acker, tag, settling: Some(Arc::clone(settling)), is_acknowledged: AtomicBool::new(false) }
+        Self { acker, tag, settling: Some(Arc::clone(settling)), is_settled: AtomicBool::new(false) }
     }
 
     /// Of a delivery that came from no broker.
     #[cfg(test)]
     pub(crate) fn of_none(acker: Acker) -> Self {
-        Self { acker, tag: 0, settling: None, is_acknowledged: AtomicBool::new(false) }
+        Self { acker, tag: 0, settling: None, is_settled: AtomicBool::new(false) }
     }
 
     /// Whether the broker still waits for it, as far as is known.
     pub fn is_live(&self) -> bool {
-        self.acker.usable() && !self.is_acknowledged.load(Ordering::Relaxed)
+        self.acker.usable() && !self.is_settled.load(Ordering::Relaxed)
+    }
+
+    /// Whether it may be settled now. Nobody else may from then on.
+    fn begin(&self) -> bool {
+        self.acker.usable() && !self.is_settled.swap(true, Ordering::Relaxed)
     }
 
     /// Acknowledges it. True if that was handed over to the connection.
     pub fn ack(&self) -> bool {
-        if !self.acker.usable() || self.is_acknowledged.swap(true, Ordering::Relaxed) {
+        if !self.begin() {
             return false;
         }
         if let Some(settling) = &self.settling {
@@ -103,7 +108,7 @@ impl Settle {
     }
 
     async fn requeued(&self, method: &str, sent: impl Future<Output = lapin::Result<bool>>) -> bool {
-        if self.is_acknowledged.load(Ordering::Relaxed) {
+        if !self.begin() {
             return false;
         }
         match timeout(REPLY_WITHIN, sent).await {

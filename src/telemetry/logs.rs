@@ -122,9 +122,10 @@ where
 {
     let is_off = given.trim().eq_ignore_ascii_case("off");
     let directives = if is_off { given.to_owned() } else { format!("{given},{SPANS}=error") };
+    // `Targets` takes `[span]` for the name of a target.
     match directives.parse::<Targets>() {
-        Ok(targets) => targets.boxed(),
-        Err(_) => EnvFilter::new(directives).boxed(),
+        Ok(targets) if !directives.contains('[') => targets.boxed(),
+        Ok(_) | Err(_) => EnvFilter::new(directives).boxed(),
     }
 }
 
@@ -166,6 +167,22 @@ mod tests {
             let _used = tracing::subscriber::set_default(subscriber);
             assert_eq!(!job_span("a").is_disabled(), has_span, "{given}");
             assert_eq!(!connection_span("a").is_disabled(), has_span, "{given}");
+        }
+    }
+
+    #[test]
+    fn a_filter_that_looks_at_spans_is_one() {
+        for (given, in_span, outside) in [
+            ("error,[job]=debug", true, false),
+            ("error,[job{job_id=a}]=debug", true, false),
+            ("error,esms_otp_worker=debug", true, true),
+            ("error", false, false),
+        ] {
+            let subscriber = tracing_subscriber::registry().with(filter(given));
+            let _used = tracing::subscriber::set_default(subscriber);
+            let is_shown = || tracing::enabled!(target: "esms_otp_worker::send", Level::DEBUG);
+            assert_eq!(job_span("a").in_scope(is_shown), in_span, "{given}");
+            assert_eq!(is_shown(), outside, "{given}");
         }
     }
 

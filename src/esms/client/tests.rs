@@ -57,6 +57,33 @@ async fn seen(answer: &[u8]) -> Seen {
 }
 
 #[tokio::test]
+async fn a_call_that_has_no_connection_at_its_deadline_is_given_up_and_none_of_it_was_written() {
+    let (listener, address) = listener().await;
+    // The server takes the connection and never answers the TLS handshake.
+    let esms = esms(&format!("https://{address}/V5"), Duration::from_secs(60));
+    let deadline = Instant::now() + Duration::from_millis(200);
+    let seen = esms.attempt(Bytes::from_static(b"{}"), None, deadline).await;
+    assert!(matches!(&seen, Seen::NotWritten(why) if why == TOO_LATE), "{seen:?}");
+    assert!(Instant::now() >= deadline);
+    drop(listener);
+}
+
+#[tokio::test]
+async fn a_call_that_is_written_is_waited_for_beyond_its_deadline() {
+    let (listener, address) = listener().await;
+    let esms = esms(&format!("http://{address}/V5"), Duration::from_secs(60));
+    let deadline = Instant::now() + Duration::from_secs(2);
+    let server = async {
+        let (mut stream, _) = listener.accept().await.unwrap();
+        request(&mut stream).await;
+        tokio::time::sleep_until(deadline + Duration::from_millis(50)).await;
+        stream.write_all(format!("HTTP/1.1 200 OK\r\nContent-Length: 20\r\n\r\n{ANSWER}").as_bytes()).await.unwrap();
+    };
+    let (seen, ()) = tokio::join!(esms.attempt(Bytes::from_static(b"{}"), None, deadline), server);
+    assert!(matches!(seen, Seen::Reply { status: 200, end: End::Whole, .. }), "{seen:?}");
+}
+
+#[tokio::test]
 async fn a_call_has_a_length_and_asks_for_json_that_is_not_compressed() {
     let (listener, address) = listener().await;
     let esms = esms(&format!("http://{address}/V5"), Duration::from_secs(60));
