@@ -13,8 +13,8 @@ use crate::jobs;
 use crate::numbers::Rounds;
 use crate::stage::Stage;
 use crate::support::client::Client;
-use crate::support::terminal::step;
-use crate::table;
+use crate::support::terminal::{bold, say, step};
+use crate::table::{SPREAD, not_run};
 use crate::trial::Trial;
 
 const JOBS_PER_SECOND: usize = 50;
@@ -49,7 +49,7 @@ pub(crate) async fn measure(stage: &mut Stage) -> Result<Vec<Run>, Failed> {
             }
         }
     }
-    table::latency(stage, &WHO, &runs);
+    tell(stage, &WHO, &runs);
     Ok(runs)
 }
 
@@ -105,4 +105,22 @@ async fn arrivals(results: &mut jobs::Results, count: usize) -> Result<HashMap<U
 /// The rounds of one contender.
 pub(crate) fn rounds(runs: &[Run], contender: Contender, number: impl Fn(&Run) -> f64) -> Rounds {
     Rounds::of(runs.iter().filter(|run| run.contender == contender).map(|run| (run.round, number(run))))
+}
+
+/// All contenders' latencies, as a table.
+fn tell(stage: &Stage, who: &[Contender], runs: &[Run]) {
+    say(bold(&format!("\nfrom publishing to the result, milliseconds; {SPREAD}")));
+    say(format!("  {:<13} {:>24} {:>24} {:>24} {:>17}", "", "p50", "p99", "p99.9", "p50 x bare"));
+    let of = |contender, number: fn(&Run) -> f64| rounds(runs, contender, number);
+    let bare = of(Contender::Bare, |run| run.p50_ms);
+    for &contender in who.iter().filter(|who| stage.settings.contenders.contains(who)) {
+        let p50 = of(contender, |run| run.p50_ms);
+        if p50.median().is_none() {
+            not_run(stage, contender);
+            continue;
+        }
+        let (p99, p999) = (of(contender, |run| run.p99_ms), of(contender, |run| run.p999_ms));
+        let ratio = p50.per(&bare);
+        say(format!("  {:<13} {p50:>24.2} {p99:>24.2} {p999:>24.2} {ratio:>17.2}", contender.name()));
+    }
 }

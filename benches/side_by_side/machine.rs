@@ -28,7 +28,7 @@ impl Machine {
         let bare = |text: String| text.trim_matches('"').to_owned();
         let info = stage.redis.cli(&["INFO", "server"]).await;
         let redis = info.lines().find_map(|line| line.strip_prefix("redis_version:")).unwrap_or_default();
-        let (python, _) = Contender::FastStream.command(&stage.settings.programs);
+        let (python, _) = stage.settings.programs.command(Contender::FastStream);
         let date = humantime::format_rfc3339_seconds(SystemTime::now()).to_string();
         Self {
             date: date.split('T').next().unwrap_or_default().to_owned(),

@@ -14,14 +14,17 @@ mod contender;
 mod fleet;
 mod jobs;
 mod latency;
+mod launch;
 mod machine;
 mod many;
+mod measured;
 mod memory;
 mod musts;
 mod numbers;
 mod picture;
 mod process;
 mod profile;
+mod programs;
 mod report;
 mod sandbox;
 mod settings;
@@ -33,7 +36,7 @@ mod trial;
 
 use std::process::ExitCode;
 
-use report::Measured;
+use measured::Measured;
 use settings::{Part, Settings};
 use stage::Stage;
 pub(crate) use support::Failed;
@@ -62,6 +65,7 @@ fn perform(settings: Settings) -> Result<Vec<String>, Failed> {
     let runtime = Runtime::new()?;
     let ended = runtime.block_on(async {
         let mut stage = Stage::set(settings).await?;
+        launch::declare(&stage).await?;
         let mut measured = Measured::on(&stage).await;
         for part in stage.settings.parts.clone() {
             say(bold(&format!("\n{}", part.title())));

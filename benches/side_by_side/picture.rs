@@ -3,8 +3,8 @@
 use std::fmt::Write;
 
 use crate::contender::Contender;
+use crate::measured::Measured;
 use crate::numbers::Rounds;
-use crate::report::Measured;
 use crate::settings::Cell;
 use crate::stage::Stage;
 use crate::throughput::rounds;

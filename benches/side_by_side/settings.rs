@@ -10,6 +10,7 @@ use serde::{Serialize, Serializer};
 
 use crate::Failed;
 use crate::contender::Contender;
+use crate::programs::Programs;
 
 /// One row of the table: how many jobs are held at once, and how long the endpoint takes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -106,16 +107,6 @@ impl FromStr for Part {
         let found = Self::ALL.into_iter().chain([Self::Profile]).find(|part| part.name() == name);
         found.ok_or_else(|| format!("no part is called {name}").into())
     }
-}
-
-/// The programs that are measured.
-pub(crate) struct Programs {
-    pub(crate) worker: PathBuf,
-    pub(crate) bare: PathBuf,
-    pub(crate) bare_hyper: PathBuf,
-    pub(crate) sandbox: PathBuf,
-    /// Where the programs of other languages are installed.
-    pub(crate) peers: PathBuf,
 }
 
 pub(crate) struct Settings {

@@ -8,7 +8,7 @@ use lapin::options::{QueueDeclareOptions, QueueDeleteOptions};
 use lapin::types::{AMQPValue, FieldTable};
 
 use crate::Failed;
-use crate::contender::{Contender, Launch};
+use crate::contender::Contender;
 use crate::settings::Settings;
 use crate::support::broker::Broker;
 use crate::support::client::{Client, Job};
@@ -48,21 +48,9 @@ impl Stage {
         let redis_pid = info.lines().find_map(|line| line.strip_prefix("process_id:")).ok_or("no process_id")?;
         let redis_pid = redis_pid.trim().parse()?;
         let chosen = settings.contenders.iter();
-        let away = chosen.filter_map(|&who| Some((who, who.why_not(&settings.programs)?))).collect();
+        let away = chosen.filter_map(|&who| Some((who, settings.programs.why_not(who)?))).collect();
         let failures = Vec::new();
-        let stage = Self { settings, broker, redis, broker_pid, redis_pid, scratch, queues: 0, away, failures };
-        stage.declare().await?;
-        Ok(stage)
-    }
-
-    /// Has the worker declare its objects.
-    async fn declare(&self) -> Result<(), Failed> {
-        let mut worker = Contender::Worker.start(self, Launch::new("otp.jobs", 1, "http://127.0.0.1:9/"))?;
-        let declared = async || self.broker.queue_depth("otp.jobs").await;
-        found(LIMIT, declared).await.ok_or_else(|| format!("the worker does not declare\n{}", self.end_of_log()))?;
-        worker.terminate();
-        worker.wait(LIMIT).await;
-        Ok(())
+        Ok(Self { settings, broker, redis, broker_pid, redis_pid, scratch, queues: 0, away, failures })
     }
 
     /// Who runs in this round. The order is another in each.
@@ -100,7 +88,7 @@ impl Stage {
         self.scratch.file(&format!("log-{nth}"))
     }
 
-    fn end_of_log(&self) -> String {
+    pub(crate) fn end_of_log(&self) -> String {
         let end = std::fs::File::open(self.log(0)).and_then(|mut file| {
             let length = file.metadata()?.len();
             file.seek(SeekFrom::Start(length.saturating_sub(1_500)))?;

@@ -12,8 +12,9 @@ use tokio::time::timeout;
 use uuid::Uuid;
 
 use crate::Failed;
-use crate::contender::{Contender, Launch};
+use crate::contender::Contender;
 use crate::jobs;
+use crate::launch::Launch;
 use crate::numbers::Rounds;
 use crate::stage::Stage;
 use crate::support::terminal::{say, step};
@@ -62,9 +63,9 @@ async fn once(stage: &mut Stage, contender: Contender) -> Result<f64, Failed> {
     stage.fill(&queue, std::iter::once(jobs::one(0, &Uuid::new_v4()))).await;
     let endpoint = TcpListener::bind("127.0.0.1:0").await?;
     let url = format!("http://{}/", endpoint.local_addr()?);
-    let (path, args) = contender.command(&stage.settings.programs);
+    let (path, args) = stage.settings.programs.command(contender);
     let mut command = Command::new(path);
-    command.args(args).env_clear().envs(contender.env(stage, Launch::new(&queue, PREFETCH, &url)));
+    command.args(args).env_clear().envs(Launch::new(&queue, PREFETCH, &url).env(contender, stage));
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).kill_on_drop(true);
     let began = Instant::now();
     let mut program = command.spawn()?;

@@ -10,8 +10,8 @@ use crate::numbers::Rounds;
 use crate::process;
 use crate::settings::Cell;
 use crate::stage::Stage;
-use crate::support::terminal::step;
-use crate::table;
+use crate::support::terminal::{bold, say, step, thousands};
+use crate::table::{SPREAD, not_run};
 use crate::trial::Trial;
 
 /// How long a run with a slow endpoint takes at best.
@@ -44,7 +44,7 @@ pub(crate) async fn measure(stage: &mut Stage) -> Result<Vec<Run>, Failed> {
                 }
             }
         }
-        table::throughput(stage, cell, &runs);
+        tell(stage, cell, &runs);
     }
     Ok(runs)
 }
@@ -76,4 +76,35 @@ async fn run(stage: &mut Stage, cell: Cell, contender: Contender, round: usize) 
 pub(crate) fn rounds(runs: &[Run], cell: Cell, contender: Contender, number: impl Fn(&Run) -> f64) -> Rounds {
     let runs = runs.iter().filter(|run| run.cell == cell && run.contender == contender);
     Rounds::of(runs.map(|run| (run.round, number(run))))
+}
+
+/// One cell's runs, as a table.
+fn tell(stage: &Stage, cell: Cell, runs: &[Run]) {
+    let jobs = runs.iter().filter(|run| run.cell == cell).map(|run| run.jobs).max().unwrap_or_default();
+    say(bold(&format!("\n{cell}: {} jobs; {SPREAD}; CPU from the start of the process on", thousands(jobs as u64))));
+    say(format!(
+        "  {:<13} {:>22} {:>19} {:>21} {:>9} {:>9} {:>10} {:>9}",
+        "", "CPU us a job", "x bare", "jobs/s", "of ideal", "peak MiB", "broker us", "Redis us"
+    ));
+    let bare = rounds(runs, cell, Contender::Bare, |run| run.cpu_us);
+    for &contender in &stage.settings.contenders {
+        let of = |number: fn(&Run) -> f64| rounds(runs, cell, contender, number);
+        let median = |number: fn(&Run) -> f64| of(number).median().unwrap_or_default();
+        let (cpu, speed) = (of(|run| run.cpu_us), of(|run| run.jobs_per_second));
+        if cpu.median().is_none() {
+            not_run(stage, contender);
+            continue;
+        }
+        let ideal = cell.ideal().zip(speed.median());
+        say(format!(
+            "  {:<13} {cpu:>22.1} {:>19.2} {speed:>21.0} {:>9} {:>9.1} {:>10.1} {:>9.1}",
+            contender.name(),
+            cpu.per(&bare),
+            ideal.map_or("-".into(), |(ideal, speed)| format!("{:.0} %", speed / ideal * 100.0)),
+            median(|run| run.peak_kib as f64 / 1024.0),
+            median(|run| run.broker_cpu_us),
+            median(|run| run.redis_cpu_us),
+        ));
+    }
+    say("");
 }

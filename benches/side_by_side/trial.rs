@@ -5,8 +5,9 @@ use std::time::Duration;
 use uuid::Uuid;
 
 use crate::Failed;
-use crate::contender::{Contender, Launch};
+use crate::contender::Contender;
 use crate::jobs::{self, Came, Results};
+use crate::launch::Launch;
 use crate::process;
 use crate::sandbox::Sandbox;
 use crate::stage::Stage;
@@ -59,7 +60,7 @@ impl Trial {
     ) -> Result<u32, Failed> {
         let (url, nth) = (self.sandbox.url(), self.programs.len());
         let launch = Launch { more, nth, ..Launch::new(&self.queue, prefetch, &url) };
-        let program = contender.start(stage, launch)?;
+        let program = launch.start(contender, stage)?;
         let pid = program.pid();
         self.programs.push(program);
         Ok(pid)
