@@ -20,7 +20,6 @@ components=(in-cluster-broker memory-ledger openshift otlp private-ca)
 # One more is skipped where it applies, by annotation.
 skipped=CKV_K8S_15,CKV_K8S_43
 
-need kubectl kubernetes-client
 out=$(mktemp -d)
 trap 'rm -rf "$out"' EXIT
 
