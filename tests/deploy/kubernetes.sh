@@ -59,8 +59,9 @@ custom_resources() {
     done
 }
 
+# It leaves a file of a parser of its own in the folder for temporary ones.
 security() {
-    checkov --skip-download --compact --quiet --framework kubernetes --skip-check "$skipped" --file "$1"
+    TMPDIR=$out checkov --skip-download --compact --quiet --framework kubernetes --skip-check "$skipped" --file "$1"
 }
 
 # A component upon the production overlay, in another namespace.
