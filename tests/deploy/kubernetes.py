@@ -423,9 +423,11 @@ def every_name_of_the_example_is_right():
     secret = VOLUMES["secrets"]["secret"]["secretName"]
     assert re.fullmatch(r"esms-otp-worker-[a-z0-9]{10}", secret), f"{secret} has no hash"
     assert the("Secret", secret)["metadata"]["namespace"] == "login-codes"
-    for kind in ("PodMonitor", "PrometheusRule"):
-        labels = the(kind)["metadata"]["labels"]
-        assert labels.get("release") == "kube-prometheus-stack", f"{kind}: {labels}"
+    watched = of_kind("PodMonitor") + of_kind("PrometheusRule")
+    assert len(watched) == 3, f"{len(watched)} objects of Prometheus's operator"
+    for o in watched:
+        labels = o["metadata"]["labels"]
+        assert labels.get("release") == "kube-prometheus-stack", f"{o['kind']}/{o['metadata']['name']}: {labels}"
     assert WORKER["image"] == f"registry.example/login/esms-otp-worker:{VERSION}", WORKER["image"]
     assert POD["priorityClassName"] == the("PriorityClass", "login-codes")["metadata"]["name"]
     given = settings(WORKER)
@@ -436,11 +438,18 @@ def every_name_of_the_example_is_right():
 
 
 def pods_are_reached():
-    """  component in-cluster-broker: broker and Redis are found by their pods' labels."""
+    """  component in-cluster-broker: broker and Redis are found by their pods' labels, and the queues are watched."""
     rabbit = pods_in(None, app__kubernetes__io___component="rabbitmq")
     redis = pods_in(None, app__kubernetes__io___name="redis")
     for port, end in {5671: rabbit, 5672: rabbit, 6379: redis, 6380: redis}.items():
         assert end in reaches()[port][0], f"port {port}: {reaches()[port][0]}"
+    monitor = the("PodMonitor", "esms-otp-broker")["spec"]
+    assert monitor["selector"] == rabbit["podSelector"] and monitor["namespaceSelector"] == {"matchNames": ["brokers"]}, str(monitor)
+    # As where there is no Kubernetes.
+    jobs = yaml.safe_load((ROOT / "deploy/prometheus/prometheus.yaml").read_text())["scrape_configs"]
+    right = [j["params"] for j in jobs if j.get("metrics_path") == "/metrics/detailed"]
+    found = [e["params"] for e in monitor["podMetricsEndpoints"] if e["path"] == "/metrics/detailed"]
+    assert found == right, f"{found}, but {right} in prometheus.yaml"
 
 
 def the_ledger_is_in_memory():

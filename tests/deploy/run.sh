@@ -16,6 +16,8 @@ tools=${CARGO_TARGET_DIR:-target}/deploy-tools
 install_tools() {
     cmp -s tests/deploy/requirements.txt "$tools/requirements.txt" && return
     need python3 python3-venv
+    # Debian has it apart from Python.
+    python3 -c 'import ensurepip' 2>/dev/null || package python3-venv
     rm -rf "$tools"
     echo "installing the tools into $tools; a minute or two"
     python3 -m venv "$tools"
