@@ -64,19 +64,20 @@ security() {
     TMPDIR=$out checkov --skip-download --compact --quiet --framework kubernetes --skip-check "$skipped" --file "$1"
 }
 
-# A component upon the production overlay, in another namespace.
-with_component() {
-    local folder=$out/upon-$1 root
-    mkdir "$folder"
+# with_components RENDERED COMPONENT...: upon the production overlay, in another namespace.
+with_components() {
+    local rendered=$1 folder root
+    shift
+    folder=$(mktemp -d -p "$out")
     root=$(realpath --relative-to="$folder" deploy/kubernetes)
     cat >"$folder/kustomization.yaml" <<YAML
 namespace: elsewhere
 resources: [$root/overlays/production]
-components: [$root/components/$1]
+components: [$(printf "$root/components/%s, " "$@")]
 transformers: [$root/names]
 configMapGenerator: [{name: esms-otp-worker-ca, literals: [ca.crt=made-up, tls=enable]}]
 YAML
-    kubectl kustomize "$folder" --output "$2"
+    kubectl kustomize "$folder" --output "$rendered"
 }
 
 # all_of RENDERED NAME: every check of what was built.
@@ -107,6 +108,9 @@ for overlay in "${overlays[@]}"; do
     all_of "$out/$overlay.yaml" "$overlay"
 done
 for component in "${components[@]}"; do
-    check "component $component builds upon production" with_component "$component" "$out/$component.yaml"
+    check "component $component builds upon production" with_components "$out/$component.yaml" "$component"
     all_of "$out/$component.yaml" "$component"
 done
+check 'all components build together' with_components "$out/all.yaml" "${components[@]}"
+split "$out/all.yaml" "$out/all"
+check '  valid' validate "${versions[-1]}" "$out/all/known.yaml"

@@ -18,6 +18,7 @@ def the_tests_come_first():
     assert IMAGE["jobs"]["tests"] == {"uses": "./.github/workflows/ci.yaml"}, str(IMAGE["jobs"]["tests"])
     # YAML takes the key `on` for a truth value.
     assert "workflow_call" in CI[True], "ci.yaml cannot be called"
+    assert "make deploy-check" in (ROOT / ".ci/run").read_text(), ".ci/run does not run deploy-check"
     assert any(s.get("run") == ".ci/run" for s in CI["jobs"]["tests"]["steps"]), "ci.yaml does not run .ci/run"
     for job in IMAGE["jobs"]:
         assert job == "tests" or "tests" in needs(job), f"{job} does not wait for the tests"
