@@ -1,18 +1,16 @@
 #!/bin/sh
 #
-# The alerts as an object for Prometheus's operator. Not among the manifests, so that the rules are
-# kept once, in deploy/prometheus/rules.yaml:
-#
-#   deploy/kubernetes/prometheus-rule.sh | kubectl apply -f -
+# The alerts of deploy/prometheus/rules.yaml as an object for Prometheus's operator. It is kept in
+# components/alerts, since kustomize cannot make it; `make deploy-check` says when that is out of date.
 set -eu
 cat <<'OBJECT'
+# Made by deploy/kubernetes/prometheus-rule.sh from deploy/prometheus/rules.yaml: change that file.
 apiVersion: monitoring.coreos.com/v1
 kind: PrometheusRule
 metadata:
   name: esms-otp-worker
-  namespace: esms-otp
   labels:
     app.kubernetes.io/name: esms-otp-worker
 spec:
 OBJECT
-sed 's/^/  /' "$(dirname "$0")/../prometheus/rules.yaml"
+sed -e 's/^/  /' -e 's/ *$//' "$(dirname "$0")/../prometheus/rules.yaml"

@@ -13,14 +13,19 @@ check() {
     fi
 }
 
-# need PROGRAM PACKAGE: installs PACKAGE where PROGRAM is missing and there is apt-get.
+# package NAME: installs it where there is apt-get, whose lists a new machine has not read yet.
+package() {
+    local sudo=()
+    command -v apt-get >/dev/null || return 0
+    [ "$(id -u)" = 0 ] || sudo=(sudo)
+    "${sudo[@]}" apt-get update --quiet >/dev/null 2>&1 || true
+    "${sudo[@]}" apt-get install --yes --quiet --no-install-recommends "$1" >/dev/null 2>&1 || true
+}
+
+# need PROGRAM PACKAGE: installs PACKAGE where PROGRAM is missing.
 need() {
     command -v "$1" >/dev/null && return
-    if command -v apt-get >/dev/null; then
-        local sudo=()
-        [ "$(id -u)" = 0 ] || sudo=(sudo)
-        "${sudo[@]}" apt-get install --yes --quiet --no-install-recommends "$2" >/dev/null 2>&1 || true
-    fi
+    package "$2"
     command -v "$1" >/dev/null && return
     echo "FAIL  $1 is needed and is not here; install it (Debian: apt-get install $2)" >&2
     exit 1

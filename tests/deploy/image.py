@@ -7,28 +7,37 @@ import yaml
 from settings import DEFAULTS, ROOT, VERSION, run, seconds
 
 DOCKERFILE = (ROOT / "deploy/Dockerfile").read_text()
-FINAL = DOCKERFILE.rpartition("\nFROM ")[2]
+# Each stage by its name; the last one is what is built without a target.
+STAGES = {s.split("\n")[0].rpartition(" ")[2]: s for s in DOCKERFILE.split("\nFROM ")[1:]}
+PROGRAMS = {"sandbox": "esms-sandbox", "worker": "esms-otp-worker"}
 COMPOSE = yaml.safe_load((ROOT / "deploy/compose.yaml").read_text())
 SERVICES = COMPOSE["services"]
 
 
-def the_image_has_no_shell():
-    """  the image: no shell, no root, both programs, the two stages on one Debian."""
+def the_images_have_no_shell():
+    """  the images: no shell, no root, one program each, the stages on one Debian, the worker by default."""
     runtime = re.search(r"^ARG RUNTIME=(.*)", DOCKERFILE, re.MULTILINE)[1]
     builder = re.search(r"^ARG BUILDER=(.*)", DOCKERFILE, re.MULTILINE)[1]
     assert re.fullmatch(r"gcr\.io/distroless/cc-debian13:nonroot", runtime) and builder.endswith("-trixie"), \
         f"{runtime} and {builder}"
-    assert "\nRUN " not in FINAL, "a command is run in the final stage, which has no shell"
-    assert re.search(r"^USER 65532:65532$", FINAL, re.MULTILINE), "another user"
-    assert 'ENTRYPOINT ["/usr/local/bin/esms-otp-worker"]\nCMD ["run"]' in FINAL, "another command"
-    for program in ("esms-otp-worker", "esms-sandbox"):
-        assert f"target/release/{program}" in DOCKERFILE, f"no {program}"
+    assert list(STAGES) == ["builder", "sandbox", "worker"], str(list(STAGES))
+    for stage, program in PROGRAMS.items():
+        text = STAGES[stage]
+        assert text.startswith("${RUNTIME} ") and "\nRUN " not in text, f"{stage}: a command, and there is no shell"
+        assert re.search(r"^USER 65532:65532$", text, re.MULTILINE), f"{stage}: another user"
+        assert re.findall(r"^COPY (.*)", text, re.MULTILINE) == [f"--from=builder /out/{program} /usr/local/bin/"], f"{stage} holds more, or less"
+        assert f'ENTRYPOINT ["/usr/local/bin/{program}"]\n' in text, f"{stage}: another command"
+        assert f"target/release/{program}" in STAGES["builder"], f"no {program}"
+    assert STAGES["worker"].endswith('\nCMD ["run"]\n'), "another command"
+    # Each is built on a machine of its kind: nothing may name an architecture.
+    assert not re.search(r"x86_64|amd64:|aarch64|--platform", DOCKERFILE), "an architecture is named"
 
 
 def the_revision_is_built_in():
-    """  the image: the revision is in the program and on the image, the dependencies are as locked."""
+    """  the images: the revision is in the program and on the images, the dependencies are as locked."""
     assert 'OTP_BUILD_REVISION="${REVISION}" cargo build' in DOCKERFILE, "not in the program"
-    assert 'org.opencontainers.image.revision="${REVISION}"' in FINAL, "not on the image"
+    for stage in PROGRAMS:
+        assert 'org.opencontainers.image.revision="${REVISION}"' in STAGES[stage], f"not on the image {stage}"
     builds = re.findall(r"cargo (?:build|fetch).*", DOCKERFILE)
     assert len(builds) == 3 and all("--locked" in build for build in builds), builds
     # An argument above a layer is part of what that layer is cached by.
@@ -52,6 +61,21 @@ def all_of_it_is_there():
         for volume in service.get("volumes", []):
             source = ROOT / "deploy" / volume.split(":")[0]
             assert source.exists(), f"{name} mounts {source}, which is not there"
+
+
+def each_image_is_its_own():
+    """  compose.yaml: worker and sandbox are built each from its stage."""
+    for name in PROGRAMS:
+        service = SERVICES[name]
+        assert service["build"]["target"] == name and service["image"] == f"esms-otp-{name}", f"{name}: {service}"
+        assert "entrypoint" not in service, f"{name}: the image says what is run"
+
+
+def no_more_workers_are_promised():
+    """  compose.yaml: where the worker shares the sandbox's network, nothing promises several."""
+    assert SERVICES["worker"]["network_mode"] == "service:sandbox", "then several may be possible: say so"
+    for file in [ROOT / "README.md", *(ROOT / "deploy").rglob("*.yaml"), *(ROOT / "deploy").rglob("*.md"), *(ROOT / "docs").rglob("*.md")]:
+        assert not re.search(r"--scale\s+worker", file.read_text()), f"{file.relative_to(ROOT)} promises --scale worker"
 
 
 def nobody_outside_reaches_it():
@@ -99,6 +123,6 @@ def the_demonstration_finds_its_broker():
     assert "127.0.0.1:${RABBITMQ_PORT:-5672}:5672" in broker["ports"] and "healthcheck" in broker and "depends_on" not in broker, str(broker)
 
 
-run([the_image_has_no_shell, the_revision_is_built_in, the_context_is_what_is_copied, all_of_it_is_there,
-     nobody_outside_reaches_it, the_worker_is_well_set, prometheus_finds_the_worker,
-     the_demonstration_finds_its_broker])
+run([the_images_have_no_shell, the_revision_is_built_in, the_context_is_what_is_copied, all_of_it_is_there,
+     each_image_is_its_own, no_more_workers_are_promised, nobody_outside_reaches_it, the_worker_is_well_set,
+     prometheus_finds_the_worker, the_demonstration_finds_its_broker])

@@ -8,7 +8,9 @@ cd "$(dirname "$0")/../.."
 
 # The oldest and the newest Kubernetes they are for.
 versions=(1.32 1.37)
-overlays=(try-out production)
+overlays=(try-out production example)
+# Of these `alerts` and the dashboard are part of the production overlay.
+components=(in-cluster-broker memory-ledger openshift otlp private-ca)
 
 # What checkov would have otherwise, and why not:
 #   CKV_K8S_15  images are always pulled: then no worker starts while the registry is away, and a
@@ -18,7 +20,6 @@ overlays=(try-out production)
 # One more is skipped where it applies, by annotation.
 skipped=CKV_K8S_15,CKV_K8S_43
 
-need kubectl kubernetes-client
 out=$(mktemp -d)
 trap 'rm -rf "$out"' EXIT
 
@@ -58,24 +59,58 @@ custom_resources() {
     done
 }
 
+# It leaves a file of a parser of its own in the folder for temporary ones.
 security() {
-    checkov --skip-download --compact --quiet --framework kubernetes --skip-check "$skipped" --file "$1"
+    TMPDIR=$out checkov --skip-download --compact --quiet --framework kubernetes --skip-check "$skipped" --file "$1"
 }
 
-for overlay in "${overlays[@]}"; do
-    rendered=$out/$overlay.yaml
-    check "overlay $overlay builds" kubectl kustomize "deploy/kubernetes/overlays/$overlay" --output "$rendered"
-    split "$rendered" "$out/$overlay"
-    for version in "${versions[@]}"; do
-        check "  valid in Kubernetes $version" validate "$version" "$out/$overlay/known.yaml"
-    done
-    custom_resources "$out/$overlay"
-    check '  secure, by checkov' security "$rendered"
-    python3 tests/deploy/kubernetes.py "$rendered"
-done
+# with_components RENDERED COMPONENT...: upon the production overlay, in another namespace.
+with_components() {
+    local rendered=$1 folder root
+    shift
+    folder=$(mktemp -d -p "$out")
+    root=$(realpath --relative-to="$folder" deploy/kubernetes)
+    cat >"$folder/kustomization.yaml" <<YAML
+namespace: elsewhere
+resources: [$root/overlays/production]
+components: [$(printf "$root/components/%s, " "$@")]
+transformers: [$root/names]
+configMapGenerator: [{name: esms-otp-worker-ca, literals: [ca.crt=made-up, tls=enable]}]
+YAML
+    kubectl kustomize "$folder" --output "$rendered"
+}
 
-if [ -e deploy/prometheus/rules.yaml ]; then
-    deploy/kubernetes/prometheus-rule.sh >"$out/rule.yaml"
-    check 'prometheus-rule.sh prints a PrometheusRule' \
-        check-jsonschema --schemafile tests/deploy/schemas/prometheusrule.json "$out/rule.yaml"
-fi
+# all_of RENDERED NAME: every check of what was built.
+all_of() {
+    local rendered=$1 name=$2 version
+    split "$rendered" "$out/$name"
+    for version in "${versions[@]}"; do
+        check "  valid in Kubernetes $version" validate "$version" "$out/$name/known.yaml"
+    done
+    custom_resources "$out/$name"
+    check '  secure, by checkov' security "$rendered"
+    python3 tests/deploy/kubernetes.py "$rendered" "$name"
+}
+
+every_component() {
+    local folder
+    for folder in deploy/kubernetes/components/*/; do
+        folder=$(basename "$folder")
+        [[ " ${components[*]} alerts " == *" $folder "* ]] || { echo "nothing checks $folder"; return 1; }
+    done
+}
+
+check 'the rules as an object are what prometheus-rule.sh prints' \
+    diff <(deploy/kubernetes/prometheus-rule.sh) deploy/kubernetes/components/alerts/prometheusrule.yaml
+check 'every component is checked' every_component
+for overlay in "${overlays[@]}"; do
+    check "overlay $overlay builds" kubectl kustomize "deploy/kubernetes/overlays/$overlay" --output "$out/$overlay.yaml"
+    all_of "$out/$overlay.yaml" "$overlay"
+done
+for component in "${components[@]}"; do
+    check "component $component builds upon production" with_components "$out/$component.yaml" "$component"
+    all_of "$out/$component.yaml" "$component"
+done
+check 'all components build together' with_components "$out/all.yaml" "${components[@]}"
+split "$out/all.yaml" "$out/all"
+check '  valid' validate "${versions[-1]}" "$out/all/known.yaml"
