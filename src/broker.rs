@@ -3,6 +3,7 @@
 pub mod address;
 pub mod bounds;
 pub mod consumer;
+pub mod definitions;
 pub mod keeper;
 pub mod opening;
 pub mod permissions;

@@ -1,10 +1,12 @@
 //! The commands: one file each, with its flags, its options and its exit codes. `shell.rs` has their shared code.
 
 mod check;
+mod health;
 mod limits;
 mod run;
 mod send;
 mod shell;
+mod topology;
 
 use std::process::ExitCode;
 
@@ -23,6 +25,8 @@ pub fn command() -> Command {
         .subcommand(check::command())
         .subcommand(limits::command())
         .subcommand(send::command())
+        .subcommand(topology::command())
+        .subcommand(health::command())
 }
 
 /// Runs the command that was given on the command line.
@@ -32,6 +36,8 @@ pub fn execute(given: &ArgMatches) -> ExitCode {
         Some(("check", given)) => check::execute(given),
         Some(("limits", given)) => limits::execute(given),
         Some(("send", given)) => send::execute(given),
+        Some(("topology", given)) => topology::execute(given),
+        Some(("health", given)) => health::execute(given),
         // clap accepts no other command.
         Some(_) | None => ExitCode::from(WRONG_SETTINGS),
     }

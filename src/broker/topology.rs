@@ -7,7 +7,7 @@ use lapin::{Channel, Connection, ErrorKind, ExchangeKind};
 use tokio::time::timeout;
 
 use super::REPLY_WITHIN;
-use super::bounds::{Bounds, Unbounded};
+use super::bounds::{Bounds, Unbounded, quoted};
 use super::settings::{BrokerSettings, TopologyMode};
 
 /// After this many deliveries the broker assumes that a job kills its worker, and drops it.
@@ -46,6 +46,16 @@ impl Object {
             Object::Queue { name, .. } => format!("queue {name}"),
             Object::Binding { name } => format!("binding of queue {name}"),
         }
+    }
+
+    fn is_another(&self, words: String, vhost: &str) -> Difference {
+        let deleted_by = match self {
+            Object::Queue { name, .. } => {
+                Some(format!("rabbitmqctl delete_queue --vhost {} --if-empty {}", quoted(vhost), quoted(name)))
+            }
+            Object::Exchange { .. } | Object::Binding { .. } => None,
+        };
+        Difference::Another { object: self.describe(), words, deleted_by }
     }
 }
 
@@ -157,6 +167,50 @@ pub async fn prepare(connection: &Connection, broker: &BrokerSettings) -> Result
     }
     let _ = timeout(REPLY_WITHIN, channel.close(200, "done".into())).await;
     if differences.is_empty() { Ok(unbounded) } else { Err(TopologyError::Differs(differences)) }
+}
+
+/// What differs from the objects that are there, and what to do about it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Difference {
+    /// It is not there.
+    Missing(String),
+    /// It is there, and it is another. The text is the broker's.
+    Another {
+        /// What it is, and its name.
+        object: String,
+        /// The broker's own words.
+        words: String,
+        /// The command that deletes it, if it is a queue that is empty.
+        deleted_by: Option<String>,
+    },
+    /// A queue of an older version, which is taken as it is.
+    Unbounded(Unbounded),
+}
+
+/// Compares every exchange and queue with those that are there, and declares none that is missing. The protocol cannot
+/// ask for bindings.
+///
+/// # Errors
+/// The connection was lost, or the broker does not answer.
+pub async fn differences(connection: &Connection, broker: &BrokerSettings) -> Result<Vec<Difference>, TopologyError> {
+    let (mut differences, vhost) = (Vec::new(), broker.addresses.first().vhost);
+    let mut channel = open_channel(connection).await?;
+    for object in objects(broker).iter().filter(|object| !matches!(object, Object::Binding { .. })) {
+        let is_there = declared(&mut channel, connection, object, true).await?.is_none();
+        if !is_there {
+            differences.push(Difference::Missing(object.describe()));
+            continue;
+        }
+        // It is there, so that this declares nothing: the broker only compares.
+        let Some(words) = declared(&mut channel, connection, object, false).await? else { continue };
+        let older = match without_bounds(object, broker) {
+            Some((older, found)) if declared(&mut channel, connection, &older, false).await?.is_none() => Some(found),
+            _ => None,
+        };
+        differences.push(older.map_or_else(|| object.is_another(words, &vhost), Difference::Unbounded));
+    }
+    let _ = timeout(REPLY_WITHIN, channel.close(200, "done".into())).await;
+    Ok(differences)
 }
 
 /// Declares or checks one object. Returns how it differs from what is there, if it does.

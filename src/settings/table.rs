@@ -186,7 +186,8 @@ pub fn add_flags(command: Command, groups: &[Group]) -> Command {
         .fold(command, |command, setting| command.arg(flag(setting)))
 }
 
-fn flag(setting: &Setting) -> Arg {
+/// The flag of one setting.
+pub fn flag(setting: &Setting) -> Arg {
     let mut help = format!("{}\n[env: {}]", setting.help, setting.env);
     if let Some(default) = setting.default {
         help.push_str(&format!(" [default: {default}]"));

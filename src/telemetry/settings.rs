@@ -28,7 +28,8 @@ impl TelemetrySettings {
     }
 }
 
-fn http_addr(reader: &mut Reader<'_>) -> SocketAddr {
+/// The address of `/metrics`, `/livez` and `/readyz`.
+pub(crate) fn http_addr(reader: &mut Reader<'_>) -> SocketAddr {
     reader
         .parsed(&settings::HTTP_ADDR, |text| {
             text.parse().map_err(|_| "must be an address and a port, such as 0.0.0.0:9090".to_owned())

@@ -86,11 +86,12 @@ def nobody_outside_reaches_it():
 
 
 def the_worker_is_well_set():
-    """  compose.yaml: every variable of the worker is a setting, and it has time to stop."""
+    """  compose.yaml: every variable of the worker is a setting, it has time to stop, and its health is asked."""
     worker = SERVICES["worker"]
     unknown = worker["environment"].keys() - DEFAULTS.keys()
     assert not unknown, f"{sorted(unknown)}, which `--help` does not have"
     grace = worker["environment"].get("OTP_SHUTDOWN_GRACE", DEFAULTS["OTP_SHUTDOWN_GRACE"])
+    assert worker["healthcheck"]["test"] == ["CMD", "/usr/local/bin/esms-otp-worker", "health"], "there is no shell that could ask /livez"
     assert seconds(worker["stop_grace_period"]) >= seconds(grace) + 5, f"{worker['stop_grace_period']} for a worker that takes up to {grace}"
 
 

@@ -97,6 +97,10 @@ async fn help_fits_80_columns() {
         &["send", "--help"],
         &["limits", "--help"],
         &["limits", "reset", "--help"],
+        &["topology", "--help"],
+        &["topology", "apply", "--help"],
+        &["topology", "diff", "--help"],
+        &["health", "--help"],
     ] {
         let ended = run(args, &[("COLUMNS", "80")]).await;
         assert_eq!((ended.code, ended.stderr.as_str()), (0, ""), "{args:?}");

@@ -40,4 +40,5 @@ mod stage;
 mod stopping;
 mod support_works;
 mod topology;
+mod topology_command;
 mod traces;
