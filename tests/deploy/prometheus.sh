@@ -70,6 +70,7 @@ inhibitions() {
     program=$(command -v alertmanager || command -v prometheus-alertmanager)
     # Not local: the trap comes after this function.
     own=$(mktemp -d)
+    touch "$own/log"
     trap 'kill "$!" 2>/dev/null && wait "$!" 2>/dev/null; rm -rf "$own"' EXIT
     "$program" --config.file="$alertmanager" --storage.path="$own" --cluster.listen-address= \
         --web.listen-address=127.0.0.1:0 >"$own/log" 2>&1 &
