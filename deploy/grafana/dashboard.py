@@ -18,7 +18,7 @@ RECORDED = '{namespace=~"$namespace"}'
 BROKER = 'queue=~"otp[.].+",vhost="$vhost"'
 # Every alert of prometheus/rules.yaml has this label. Some have no namespace, or RabbitMQ's.
 ALERTS = 'service="esms-otp-worker"'
-# Where people read it. Put your own repository's address here and in `runbook_url` of prometheus/rules.yaml, and run this.
+# Where people read it. Put yours in its place, as in prometheus/rules.yaml, and run this.
 RUNBOOK = "https://git.example/esms-otp-worker/deploy/runbook.md"
 DATASOURCE = {"type": "prometheus", "uid": "${datasource}"}
 
@@ -310,15 +310,15 @@ def people():
     )
     yield 8, 8, graph(
         "Acceptance rate, and what is usual",
-        "Accepted of all that ended, now and over the last ten minutes, beside the mean of the last day. OtpAcceptanceFalling "
-        "pages a tenth below the day before.",
+        "Accepted of all that ended, now and over the last ten minutes, beside what is usual by the day before. OtpAcceptanceFalling "
+        "pages more than a tenth below that, if it is more than chance.",
         "percentunit",
         [
             ("now", accepted_of("$__rate_interval")),
             ("ten minutes", f"min(otp:jobs_accepted:ratio10m{RECORDED})"),
-            ("a day", f"min(otp:jobs_accepted:ratio1d{RECORDED})"),
+            ("usual", f"min(otp:jobs_accepted:usual{RECORDED})"),
         ],
-        colours={"now": GREEN, "ten minutes": BLUE, "a day": GREY},
+        colours={"now": GREEN, "ten minutes": BLUE, "usual": GREY},
         lowest=0.8,
         max=1,
     )

@@ -287,7 +287,10 @@ def main():
     dashboard = tiles.read()
     expressions = Expressions(live(given.metrics))
     named = list(all_expressions(dashboard, expressions.rules))
-    wrong = [*wrong_with_layout(dashboard), *wrong_with_dashboard(dashboard), *wrong_with_picture(tiles.DASHBOARD.with_suffix(".png"))]
+    wrong = [*wrong_with_layout(dashboard), *wrong_with_dashboard(dashboard)]
+    # With a Prometheus it is about to be drawn.
+    if not given.prometheus:
+        wrong += wrong_with_picture(tiles.DASHBOARD.with_suffix(".png"))
     for panel in panels_of(dashboard):
         wrong += [f"panel “{panel['title']}”: {what}" for what in wrong_with_panel(panel)]
         wrong += [f"panel “{panel['title']}”: {what}" for what in wrong_with_legends(panel, expressions)]

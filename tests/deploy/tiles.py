@@ -129,16 +129,17 @@ def show(prometheus, *expected):
 
 def alerts(prometheus, *times):
     fault, mended, following = map(float, times)
-    step, until, began_at = 5, time.time(), {}
+    step, began_at = 5, {}
     query = 'max by (alertname, severity) (ALERTS{service="esms-otp-worker",alertstate="firing"})'
-    for each in answer(prometheus, "query_range", query=query, start=fault, end=until, step=step):
+    firing = [each["metric"] for each in answer(prometheus, "query", query=query)]
+    for each in answer(prometheus, "query_range", query=query, start=fault, end=time.time(), step=step):
         # Of one that fires twice, the first time.
         at = [float(at) for at, _ in each["values"]]
         gap = next((place for place in range(1, len(at)) if at[place] > at[place - 1] + step), len(at))
         if fault + step < at[0] < following:
             began_at[at[0], at[gap - 1]] = each["metric"]
     for (began, last), alert in sorted(began_at.items(), key=lambda each: each[0]):
-        ended = "still fires" if last > until - 2 * step else f"resolved {last + step - mended:.0f} s after it was back"
+        ended = "still fires" if alert in firing else f"resolved {last + step - mended:.0f} s after it was back"
         print(f"    {alert['alertname']} ({alert['severity']}): fired {began - fault:.0f} s after, {ended}")
     if not began_at:
         print("    no alert fired")
