@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 #
-# Makes sure that prometheus and promtool are here. The package's own service
-# is neither started nor left enabled.
+# Makes sure that prometheus, promtool, alertmanager and amtool are here. The
+# packages' own services are neither started nor left enabled.
 set -euo pipefail
 
 policy=/usr/sbin/policy-rc.d
@@ -11,7 +11,11 @@ die() {
     exit 1
 }
 
-here() { command -v promtool >/dev/null && command -v prometheus >/dev/null; }
+# Debian calls Alertmanager prometheus-alertmanager, everybody else alertmanager.
+here() {
+    command -v promtool >/dev/null && command -v prometheus >/dev/null && command -v amtool >/dev/null &&
+        { command -v alertmanager || command -v prometheus-alertmanager; } >/dev/null
+}
 
 as_root() {
     if [ "$(id -u)" = 0 ]; then "$@"; else sudo "$@"; fi
@@ -31,17 +35,17 @@ install() {
     # What matters is whether the package can be had, not whether every source answers.
     as_root apt-get -qq update || true
     as_root env DEBIAN_FRONTEND=noninteractive \
-        apt-get -qq -o DPkg::Lock::Timeout=120 install -y --no-install-recommends prometheus
-    if [ -d /run/systemd/system ]; then as_root systemctl disable --now prometheus; fi
+        apt-get -qq -o DPkg::Lock::Timeout=120 install -y --no-install-recommends prometheus prometheus-alertmanager
+    if [ -d /run/systemd/system ]; then as_root systemctl disable --now prometheus prometheus-alertmanager; fi
 }
 
 if here; then exit 0; fi
 command -v apt-get >/dev/null ||
-    die 'promtool and prometheus are missing, and there is no apt-get to install them with: see https://prometheus.io/download'
+    die 'promtool, prometheus, amtool or alertmanager is missing, and there is no apt-get: see https://prometheus.io/download'
 if [ "$(id -u)" != 0 ] && ! command -v sudo >/dev/null; then
-    die 'promtool is missing; as root: apt-get install --no-install-recommends prometheus'
+    die 'promtool or amtool is missing; as root: apt-get install --no-install-recommends prometheus prometheus-alertmanager'
 fi
-echo 'install-prometheus: installing the package prometheus with apt-get (its service is not started)' >&2
+echo 'install-prometheus: installing prometheus and prometheus-alertmanager with apt-get (their services are not started)' >&2
 forbid_service_starts
 install >&2 || die 'that failed: see above'
-here || die 'the package is installed, but promtool or prometheus is not on the PATH'
+here || die 'the packages are installed, but one of their programs is not on the PATH'

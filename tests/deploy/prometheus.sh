@@ -1,14 +1,16 @@
 #!/usr/bin/env bash
 #
 # Checks deploy/prometheus: the configuration and the rules are what Prometheus
-# understands, every alert fires and stays quiet as its tests say, and every
-# alert has its words and its section in the runbook.
+# understands, every alert fires, stays quiet and ends as its tests say, every
+# alert has its words and its section in the runbook, and an Alertmanager with
+# the example routes it to the pager or the tickets and hides the shadows.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 
 # Python would leave its bytecode beside the scripts.
 export PYTHONDONTWRITEBYTECODE=1
 rules=deploy/prometheus/rules.yaml
+alertmanager=deploy/prometheus/alertmanager.yaml
 
 die() {
     echo "prometheus: $*" >&2
@@ -47,9 +49,51 @@ same_number() {
 
 test_rules() { ls deploy/prometheus/tests/*.yaml | xargs -P 2 -n 1 promtool test rules; }
 
+# routed RECEIVER LABEL...: an alert with these labels ends there.
+routed() {
+    local to=$1 receiver
+    shift
+    receiver=$(amtool config routes test --config.file="$alertmanager" "$@" 2>/dev/null)
+    [ "$receiver" = "$to" ] || { echo "an alert with $* goes to $receiver, not to $to" && return 1; }
+}
+
+routes() {
+    routed pager service=esms-otp-worker severity=page alertname=OtpWorkersMissing &&
+        routed pager service=esms-otp-worker severity=page namespace=rabbitmq alertname=OtpJobsWithoutWorker &&
+        routed tickets service=esms-otp-worker severity=ticket namespace=shop alertname=OtpDeadLetters &&
+        routed nobody severity=page namespace=shop alertname=SomebodyElses && echo 'by service and severity'
+}
+
+# A cause and its shadows in one namespace, and the same shadow in another: only the first are hidden.
+inhibitions() {
+    local url= give_up=$((SECONDS + 20)) shown program
+    program=$(command -v alertmanager || command -v prometheus-alertmanager)
+    # Not local: the trap comes after this function.
+    own=$(mktemp -d)
+    trap 'kill "$!" 2>/dev/null && wait "$!" 2>/dev/null; rm -rf "$own"' EXIT
+    "$program" --config.file="$alertmanager" --storage.path="$own" --cluster.listen-address= \
+        --web.listen-address=127.0.0.1:0 >"$own/log" 2>&1 &
+    until url=$(sed -n 's/.*msg="Listening on" address=\(127[0-9.:]*\).*/\1/p' "$own/log") && [ -n "$url" ]; do
+        ((SECONDS < give_up)) || { cat "$own/log" && return 1; }
+        sleep 0.1
+    done
+    amtool_here() { amtool --alertmanager.url="http://$url" "$@"; }
+    add() { amtool_here alert add service=esms-otp-worker "alertname=$1" "namespace=$2" severity=page; }
+    add OtpCircuitOpen shop && add OtpResultsStopped shop && add OtpSloBurnFast shop && add OtpResultsStopped bank
+    until shown=$(amtool_here alert query --output=simple | awk 'NR > 1 { print $1 }' | sort | xargs) &&
+        [ "$shown" = 'OtpCircuitOpen OtpResultsStopped' ]; do
+        ((SECONDS < give_up)) || { echo "told: $shown" && return 1; }
+        sleep 0.1
+    done
+    echo 'OtpCircuitOpen hides its shadows in its namespace, and in no other'
+}
+
 tests/deploy/install-prometheus.sh || die 'without promtool nothing can be checked'
 check 'promtool check config' promtool check config --lint=all --lint-fatal deploy/prometheus/prometheus.yaml
 check 'promtool check rules' promtool check rules --lint=all --lint-fatal "$rules"
 check 'promtool test rules' test_rules
 check 'every rule is read' same_number
 check 'words, runbook and tests' python3 tests/deploy/rules.py
+check 'amtool check-config' amtool check-config "$alertmanager"
+check 'routes' routes
+check 'inhibitions' inhibitions

@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
-"""Reads deploy/prometheus/rules.yaml; run by itself, checks what promtool does not: that every alert says
-what a person needs, has its section in the runbook, and has tests in which it fires and in which it does not.
+"""Reads deploy/prometheus/rules.yaml; run by itself, checks what promtool does not: that every alert says whose it is
+and what a person needs, has its section in the runbook, and has tests in which it fires, in which it does not, and in
+which it ends; and that alertmanager.yaml names alerts that there are.
 """
 
 import pathlib
@@ -14,6 +15,8 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
 RULES = ROOT / "deploy/prometheus/rules.yaml"
 TESTS = ROOT / "deploy/prometheus/tests"
 RUNBOOK = ROOT / "deploy/runbook.md"
+ALERTMANAGER = ROOT / "deploy/prometheus/alertmanager.yaml"
+SERVICE = "esms-otp-worker"
 
 # What the runbook says about every alert.
 PARTS = ["It means", "At the login screen", "Look at", "Do"]
@@ -71,24 +74,50 @@ def sections():
     return dict(zip(parts[1::2], parts[2::2]))
 
 
-def wrong_with(alert, runbook, tests):
+def seconds(duration):
+    """1h30m as a number; no duration is 0."""
+    units = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+    return sum(int(number) * units[unit] for number, unit in re.findall(r"(\d+)([smhd])", duration or ""))
+
+
+def outcomes():
+    """What the tests expect of each alert: for each test, the times at which it fires and at which it is quiet."""
+    found = {}
+    for path in sorted(TESTS.glob("*.yaml")):
+        for place, test in enumerate(path.read_text(encoding="utf-8").split("\n  - name: ")[1:]):
+            for time, alert, expected in re.findall(r"eval_time: (\w+)(?:, |\n +)alertname: (\w+)(?:, |\n +)exp_alerts: ?(.*)", test):
+                fires, quiet = found.setdefault(alert, {}).setdefault((path, place), ([], []))
+                (quiet if expected.startswith("[]") else fires).append(seconds(time))
+    return found
+
+
+def wrong_with_tests(tests):
+    if not any(fires for fires, _ in tests):
+        yield "no test has it fire"
+    if not any(quiet for _, quiet in tests):
+        yield "no test has it stay quiet"
+    if not any(fires and quiet and max(quiet) > min(fires) for fires, quiet in tests):
+        yield "no test has it end after it fired"
+
+
+def wrong_with(alert, runbook):
     keys, name = alert.keys, alert.name
     if keys.get("severity") not in ("page", "ticket"):
         yield "its severity is neither page nor ticket"
+    if keys.get("service") != SERVICE:
+        yield f"its label service is not {SERVICE}"
+    if seconds(keys.get("keep_firing_for")) < 300:
+        yield "its keep_firing_for is less than five minutes: it would come and go"
     for key in ("summary", "description"):
         if not keys.get(key):
             yield f"it has no {key}"
-    if keys.get("runbook_url") != f"deploy/runbook.md#{name.lower()}":
-        yield f"its runbook_url does not lead to #{name.lower()}"
+    if not re.fullmatch(rf"https://[^#\s]+#{name.lower()}", keys.get("runbook_url", "")):
+        yield f"its runbook_url is not absolute, or does not lead to #{name.lower()}"
     if name not in runbook:
         yield "the runbook has no section about it"
     for part in PARTS:
         if name in runbook and f"**{part}" not in runbook[name]:
             yield f"its section in the runbook does not say “{part}”"
-    if not re.search(rf"alertname: {name}\n +exp_alerts:\n +- exp_labels", tests):
-        yield "no test has it fire"
-    if f"alertname: {name}, exp_alerts: []" not in tests:
-        yield "no test has it stay quiet"
 
 
 def wrong_with_the_runbook(runbook, alerts):
@@ -101,13 +130,35 @@ def wrong_with_the_runbook(runbook, alerts):
             yield f"runbook: no log line says: {message}"
 
 
+def wrong_with_alertmanager(alerts):
+    """Its routes and inhibitions are by names and labels that alerts have, and only a page hides anything."""
+    text = ALERTMANAGER.read_text(encoding="utf-8")
+    for source, matchers in re.findall(r"(source|target)_matchers: \[(.*)\]", text):
+        names = re.search(r'alertname=~?"([^"]+)"', matchers)
+        if f'service="{SERVICE}"' not in matchers or not names:
+            yield f"alertmanager.yaml: no service or no alertname in {matchers}"
+            continue
+        for name in names[1].split("|"):
+            if name not in alerts:
+                yield f"alertmanager.yaml: there is no alert {name}"
+            elif source == "source" and alerts[name].keys["severity"] != "page":
+                yield f"alertmanager.yaml: {name} is a ticket, and hides others"
+
+
 def main():
     rules = read()
     alerts = [rule for rule in rules if rule.kind == "alert"]
     runbook = sections()
-    tests = "".join(path.read_text(encoding="utf-8") for path in sorted(TESTS.glob("*.yaml")))
-    wrong = [f"{alert.name}: {what}" for alert in alerts for what in wrong_with(alert, runbook, tests)]
-    wrong += wrong_with_the_runbook(runbook, {alert.name for alert in alerts})
+    tests = outcomes()
+    wrong = []
+    for alert in alerts:
+        problems = [*wrong_with(alert, runbook), *wrong_with_tests(tests.get(alert.name, {}).values())]
+        wrong += [f"{alert.name}: {what}" for what in problems]
+    if len({alert.keys.get("runbook_url", "").partition("#")[0] for alert in alerts}) != 1:
+        wrong.append("the runbook_urls lead to more than one place")
+    by_name = {alert.name: alert for alert in alerts}
+    wrong += wrong_with_the_runbook(runbook, by_name)
+    wrong += wrong_with_alertmanager(by_name)
     if wrong:
         sys.exit("\n".join(wrong))
     print(f"{len(rules)} rules, {len(alerts)} alerts: each with its words, its section in the runbook and its tests")
