@@ -49,6 +49,8 @@ same_number() {
 
 test_rules() { ls deploy/prometheus/tests/*.yaml | xargs -P 2 -n 1 promtool test rules; }
 
+config() { amtool check-config "$alertmanager" | grep -v '^ - ' | grep -v '^Found'; }
+
 # routed RECEIVER LABEL...: an alert with these labels ends there.
 routed() {
     local to=$1 receiver
@@ -70,6 +72,7 @@ inhibitions() {
     program=$(command -v alertmanager || command -v prometheus-alertmanager)
     # Not local: the trap comes after this function.
     own=$(mktemp -d)
+    touch "$own/log"
     trap 'kill "$!" 2>/dev/null && wait "$!" 2>/dev/null; rm -rf "$own"' EXIT
     "$program" --config.file="$alertmanager" --storage.path="$own" --cluster.listen-address= \
         --web.listen-address=127.0.0.1:0 >"$own/log" 2>&1 &
@@ -94,6 +97,6 @@ check 'promtool check rules' promtool check rules --lint=all --lint-fatal "$rule
 check 'promtool test rules' test_rules
 check 'every rule is read' same_number
 check 'words, runbook and tests' python3 tests/deploy/rules.py
-check 'amtool check-config' amtool check-config "$alertmanager"
+check 'amtool check-config' config
 check 'routes' routes
 check 'inhibitions' inhibitions

@@ -120,10 +120,19 @@ def wrong_with(alert, runbook):
             yield f"its section in the runbook does not say “{part}”"
 
 
+def wrong_with_reading(rule):
+    """Every worker's samples of more than a day are too many to read at every evaluation: record first, by minutes."""
+    for metric, number, unit in re.findall(r"([\w:]+)(?:\{[^}]*\})?\[(\d+)([dwy])\]", rule.expr):
+        if ":" not in metric and (unit != "d" or int(number) > 1):
+            yield f"it reads {number}{unit} of {metric}, which nobody has recorded in short"
+
+
 def wrong_with_the_runbook(runbook, alerts):
     for heading in runbook:
         if heading.startswith("Otp") and heading not in alerts:
             yield f"runbook: there is no alert {heading}"
+    if "logs POD -c check" not in RUNBOOK.read_text(encoding="utf-8"):
+        yield "runbook: it does not say how to read what check says in its container"
     source = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "src").rglob("*.rs"))
     for message in re.findall(r'\.message == "([^"]+)"', RUNBOOK.read_text(encoding="utf-8")):
         if f'"{message}"' not in source:
@@ -154,6 +163,7 @@ def main():
     for alert in alerts:
         problems = [*wrong_with(alert, runbook), *wrong_with_tests(tests.get(alert.name, {}).values())]
         wrong += [f"{alert.name}: {what}" for what in problems]
+    wrong += [f"{rule.name}: {what}" for rule in rules for what in wrong_with_reading(rule)]
     if len({alert.keys.get("runbook_url", "").partition("#")[0] for alert in alerts}) != 1:
         wrong.append("the runbook_urls lead to more than one place")
     by_name = {alert.name: alert for alert in alerts}
