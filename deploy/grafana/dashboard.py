@@ -15,7 +15,11 @@ FILE = pathlib.Path(__file__).with_name("dashboard.json")
 # What the viewer chose. Recorded rules have no instance any more.
 CHOSEN = 'namespace=~"$namespace",instance=~"$instance"'
 RECORDED = '{namespace=~"$namespace"}'
-BROKER = 'queue=~"otp[.].+"'
+BROKER = 'queue=~"otp[.].+",vhost="$vhost"'
+# Every alert of prometheus/rules.yaml has this label. Some have no namespace, or RabbitMQ's.
+ALERTS = 'service="esms-otp-worker"'
+# Where people read it. Put yours in its place, as in prometheus/rules.yaml, and run this.
+RUNBOOK = "https://git.example/esms-otp-worker/deploy/runbook.md"
 DATASOURCE = {"type": "prometheus", "uid": "${datasource}"}
 
 GREEN, YELLOW, ORANGE, RED, BLUE, PURPLE, GREY = "#73BF69", "#F2CC0C", "#FF9830", "#F2495C", "#5794F2", "#B877D9", "#8E8E8E"
@@ -28,6 +32,10 @@ def select(metric, more=""):
     return f"{metric}{{{CHOSEN}{',' if more else ''}{more}}}"
 
 
+# Jobs that eSMS had a say in.
+ENDED = select("otp_jobs_total", 'outcome!~"invalid|limited"')
+
+
 def rate(metric, more=""):
     return f"rate({select(metric, more)}[$__rate_interval])"
 
@@ -38,6 +46,18 @@ def increase(metric, more=""):
 
 def sum_by(label, expr):
     return f"sum by ({label}) ({expr})"
+
+
+def by_worker(how, expr):
+    """By pod where Prometheus knows it, as it does with a PodMonitor; else by address."""
+    for label in ("instance", "pod"):
+        expr = f'label_replace({expr}, "worker", "$1", "{label}", "(.+)")'
+    return f"{how} by (worker) ({expr})"
+
+
+def or_nought(expr, metric):
+    """0 where there is nothing now and the metric was there within the hour. A metric that was never there stays `no data`."""
+    return f"{expr} or 0 * count(max_over_time({metric}[1h]))"
 
 
 def quantile(part, metric, more="", window="$__rate_interval"):
@@ -94,8 +114,8 @@ def panel(kind, title, description, unit, queries, options, thresholds, override
     }
 
 
-def graph(title, description, unit, queries, thresholds=None, colours=(), style="line", stacked=False, **defaults):
-    """Values over time. Thresholds, where there are any, are drawn as lines."""
+def graph(title, description, unit, queries, thresholds=None, colours=(), style="line", stacked=False, lowest=0, **defaults):
+    """Values over time. Thresholds, where there are any, are drawn as lines. The axis begins at `lowest`, or below it where the values do."""
     bars = style == "bars"
     custom = {
         "drawStyle": style,
@@ -105,7 +125,7 @@ def graph(title, description, unit, queries, thresholds=None, colours=(), style=
         "showPoints": "never",
         "stacking": {"mode": "normal" if stacked else "none", "group": "A"},
         "thresholdsStyle": {"mode": "dashed" if thresholds else "off"},
-        "axisSoftMin": 0,
+        "axisSoftMin": lowest,
     }
     if style == "steps":
         custom["drawStyle"] = "line"
@@ -113,24 +133,46 @@ def graph(title, description, unit, queries, thresholds=None, colours=(), style=
         "legend": {"displayMode": "list", "placement": "bottom", "showLegend": True, "calcs": []},
         "tooltip": {"mode": "multi", "sort": "desc"},
     }
-    defaults = {"min": 0, "color": {"mode": "palette-classic"}, "custom": custom, **defaults}
+    if not lowest:
+        defaults["min"] = 0
+    defaults = {"color": {"mode": "palette-classic"}, "custom": custom, **defaults}
     overrides = coloured(dict(colours))
     return panel("timeseries", title, description, unit, queries, options, thresholds or steps(GREEN), overrides, **defaults)
 
 
-def number(title, description, unit, queries, thresholds, overrides=(), **defaults):
-    """One number, large, and how it came about behind it."""
+def number(title, description, unit, queries, thresholds, nothing, colour=GREY, overrides=(), **defaults):
+    """One number of this moment, large. `nothing` is what it says without data, and the colour of that: Grafana's own is the lowest
+    threshold's, so often green."""
     options = {
         "colorMode": "value",
-        "graphMode": "area",
+        "graphMode": "none",
         "justifyMode": "auto",
         "textMode": "value_and_name" if len(queries) > 1 else "value",
         "reduceOptions": {"calcs": ["lastNotNull"], "fields": "", "values": False},
     }
+    nothing = f"no data: {nothing}"
+    mapping = {"type": "special", "options": {"match": "null+nan", "result": {"text": nothing, "color": colour}}}
     return panel(
-        "stat", title, description, unit, queries, options, thresholds, overrides,
-        color={"mode": "thresholds"}, noValue="none yet", **defaults,
+        "stat", title, description, unit, queries, options, thresholds, overrides, instant=True,
+        color={"mode": "thresholds"}, noValue=nothing, mappings=[mapping], **defaults,
     )
+
+
+def table(title, description, columns, expr, unit, **override):
+    """Series as lines: the labels that are named, and the value as the last column."""
+    *labels, value = columns.values()
+    made = panel(
+        "table", title, description, unit, [(value, expr)], {"showHeader": True, "cellHeight": "sm"}, steps(GREEN),
+        [{"matcher": {"id": "byName", "options": name}, "properties": properties} for name, properties in override.items()],
+        instant=True, noValue="none",
+    )
+    made["targets"][0]["format"] = "table"
+    order = {name: place for place, name in enumerate(columns)}
+    made["transformations"] = [
+        {"id": "sortBy", "options": {"sort": [{"field": labels[-1]}]}},
+        {"id": "organize", "options": {"excludeByName": {"Time": True}, "renameByName": columns, "indexByName": order}},
+    ]
+    return made
 
 
 def bars(title, description, unit, queries, thresholds):
@@ -149,65 +191,116 @@ def bars(title, description, unit, queries, thresholds):
 
 
 def firing(severity):
-    return f'count(ALERTS{{alertname=~"Otp.+",alertstate="firing",severity="{severity}",namespace=~"$namespace"}}) or vector(0)'
+    """0 only where the rules are evaluated: they record the workers, or another alert is there."""
+    fire = f'count(ALERTS{{{ALERTS},alertstate="firing",severity="{severity}"}})'
+    return or_nought(fire, "otp:workers:count") + f" or 0 * count(ALERTS{{{ALERTS}}})"
 
 
 def accepted_of(window):
     accepted = select("otp_jobs_total", 'outcome="accepted"')
-    ended = select("otp_jobs_total", 'outcome!~"invalid|limited"')
-    return f"sum(increase({accepted}[{window}])) / (sum(increase({ended}[{window}])) > 0)"
+    return f"sum(increase({accepted}[{window}])) / (sum(increase({ENDED}[{window}])) > 0)"
+
+
+def fresh(expr, metric):
+    """Not longer than two minutes after the last: what the five minutes before were like says nothing of an outage."""
+    return f"{expr} and on () sum(increase({metric}[2m])) > 0"
 
 
 def people():
+    accepted = select("otp_jobs_total", 'outcome="accepted"')
     new_by_prefix = sum_by("prefix", rate("otp_numbers_total", 'seen="new"'))
     limited, understood = select("otp_jobs_total", 'outcome="limited"'), select("otp_jobs_total", 'outcome!="invalid"')
-    yield 5, 4, number(
+    yield 6, 3, number(
         "Acceptance rate",
         "Of the jobs that ended in the last five minutes, those that eSMS accepted; jobs that cannot be understood, and those that a limit held back, are left out. "
-        "`accepted` is eSMS's word for having taken the request, not proof that a phone rang.",
+        "`accepted` is eSMS's word for having taken the request, not proof that a phone rang. Two minutes after the last job there is no rate any more.",
         "percentunit",
-        [("accepted", accepted_of("5m"))],
+        [("accepted", fresh(accepted_of("5m"), ENDED))],
         steps(RED, (0.8, YELLOW), (0.95, GREEN)),
+        "nothing ended",
         max=1,
     )
-    yield 5, 4, number(
+    yield 6, 3, number(
+        "Accepted a minute",
+        "Jobs that eSMS accepted, a minute, over two minutes. 0: nobody gets a code, or nobody asks for one.",
+        "suffix:a minute",
+        [("accepted", or_nought(f"60 * sum(rate({accepted}[2m]))", select("otp_build_info")))],
+        steps(ORANGE, (0.001, GREEN)),
+        "no worker seen",
+        RED,
+    )
+    yield 6, 3, number(
         "Request to accepted, p95",
         "How long nearly everybody waits: the 95th percentile of the time on the queue plus that of the work, over five minutes. "
-        "Producers write whole seconds, so that up to one second of it may be rounding.",
+        "Producers write whole seconds, so that up to one second of it may be rounding. Two minutes after the last job was accepted there is no number any more.",
         "s",
-        [("p95", to_accepted(0.95, "5m"))],
+        [("p95", fresh(to_accepted(0.95, "5m"), accepted))],
         steps(GREEN, (5, YELLOW), (10, RED)),
+        "nothing accepted",
         decimals=1,
     )
-    yield 5, 4, number(
-        "SLO: allowance left",
-        "Of the one job in a hundred that may be bad in 30 days (neither accepted nor properly refused within 10 s), how much is "
-        "left. Below nothing the objective is missed.",
-        "percentunit",
-        [("left", f"min(otp:slo_budget_left:ratio30d{RECORDED})")],
-        steps(RED, (0, ORANGE), (0.25, GREEN)),
-        max=1,
+    yield 6, 3, number(
+        "Alerts",
+        "Alerts of this worker that fire now, in every namespace. Their names are below.",
+        "none",
+        [("pages", firing("page")), ("tickets", firing("ticket"))],
+        steps(GREEN, (1, RED)),
+        "rules not seen",
+        ORANGE,
+        overrides=[overridden("tickets", "thresholds", {"mode": "absolute", "steps": steps(GREEN, (1, YELLOW))})],
         decimals=0,
     )
-    yield 5, 4, number(
+    yield 6, 3, number(
+        "Jobs waiting",
+        "Jobs on otp.jobs that no worker has taken. A worker takes up to OTP_PREFETCH (512), so that they are few while all is well. From RabbitMQ's own plugin.",
+        "suffix:jobs",
+        [("waiting", 'max(otp:queue_messages_ready:max{queue="otp.jobs",vhost="$vhost"})')],
+        steps(GREEN, (10, YELLOW), (500, RED)),
+        "broker not seen",
+        ORANGE,
+        decimals=0,
+    )
+    yield 6, 3, number(
+        "Workers connected",
+        "Workers that consume and can publish. 0: all are cut off from the broker, or gone within the last hour. Without a worker that Prometheus saw in the last hour there is no number.",
+        "suffix:workers",
+        [("connected", or_nought(f"sum({select('otp_broker_connected')})", select("otp_broker_connected")))],
+        steps(RED, (1, GREEN)),
+        "no worker seen",
+        RED,
+        decimals=0,
+    )
+    yield 6, 3, number(
         "Held back by limits",
         "Of the jobs of the last five minutes, those that a limit held back. A few are people who press “resend”. Most of a prefix's: "
         "somebody has codes sent to a list of numbers (SMS pumping); OtpPumping pages at half of a prefix.",
         "percentunit",
-        [("held back", f"sum(increase({limited}[5m])) / (sum(increase({understood}[5m])) > 0)")],
+        [("held back", fresh(f"sum(increase({limited}[5m])) / (sum(increase({understood}[5m])) > 0)", understood))],
         steps(GREEN, (0.2, YELLOW), (0.4, RED)),
+        "nothing ended",
         max=1,
     )
-    yield 4, 4, number(
-        "Alerts",
-        "Alerts of this worker that fire now. What to do about each is in deploy/runbook.md.",
-        "none",
-        [("pages", firing("page")), ("tickets", firing("ticket"))],
-        steps(GREEN, (1, RED)),
-        overrides=[overridden("tickets", "thresholds", {"mode": "absolute", "steps": steps(GREEN, (1, YELLOW))})],
+    yield 6, 3, number(
+        "SLO: allowance left",
+        "Of the one job in a hundred that may be bad in 30 days (neither accepted nor properly refused within 10 s), how much is "
+        "left. Below nothing the objective is missed. It is about the month: an outage shows in it only as jobs end badly.",
+        "percentunit",
+        [("left", f"min(otp:slo_budget_left:ratio30d{RECORDED})")],
+        steps(RED, (0, ORANGE), (0.25, GREEN)),
+        "not recorded yet",
+        max=1,
         decimals=0,
     )
-    yield 12, 8, graph(
+    since = f'ALERTS_FOR_STATE{{{ALERTS}}} and ignoring (alertstate) ALERTS{{{ALERTS},alertstate="firing"}}'
+    yield 8, 8, table(
+        "Alerts that fire",
+        "By name, with since when the condition has held. A name leads to its section in the runbook.",
+        {"alertname": "alert", "severity": "severity", "Value": "since"},
+        f"1000 * min by (alertname, severity) ({since})",
+        "dateTimeFromNow",
+        alertname=[{"id": "links", "value": [{"title": "Runbook", "url": "${runbook}#${__value.text}", "targetBlank": True}]}],
+    )
+    yield 8, 8, graph(
         "Outcomes",
         "Jobs that ended, by outcome. Only `accepted` brings somebody a code; `unknown` may have.",
         "suffix:jobs/s",
@@ -215,17 +308,18 @@ def people():
         colours=OUTCOME_COLOURS,
         stacked=True,
     )
-    yield 12, 8, graph(
+    yield 8, 8, graph(
         "Acceptance rate, and what is usual",
-        "Accepted of all that ended, now and over the last ten minutes, beside the mean of the last day. OtpAcceptanceFalling "
-        "pages a tenth below the day before.",
+        "Accepted of all that ended, now and over the last ten minutes, beside what is usual by the day before. OtpAcceptanceFalling "
+        "pages more than a tenth below that, if it is more than chance.",
         "percentunit",
         [
             ("now", accepted_of("$__rate_interval")),
             ("ten minutes", f"min(otp:jobs_accepted:ratio10m{RECORDED})"),
-            ("a day", f"min(otp:jobs_accepted:ratio1d{RECORDED})"),
+            ("usual", f"min(otp:jobs_accepted:usual{RECORDED})"),
         ],
-        colours={"now": GREEN, "ten minutes": BLUE, "a day": GREY},
+        colours={"now": GREEN, "ten minutes": BLUE, "usual": GREY},
+        lowest=0.8,
         max=1,
     )
     yield 8, 8, graph(
@@ -356,7 +450,7 @@ def esms():
         "Calls a second that each worker allows itself since eSMS has throttled it: after a pause half as many as before, then more each "
         "second until the limit is lifted. 0 while nothing is throttled.",
         "suffix:calls/s",
-        [("{{instance}}", sum_by("instance", select("otp_rate_found")))],
+        [("{{worker}}", by_worker("sum", select("otp_rate_found")))],
     )
     yield 12, 4, number(
         "Balance",
@@ -364,6 +458,7 @@ def esms():
         "currencyVND",
         [("balance", f"min({select('esms_balance_vnd')})")],
         steps(RED, (1, GREEN)),
+        "not asked for",
     )
     yield 12, 4, number(
         "Balance lasts for",
@@ -372,6 +467,7 @@ def esms():
         "h",
         [("left", f"min(otp:balance_left:hours{RECORDED})")],
         steps(RED, (4, YELLOW), (24, GREEN)),
+        "nothing spent",
     )
 
 
@@ -401,7 +497,7 @@ def queue():
         "Messages that wait on the broker, by queue. otp.jobs: work. otp.dead: for a person. otp.results.unrouted: results nobody has "
         "bound a queue for. From RabbitMQ's own plugin.",
         "suffix:messages",
-        [("{{queue}}", f"otp:queue_messages_ready:max{{{BROKER}}}")],
+        [("{{queue}}", f"max by (queue) (otp:queue_messages_ready:max{{{BROKER}}})")],
         colours={"otp.jobs": BLUE, "otp.dead": RED, "otp.dropped": ORANGE, "otp.results.unrouted": YELLOW},
     )
     yield 6, 7, graph(
@@ -456,7 +552,7 @@ def workers():
         "Connected to the broker",
         "1: this worker is consuming and able to publish, which is what /readyz says too.",
         "none",
-        [("{{instance}}", f"max by (instance) ({select('otp_broker_connected')})")],
+        [("{{worker}}", by_worker("max", select("otp_broker_connected")))],
         style="steps",
         decimals=0,
         max=1,
@@ -487,19 +583,19 @@ def workers():
         "CPU",
         "Of one core, by worker, over five minutes: the worker counts whole seconds.",
         "percentunit",
-        [("{{instance}}", sum_by("instance", f"rate({select('process_cpu_seconds_total')}[5m])"))],
+        [("{{worker}}", by_worker("sum", f"rate({select('process_cpu_seconds_total')}[5m])"))],
     )
     yield 8, 7, graph(
         "Memory",
         "Resident memory by worker.",
         "bytes",
-        [("{{instance}}", f"sum by (instance) ({select('process_resident_memory_bytes')})")],
+        [("{{worker}}", by_worker("sum", select("process_resident_memory_bytes")))],
     )
     yield 8, 7, graph(
         "Open files",
         "Open file descriptors, which are mostly connections, of those allowed, by worker.",
         "percentunit",
-        [("{{instance}}", f"max by (instance) ({select('process_open_fds')} / {select('process_max_fds')})")],
+        [("{{worker}}", by_worker("max", f"{select('process_open_fds')} / {select('process_max_fds')}"))],
         steps(GREEN, (0.8, RED)),
     )
 
@@ -531,12 +627,12 @@ def laid_out():
         top += tallest
 
 
-def choice(name, label, values):
+def choice(name, label, values, **more):
     """A variable; `All` is also what has no such label."""
     return {
         "type": "query", "name": name, "label": label, "datasource": DATASOURCE,
         "query": {"query": values, "refId": name}, "refresh": 2, "sort": 1,
-        "multi": True, "includeAll": True, "allValue": ".*", "current": {"text": ["All"], "value": ["$__all"]},
+        "multi": True, "includeAll": True, "allValue": ".*", "current": {"text": ["All"], "value": ["$__all"]}, **more,
     }
 
 
@@ -546,14 +642,37 @@ def variables():
         "includeAll": False, "multi": False,
     }
     yield choice("namespace", "Namespace", "label_values(otp_build_info, namespace)")
-    yield choice("instance", "Instance", 'label_values(otp_build_info{namespace=~"$namespace"}, instance)')
+    # The name of the pod is shown, and the address is what is asked by: every metric has that.
+    named = by_worker("count", 'otp_build_info{namespace=~"$namespace"}').replace("by (worker)", "by (instance, worker)")
+    pairs = '/instance="(?<value>[^"]+)".*worker="(?<text>[^"]+)"/'
+    yield choice("instance", "Worker", f"query_result({named})", regex=pairs)
+    # Queues of two virtual hosts have the same names: never the sum of both.
+    yield choice(
+        "vhost", "Virtual host", "label_values(otp:queue_messages_ready:max, vhost)",
+        multi=False, includeAll=False, allValue=None, current={},
+    )
+    yield {"type": "constant", "name": "runbook", "label": "Runbook", "query": RUNBOOK, "hide": 2}
+
+
+def annotations():
+    """What happened, as lines and areas over every graph."""
+    def shown(name, expr, title, colour, **more):
+        return {
+            "name": name, "enable": True, "datasource": DATASOURCE, "iconColor": colour, "expr": expr, "step": "15s",
+            "titleFormat": title, **more,
+        }
+
+    # A process's own word for when it began: also of a pod that took another's place, of which no counter knows.
+    started = by_worker("max", select("process_start_time_seconds"))
+    yield shown("Restarts", f"1000 * {started}", "{{worker}} started", PURPLE, useValueForTime="on")
+    yield shown("Circuit open", f"{by_worker('max', select('otp_circuit_open'))} > 0", "{{worker}}: circuit open", RED)
 
 
 def dashboard():
     return {
         "uid": "esms-otp-worker",
         "title": "OTP worker (eSMS)",
-        "description": "Are people getting their codes, and if not, why? What to do about an alert is in deploy/runbook.md.",
+        "description": "Are people getting their codes, and if not, why? What to do about an alert is in the runbook.",
         "tags": ["otp", "esms"],
         "schemaVersion": 39,
         "version": 1,
@@ -563,8 +682,8 @@ def dashboard():
         "time": {"from": "now-30m", "to": "now"},
         "timezone": "browser",
         "templating": {"list": list(variables())},
-        "annotations": {"list": []},
-        "links": [],
+        "annotations": {"list": list(annotations())},
+        "links": [{"type": "link", "title": "Runbook", "url": "$runbook", "icon": "doc", "targetBlank": True}],
         "panels": list(laid_out()),
     }
 

@@ -10,20 +10,22 @@ import json
 import math
 import pathlib
 import re
+import struct
 import subprocess
 import sys
 import tempfile
 import time
-import urllib.parse
-import urllib.request
 
 import promql
 import rules
-
-GRAFANA = rules.ROOT / "deploy/grafana"
+import tiles
+from tiles import filled_in
 
 # What Prometheus puts on every sample of a target, or the operator of one does.
-TARGET = {"job", "instance", "namespace"}
+TARGET = {"job", "instance", "namespace", "pod"}
+
+# Every alert of rules.yaml has it.
+SERVICE = ("service", "=", "esms-otp-worker")
 
 # What others export, by label.
 OTHERS = {
@@ -32,8 +34,22 @@ OTHERS = {
     "rabbitmq_queue_messages_ready": {"vhost", "queue"},
     "rabbitmq_detailed_queue_consumers": {"vhost", "queue"},
     "rabbitmq_queue_consumers": {"vhost", "queue"},
+    "rabbitmq_alarms_memory_used_watermark": set(),
+    "rabbitmq_alarms_free_disk_space_watermark": set(),
+    "rabbitmq_alarms_file_descriptor_limit": set(),
+    # kube-state-metrics.
+    "kube_deployment_spec_replicas": {"deployment"},
+    "kube_deployment_status_condition": {"deployment", "condition", "status", "reason"},
+    "kube_deployment_status_replicas_updated": {"deployment"},
+    "kube_pod_container_status_restarts_total": {"pod", "container"},
+    "kube_pod_container_status_waiting_reason": {"pod", "container", "reason"},
+    "kube_pod_init_container_status_waiting_reason": {"pod", "container", "reason"},
+    "kube_horizontalpodautoscaler_spec_max_replicas": {"horizontalpodautoscaler"},
+    "kube_horizontalpodautoscaler_status_current_replicas": {"horizontalpodautoscaler"},
+    "kube_horizontalpodautoscaler_status_condition": {"horizontalpodautoscaler", "condition", "status"},
     # Prometheus itself.
-    "ALERTS": {"alertname", "alertstate", "severity"},
+    "ALERTS": {"alertname", "alertstate", "severity", "service"},
+    "ALERTS_FOR_STATE": {"alertname", "severity", "service"},
     "up": set(),
 }
 
@@ -52,12 +68,6 @@ def live(path):
             for label, value in LABEL.findall(sample[2] or ""):
                 labels.setdefault(label, set()).add(value)
     return metrics
-
-
-def filled_in(text, seconds=3600, interval="30s"):
-    """A query as Grafana would send it with everything chosen."""
-    text = text.replace("$__rate_interval", interval).replace("$__range", f"{seconds}s")
-    return re.sub(r"\$(namespace|instance)\b", ".*", text)
 
 
 class Expressions:
@@ -90,7 +100,7 @@ class Expressions:
                     yield f"{selector.metric} has no label {label}"
                 elif not self.has_value(selector.metric, label, operator, value):
                     yield f"{selector.metric} never has {label}{operator}{value}"
-        for label in sorted((names.by | names.on) - known - TARGET):
+        for label in sorted((names.by | names.on | set().union(*names.made.values())) - known - TARGET - set(names.made)):
             yield f"nothing in it has the label {label}"
 
     def has_value(self, metric, label, operator, value):
@@ -123,6 +133,66 @@ def wrong_with_panel(panel):
             yield f"query {target['refId']} has no legend"
         if target["datasource"]["uid"] != "${datasource}":
             yield f"query {target['refId']} does not ask the datasource that was chosen"
+        # The last value of a range is one from before the outage.
+        if panel["type"] != "timeseries" and (target["range"] or not target["instant"]):
+            yield f"query {target['refId']} is not of this moment"
+        yield from wrong_with_query(panel, target)
+    if panel["type"] == "stat" and panel["options"]["graphMode"] != "none":
+        yield "a query of this moment has no graph behind its number"
+    if panel["type"] == "stat" and defaults["noValue"] != tiles.shown(panel, "", None)[0]:
+        yield "without data it says one thing, and for null another"
+
+
+def wrong_with_query(panel, target):
+    names = promql.named(target["expr"])
+    for selector in names.selectors:
+        labels = [label for label, _, _ in selector.matchers]
+        if selector.metric.startswith("ALERTS") and (SERVICE not in selector.matchers or "namespace" in labels):
+            yield f"{selector.metric} is not chosen by {''.join(SERVICE)} alone: some alerts have no namespace, or another"
+        if selector.metric.startswith(("otp:queue_", "rabbitmq_")) and ("vhost", "=", "$vhost") not in selector.matchers:
+            yield f"{selector.metric} is of every virtual host"
+    if "instance" in names.by or (names.made and names.made.get("worker") != {"instance", "pod"}):
+        yield f"query {target['refId']} is by address, not by pod and else by address"
+    # Of what is usually between 95 and 100 %, an axis from 0 shows one line.
+    of_all = 'outcome="accepted"' in target["expr"] and "histogram_quantile" not in target["expr"]
+    defaults = panel["fieldConfig"]["defaults"]
+    if panel["type"] == "timeseries" and of_all and (defaults["custom"]["axisSoftMin"] != 0.8 or "min" in defaults):
+        yield "its axis does not begin at 80 %, or cannot begin lower"
+
+
+def wrong_with_dashboard(dashboard):
+    variables = {variable["name"]: variable for variable in dashboard["templating"]["list"]}
+    for missing in {"datasource", "namespace", "instance", "vhost", "runbook"} - set(variables):
+        yield f"there is no variable {missing}"
+        return
+    if variables["vhost"]["multi"] or variables["vhost"]["includeAll"]:
+        yield "more than one virtual host can be chosen"
+    runbook = variables["runbook"]["query"]
+    if not runbook.startswith("https://"):
+        yield f"the runbook's address leads nowhere from Grafana: {runbook}"
+    for url in {alert.keys["runbook_url"].split("#")[0] for alert in rules.read() if alert.kind == "alert"} - {runbook}:
+        yield f"an alert's runbook is at {url}, the dashboard's at {runbook}"
+    if not any(link["url"] == "$runbook" for link in dashboard["links"]):
+        yield "no link leads to the runbook"
+    lists = [panel for panel in panels_of(dashboard) if panel["type"] == "table" and "by (alertname" in panel["targets"][0]["expr"]]
+    if not lists:
+        yield "no table has the names of the alerts that fire"
+    for panel in lists:
+        if "${runbook}" not in json.dumps(panel["fieldConfig"]["overrides"]):
+            yield f"{panel['title']}: a name does not lead to the runbook"
+    for metric in ("process_start_time_seconds", "otp_circuit_open"):
+        if not any(annotation["enable"] and metric in annotation["expr"] for annotation in dashboard["annotations"]["list"]):
+            yield f"no annotation shows {metric}"
+
+
+def wrong_with_picture(path):
+    """It is read in the README, about 830 pixels wide: two rows of panels, not the whole dashboard."""
+    head = path.read_bytes()[:24]
+    width, height = struct.unpack(">II", head[16:24])
+    if path.stat().st_size > 250_000:
+        yield f"{path.name} has {path.stat().st_size} bytes, more than 250,000"
+    if width > 2 * 830 or height > 0.8 * width:
+        yield f"{path.name} is {width} by {height} pixels: nobody can read it at 830"
 
 
 def wrong_with_layout(dashboard):
@@ -141,15 +211,12 @@ def wrong_with_layout(dashboard):
     titles = [panel["title"] for panel in panels_of(dashboard)]
     for title in {title for title in titles if titles.count(title) > 1}:
         yield f"two panels are called {title}"
-    variables = {variable["name"] for variable in dashboard["templating"]["list"]}
-    for missing in {"datasource", "namespace", "instance"} - variables:
-        yield f"there is no variable {missing}"
 
 
 def wrong_with_legends(panel, expressions):
     for target in panel["targets"]:
         names = promql.named(target["expr"])
-        labels = names.by.union(*(expressions.labels_of(each.metric) or set() for each in names.selectors))
+        labels = names.by or set().union(*(expressions.labels_of(each.metric) or set() for each in names.selectors))
         for label in re.findall(r"\{\{(\w+)\}\}", target.get("legendFormat", "")):
             if label not in labels:
                 yield f"its legend names {label}, which nothing in query {target['refId']} has"
@@ -165,6 +232,12 @@ def all_expressions(dashboard, read_rules):
     for panel in panels_of(dashboard):
         for target in panel["targets"]:
             yield f"panel “{panel['title']}” {target['refId']}", filled_in(target["expr"])
+    for annotation in dashboard["annotations"]["list"]:
+        yield f"annotation “{annotation['name']}”", filled_in(annotation["expr"])
+    for variable in dashboard["templating"]["list"]:
+        if variable["type"] == "query":
+            query = re.fullmatch(r"query_result\((.*)\)|label_values\((.*), \w+\)", variable["query"]["query"])
+            yield f"variable {variable['name']}", filled_in(query[1] or query[2])
     for rule in read_rules:
         yield f"rule {rule.name}", rule.expr
     for query in runbook_queries():
@@ -190,11 +263,7 @@ def unparsed(expressions):
 def asked(prometheus, query, seconds):
     """The series of a query over the last seconds, as {labels, values} each."""
     end = time.time()
-    step = max(1, seconds // 200)
-    parameters = {"query": query, "start": end - seconds, "end": end, "step": step}
-    url = f"{prometheus.rstrip('/')}/api/v1/query_range?{urllib.parse.urlencode(parameters)}"
-    with urllib.request.urlopen(url, timeout=30) as answer:
-        return json.load(answer)["data"]["result"]
+    return tiles.answer(prometheus, "query_range", query=query, start=end - seconds, end=end, step=max(1, seconds // 200))
 
 
 def without_data(dashboard, prometheus, seconds):
@@ -202,7 +271,9 @@ def without_data(dashboard, prometheus, seconds):
         for target in panel["targets"]:
             series = asked(prometheus, filled_in(target["expr"], seconds), seconds)
             values = [float(value) for each in series for _, value in each["values"]]
-            if not any(math.isfinite(value) for value in values):
+            # Nothing fires where all is well.
+            of_alerts = panel["type"] == "table" and "ALERTS" in target["expr"]
+            if not of_alerts and not any(math.isfinite(value) for value in values):
                 yield f"panel “{panel['title']}” {target['refId']} has no data: {filled_in(target['expr'], seconds)}"
 
 
@@ -213,10 +284,13 @@ def main():
     arguments.add_argument("--since", metavar="SECONDS", type=int, default=300, help="how far back there must be data")
     given = arguments.parse_args()
 
-    dashboard = json.loads((GRAFANA / "dashboard.json").read_text(encoding="utf-8"))
+    dashboard = tiles.read()
     expressions = Expressions(live(given.metrics))
     named = list(all_expressions(dashboard, expressions.rules))
-    wrong = list(wrong_with_layout(dashboard))
+    wrong = [*wrong_with_layout(dashboard), *wrong_with_dashboard(dashboard)]
+    # With a Prometheus it is about to be drawn.
+    if not given.prometheus:
+        wrong += wrong_with_picture(tiles.DASHBOARD.with_suffix(".png"))
     for panel in panels_of(dashboard):
         wrong += [f"panel “{panel['title']}”: {what}" for what in wrong_with_panel(panel)]
         wrong += [f"panel “{panel['title']}”: {what}" for what in wrong_with_legends(panel, expressions)]

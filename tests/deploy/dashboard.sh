@@ -73,3 +73,5 @@ answer=$(python3 deploy/grafana/dashboard.py --check 2>&1) || die "$answer"
 echo 'ok    dashboard: dashboard.json is what deploy/grafana/dashboard.py writes'
 answer=$(python3 tests/deploy/dashboard.py "$own/metrics.txt" 2>&1) || die "$answer"
 echo "ok    dashboard: $answer"
+answer=$(python3 tests/deploy/tiles.py recorded 2>&1) || die "$answer"
+echo "ok    dashboard: $answer"

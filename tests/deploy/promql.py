@@ -3,6 +3,7 @@
 import re
 from dataclasses import dataclass, field
 
+LABEL_REPLACE = re.compile(r',\s*"(\w+)",\s*"[^"]*",\s*"(\w+)",\s*"[^"]*"\s*\)')
 TOKEN = re.compile(r'"(?:[^"\\]|\\.)*"|\'(?:[^\'\\]|\\.)*\'|\d[\w.]*|[a-zA-Z_:][\w:]*|=~|!~|!=|\S')
 SUMMING = {"by", "without"}
 GROUPING = {*SUMMING, "on", "ignoring", "group_left", "group_right"}
@@ -26,12 +27,16 @@ class Named:
     by: set = field(default_factory=set)
     # Labels that two sides are matched on.
     on: set = field(default_factory=set)
+    # Labels that label_replace makes, with those that it makes them of.
+    made: dict = field(default_factory=dict)
 
 
 def named(expr):
     """Reads the names out of an expression that promtool understands."""
     tokens = TOKEN.findall(expr)
     found, place = Named(), 0
+    for label, source in LABEL_REPLACE.findall(expr):
+        found.made.setdefault(label, set()).add(source)
     while place < len(tokens):
         token, following = tokens[place], tokens[place + 1] if place + 1 < len(tokens) else ""
         place += 1
