@@ -36,6 +36,8 @@ pub(crate) struct Run {
     pub(crate) p50_ms: f64,
     pub(crate) p99_ms: f64,
     pub(crate) p999_ms: f64,
+    /// Processor time a job, from the start of the program on.
+    pub(crate) cpu_us: f64,
 }
 
 pub(crate) async fn measure(stage: &mut Stage) -> Result<Vec<Run>, Failed> {
@@ -71,10 +73,11 @@ async fn run(stage: &mut Stage, contender: Contender, round: usize) -> Result<Ru
     }
     client.close().await;
     stage.emptied(&trial.queue).await?;
+    let cpu_us = trial.used(stage)?.programs.as_secs_f64() * 1e6 / (count + 1) as f64;
     trial.end_after(stage, count + 1).await?;
     took.sort_unstable_by(f64::total_cmp);
     let at = |share: f64| took[((took.len() as f64 * share).ceil() as usize).clamp(1, took.len()) - 1];
-    Ok(Run { contender, round, jobs: took.len(), p50_ms: at(0.5), p99_ms: at(0.99), p999_ms: at(0.999) })
+    Ok(Run { contender, round, jobs: took.len(), p50_ms: at(0.5), p99_ms: at(0.99), p999_ms: at(0.999), cpu_us })
 }
 
 /// Publishes evenly, and says when each job was.
@@ -110,7 +113,10 @@ pub(crate) fn rounds(runs: &[Run], contender: Contender, number: impl Fn(&Run) -
 /// All contenders' latencies, as a table.
 fn tell(stage: &Stage, who: &[Contender], runs: &[Run]) {
     say(bold(&format!("\nfrom publishing to the result, milliseconds; {SPREAD}")));
-    say(format!("  {:<13} {:>24} {:>24} {:>24} {:>17}", "", "p50", "p99", "p99.9", "p50 x bare"));
+    say(format!(
+        "  {:<13} {:>24} {:>24} {:>24} {:>17} {:>13}",
+        "", "p50", "p99", "p99.9", "p50 x bare", "CPU us a job"
+    ));
     let of = |contender, number: fn(&Run) -> f64| rounds(runs, contender, number);
     let bare = of(Contender::Bare, |run| run.p50_ms);
     for &contender in who.iter().filter(|who| stage.settings.contenders.contains(who)) {
@@ -121,6 +127,7 @@ fn tell(stage: &Stage, who: &[Contender], runs: &[Run]) {
         }
         let (p99, p999) = (of(contender, |run| run.p99_ms), of(contender, |run| run.p999_ms));
         let ratio = p50.per(&bare);
-        say(format!("  {:<13} {p50:>24.2} {p99:>24.2} {p999:>24.2} {ratio:>17.2}", contender.name()));
+        let cpu = of(contender, |run| run.cpu_us).median().unwrap_or_default();
+        say(format!("  {:<13} {p50:>24.2} {p99:>24.2} {p999:>24.2} {ratio:>17.2} {cpu:>13.0}", contender.name()));
     }
 }

@@ -189,7 +189,7 @@ def draw_number(canvas, panel, box, prometheus):
 def draw_table(canvas, panel, box, prometheus):
     left, bottom, width, height = box
     titles = next(each["options"]["renameByName"] for each in panel["transformations"] if each["id"] == "organize")
-    places = [left + 0.1, left + 0.66 * width, left + width - 0.1]
+    places = [left + 0.1, left + 0.57 * width, left + width - 0.1]
     lines = [(titles.values(), FAINT)]
     for each in tiles.answer(prometheus, "query", query=tiles.filled_in(panel["targets"][0]["expr"])):
         value = formatted(float(each["value"][1]), panel["fieldConfig"]["defaults"]["unit"])
