@@ -1,6 +1,7 @@
 //! The commands: one file each, with its flags, its options and its exit codes. `shell.rs` has their shared code.
 
 mod check;
+mod completions;
 mod health;
 mod limits;
 mod run;
@@ -27,6 +28,8 @@ pub fn command() -> Command {
         .subcommand(send::command())
         .subcommand(topology::command())
         .subcommand(health::command())
+        .subcommand(completions::command())
+        .subcommand(completions::man_command())
 }
 
 /// Runs the command that was given on the command line.
@@ -38,6 +41,8 @@ pub fn execute(given: &ArgMatches) -> ExitCode {
         Some(("send", given)) => send::execute(given),
         Some(("topology", given)) => topology::execute(given),
         Some(("health", given)) => health::execute(given),
+        Some(("completions", given)) => completions::execute(given, command()),
+        Some(("man", _)) => completions::execute_man(command()),
         // clap accepts no other command.
         Some(_) | None => ExitCode::from(WRONG_SETTINGS),
     }

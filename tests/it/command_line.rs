@@ -101,12 +101,46 @@ async fn help_fits_80_columns() {
         &["topology", "apply", "--help"],
         &["topology", "diff", "--help"],
         &["health", "--help"],
+        &["completions", "--help"],
+        &["man", "--help"],
     ] {
         let ended = run(args, &[("COLUMNS", "80")]).await;
         assert_eq!((ended.code, ended.stderr.as_str()), (0, ""), "{args:?}");
         let long: Vec<&str> = ended.stdout.lines().filter(|line| line.chars().count() > 80).collect();
         assert!(long.is_empty(), "{args:?}: {long:#?}");
     }
+}
+
+#[tokio::test]
+async fn the_manual_page_has_every_command_and_every_setting() {
+    let ended = run(&["man"], &[]).await;
+    assert_eq!((ended.code, ended.stderr.as_str()), (0, ""));
+    assert!(ended.stdout.contains(".TH esms-otp-worker 1"), "{}", ended.stdout);
+    for command in
+        ["RUN", "CHECK", "LIMITS", "LIMITS RESET", "SEND", "TOPOLOGY", "TOPOLOGY APPLY", "TOPOLOGY DIFF", "HEALTH"]
+    {
+        let section = format!(".SH \"ESMS-OTP-WORKER {command}\"");
+        assert!(ended.stdout.contains(&section), "{section} is not in:\n{}", ended.stdout);
+    }
+    for setting in settings::ALL {
+        let told = format!("[env: {}]", setting.env);
+        assert!(ended.stdout.contains(&told), "{told} is not in:\n{}", ended.stdout);
+    }
+}
+
+#[tokio::test]
+async fn a_shell_that_is_known_gets_its_completions() {
+    for shell in ["bash", "zsh", "fish"] {
+        let ended = run(&["completions", shell], &[]).await;
+        assert_eq!((ended.code, ended.stderr.as_str()), (0, ""), "{shell}");
+        assert!(ended.stdout.contains("ledger-on-error") && ended.stdout.contains("topology"), "{shell}");
+    }
+    let ended = run(&["completions", "csh"], &[]).await;
+    assert_eq!((ended.code, ended.stdout.as_str()), (2, ""));
+    // What bash reads as a program is one.
+    let script = run(&["completions", "bash"], &[]).await.stdout;
+    let checked = tokio::process::Command::new("bash").args(["-n", "-c", &script]).status().await.unwrap();
+    assert!(checked.success());
 }
 
 #[tokio::test]

@@ -1,0 +1,86 @@
+//! `completions` and `man`: what a shell completes, and the manual page, both made from the commands themselves.
+//!
+//! Exit codes: 0 it was printed, 1 it could not be, 2 the usage is wrong.
+
+use std::io::{self, Write as _};
+use std::process::ExitCode;
+
+use clap::{Arg, ArgMatches, Command, value_parser};
+use clap_complete::Shell;
+use clap_mangen::Man;
+
+use super::shell::output_failed;
+
+/// The argument of `completions`.
+const SHELL: &str = "shell";
+
+/// The command `completions`.
+pub(super) fn command() -> Command {
+    Command::new("completions")
+        .about("Print what a shell needs to complete commands and flags")
+        .after_help(
+            "bash:  esms-otp-worker completions bash >~/.local/share/bash-completion/completions/esms-otp-worker\n\
+             zsh:   esms-otp-worker completions zsh >DIR/_esms-otp-worker   where DIR is in $fpath\n\
+             fish:  esms-otp-worker completions fish >~/.config/fish/completions/esms-otp-worker.fish",
+        )
+        .arg(Arg::new(SHELL).value_name("SHELL").required(true).value_parser(value_parser!(Shell)))
+}
+
+/// The command `man`.
+pub(super) fn man_command() -> Command {
+    Command::new("man")
+        .about("Print the manual page, with all commands")
+        .after_help("esms-otp-worker man >esms-otp-worker.1; man ./esms-otp-worker.1")
+}
+
+/// Runs `completions` for the commands of `all`.
+pub(super) fn execute(given: &ArgMatches, mut all: Command) -> ExitCode {
+    let Some(shell) = given.get_one::<Shell>(SHELL) else { return ExitCode::from(super::shell::WRONG_SETTINGS) };
+    let name = all.get_name().to_owned();
+    let mut script = Vec::new();
+    clap_complete::generate(*shell, &mut all, name, &mut script);
+    print(&script)
+}
+
+/// Runs `man` for the commands of `all`: a section for the program, and one for each command.
+pub(super) fn execute_man(all: Command) -> ExitCode {
+    let mut page = Vec::new();
+    match render(all, &mut page) {
+        Ok(()) => print(&page),
+        Err(error) => output_failed(&error),
+    }
+}
+
+fn render(mut all: Command, page: &mut Vec<u8>) -> io::Result<()> {
+    // Names of commands become those by which they are called.
+    all.build();
+    let man = Man::new(all.clone());
+    man.render_title(page)?;
+    man.render_name_section(page)?;
+    man.render_synopsis_section(page)?;
+    of_commands(&all, page)
+}
+
+fn of_commands(of: &Command, page: &mut Vec<u8>) -> io::Result<()> {
+    for command in of.get_subcommands().filter(|command| command.get_name() != "help") {
+        let man = Man::new(command.clone());
+        writeln!(page, ".SH \"{}\"", command.get_bin_name().unwrap_or(command.get_name()).to_uppercase())?;
+        if let Some(about) = command.get_about() {
+            writeln!(page, "{about}.")?;
+        }
+        man.render_synopsis_section(page)?;
+        man.render_options_section(page)?;
+        man.render_extra_section(page)?;
+        of_commands(command, page)?;
+    }
+    Ok(())
+}
+
+/// Prints it. That its reader has gone changes nothing.
+fn print(text: &[u8]) -> ExitCode {
+    let mut out = io::stdout().lock();
+    match out.write_all(text).and_then(|()| out.flush()) {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => output_failed(&error),
+        Ok(()) | Err(_) => ExitCode::SUCCESS,
+    }
+}
