@@ -189,7 +189,7 @@ def draw_number(canvas, panel, box, prometheus):
 def draw_table(canvas, panel, box, prometheus):
     left, bottom, width, height = box
     titles = next(each["options"]["renameByName"] for each in panel["transformations"] if each["id"] == "organize")
-    places = [left + 0.1, left + 0.66 * width, left + width - 0.1]
+    places = [left + 0.1, left + 0.52 * width, left + width - 0.1]
     lines = [(titles.values(), FAINT)]
     for each in tiles.answer(prometheus, "query", query=tiles.filled_in(panel["targets"][0]["expr"])):
         value = formatted(float(each["value"][1]), panel["fieldConfig"]["defaults"]["unit"])
@@ -197,7 +197,7 @@ def draw_table(canvas, panel, box, prometheus):
     if len(lines) == 1:
         lines.append((["none"], TEXT))
     for line, (cells, colour) in enumerate(lines[:8]):
-        for cell, (place, align) in zip(cells, zip(places, ("left", "center", "right"))):
+        for cell, (place, align) in zip(cells, zip(places, ("left", "left", "right"))):
             canvas.text(place, bottom + height - 0.48 - 0.25 * line, cell, color=colour, fontsize=7.8, ha=align)
 
 
