@@ -197,7 +197,7 @@ def draw_table(canvas, panel, box, prometheus):
     if len(lines) == 1:
         lines.append((["none"], TEXT))
     for line, (cells, colour) in enumerate(lines[:8]):
-        for cell, (place, align) in zip(cells, zip(places, ("left", "center", "right"))):
+        for cell, (place, align) in zip(cells, zip(places, ("left", "left", "right"))):
             canvas.text(place, bottom + height - 0.48 - 0.25 * line, cell, color=colour, fontsize=7.8, ha=align)
 
 
