@@ -18,7 +18,7 @@ use crate::support::client::Job;
 /// How long no result may come before the run has failed.
 const SILENCE: Duration = Duration::from_secs(60);
 
-/// Jobs as the README has them, each with its own number; they are made now.
+/// Jobs as docs/producing.md has them, each with its own number; they are made now.
 pub(crate) fn make(ids: &[Uuid]) -> impl Iterator<Item = Job> {
     let now = SystemTime::now();
     ids.iter().enumerate().map(move |(n, id)| one(n, id).timestamp(now))

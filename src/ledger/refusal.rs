@@ -33,14 +33,14 @@ const fn a_person_and_reconnect(hint: &'static str) -> Meaning {
 }
 
 const LOGIN: &str = "set the user and the password in OTP_LEDGER_URL, or in its file, to those of the server";
-const PERMISSIONS: &str =
-    "give the Redis user the keys and the commands that the README names in its section The ledger";
+const PERMISSIONS: &str = "give the Redis user the keys and the commands that docs/ledger.md names";
 const CLUSTER: &str = "Redis Cluster is not spoken: let OTP_LEDGER_URL name one server, or one with replicas";
 const FULL: &str = "raise maxmemory on the server, or lower OTP_LEDGER_TTL";
 const DISK: &str = "see why the server cannot write to its disk (its log says so)";
 const CLIENTS: &str = "raise maxclients on the server, or find out who holds its connections";
 const DATABASE: &str = "let the path of OTP_LEDGER_URL be a database number that the server has, such as /0";
-const COMMAND: &str = "the server, or a proxy before it, does not know a command that the ledger needs: see the README";
+const COMMAND: &str =
+    "the server, or a proxy before it, does not know a command that the ledger needs: see docs/ledger.md";
 
 /// The codes of errors.
 const CODES: [(&str, Meaning); 21] = [

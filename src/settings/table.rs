@@ -1,5 +1,5 @@
 //! The table of every setting: one row gives the flag, the environment variable, the default and the
-//! help text, so that `--help`, the reader and the README cannot disagree.
+//! help text, so that `--help`, the reader and docs/settings.md cannot disagree.
 
 use clap::{Arg, ArgAction, Command};
 
@@ -23,7 +23,7 @@ pub enum Group {
 }
 
 impl Group {
-    /// The heading in `--help` and in the README.
+    /// The heading in `--help` and in docs/settings.md.
     pub const fn heading(self) -> &'static str {
         match self {
             Group::Broker => "Broker",
@@ -50,7 +50,7 @@ pub struct Setting {
     pub default: Option<&'static str>,
     /// The group under which `--help` shows it.
     pub group: Group,
-    /// One sentence for `--help` and the README.
+    /// One sentence for `--help` and docs/settings.md.
     pub help: &'static str,
 }
 

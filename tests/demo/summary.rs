@@ -14,7 +14,7 @@ use crate::support::terminal::{bar, bold, dim, green, red, say, seconds, thousan
 
 const WIDTH: usize = 80;
 
-/// The meaning of each class of an attempt, in the words of the README.
+/// The meaning of each class of an attempt, in the words of docs/flow.md.
 const CLASSES: [(&str, &str); 4] = [
     ("answered", "eSMS answered with a CodeResult"),
     ("not_sent", "429 or 503: nothing was sent, tried again"),

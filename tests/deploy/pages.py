@@ -51,7 +51,7 @@ for folder in set(re.findall(r"(?:-k|kustomize) (deploy/\S+)", code)):
     if subprocess.run(["kubectl", "kustomize", ROOT / folder.strip("`")], capture_output=True).returncode:
         wrong.append(f"{PAGE.name}: {folder} does not build")
 
-# What is to be copied builds, and gives the user what the README says.
+# What is to be copied builds, and gives the user what docs/flow.md says.
 for block in re.findall(r"```yaml\n(.*?)```", text, re.DOTALL):
     if block.startswith("patches:"):
         with tempfile.TemporaryDirectory() as folder:
@@ -62,9 +62,9 @@ for block in re.findall(r"```yaml\n(.*?)```", text, re.DOTALL):
             wrong.append(f"{PAGE.name}: the patches do not build, or name the secret not twice: {built.stderr}")
     else:
         [permission] = [o["spec"]["permissions"] for o in yaml.safe_load_all(block) if o["kind"] == "Permission"]
-        right = re.search(r"set_permissions otp-worker \\\n  '(.*)' \\\n  '(.*)' \\\n  '(.*)'\n", (ROOT / "README.md").read_text())
+        right = re.search(r"set_permissions otp-worker \\\n  '(.*)' \\\n  '(.*)' \\\n  '(.*)'\n", (ROOT / "docs/flow.md").read_text())
         if tuple(permission[what] for what in ("configure", "write", "read")) != right.groups():
-            wrong.append(f"{PAGE.name}: the Permission is not what README.md says")
+            wrong.append(f"{PAGE.name}: the Permission is not what docs/flow.md says")
 
 if wrong:
     raise SystemExit("\n".join(wrong))

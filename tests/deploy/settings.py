@@ -4,10 +4,11 @@ import pathlib
 import re
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
-README = (ROOT / "README.md").read_text()
+SETTINGS = (ROOT / "docs/settings.md").read_text()
+WATCHING = (ROOT / "docs/watching.md").read_text()
 
 # The table between the markers, which a test of the worker compares with its `--help`.
-_ROWS = README.partition("<!-- settings: begin -->")[2].partition("<!-- settings: end -->")[0]
+_ROWS = SETTINGS.partition("<!-- settings: begin -->")[2].partition("<!-- settings: end -->")[0]
 
 # Every setting and its default.
 DEFAULTS = dict(re.findall(r"^\| `([A-Z_]+)` \| `--[a-z-]+` \| `?([^|`]*)`? \|", _ROWS, re.MULTILINE))
@@ -17,8 +18,8 @@ SECRETS = {name for name in DEFAULTS if f"{name}_FILE" in DEFAULTS}
 
 VERSION = re.search(r'^version = "(.*)"', (ROOT / "Cargo.toml").read_text(), re.MULTILINE)[1]
 
-# The metrics in the README; it names some two in a row.
-METRICS = set(re.findall(r"`((?:otp|esms)_[a-z_]+)`", README))
+# The metrics in docs/watching.md; it names some two in a row.
+METRICS = set(re.findall(r"`((?:otp|esms)_[a-z_]+)`", WATCHING))
 
 
 def seconds(duration):

@@ -166,7 +166,7 @@ pub(super) fn of_permissions(missing: lapin::Result<Vec<Missing>>) -> Finding {
     };
     // Without replies the worker works, and results are told all the same.
     let is_bearable = missing.iter().all(|missing| missing.is_for_replies_only);
-    let hint = "give the user of AMQP_URL the permissions that the README names (rabbitmqctl set_permissions)";
+    let hint = "give the user of AMQP_URL the permissions that docs/flow.md names (rabbitmqctl set_permissions)";
     let why = lines(missing.iter());
     if is_bearable { warning(why, hint) } else { failed(why, hint) }
 }

@@ -114,7 +114,7 @@ async fn a_server_that_refuses_keeps_its_connection_and_a_person_is_told_what_to
         ("OOM command not allowed when used memory > 'maxmemory'.", Some("maxmemory")),
         (
             "ERR ACL failure in script: User worker has no permissions to run the 'hset' command script: 0, on @user_script:1.",
-            Some("README"),
+            Some("docs/ledger.md"),
         ),
         ("MISCONF Errors writing to the AOF file: No space left on device", Some("disk")),
         ("BUSY Redis is busy running a script. You can only call SCRIPT KILL or SHUTDOWN NOSAVE.", None),
@@ -145,9 +145,9 @@ async fn a_connection_that_only_refuses_in_words_nobody_knows_is_replaced() {
 async fn what_a_server_says_to_the_login_is_told_with_a_hint_and_without_the_password() {
     for (line, hint) in [
         ("WRONGPASS invalid username-password pair or user is disabled.", "password"),
-        ("ERR unknown command 'AUTH', with args beginning with: 'worker' 'canary' ", "README"),
+        ("ERR unknown command 'AUTH', with args beginning with: 'worker' 'canary' ", "docs/ledger.md"),
         // Cut within the password.
-        ("ERR unknown command 'AUTH', with args beginning with: 'worker' 'canar", "README"),
+        ("ERR unknown command 'AUTH', with args beginning with: 'worker' 'canar", "docs/ledger.md"),
         ("ERR max number of clients reached", "maxclients"),
     ] {
         let fake = Fake::start(move |_, command| if command[0] == "AUTH" { error(line) } else { OK() }).await;

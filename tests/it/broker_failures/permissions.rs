@@ -60,7 +60,7 @@ fn pattern<const N: usize>(names: [&str; N]) -> String {
 }
 
 impl Permissions {
-    /// What the README gives to a worker that declares.
+    /// What docs/flow.md gives to a worker that declares.
     pub(crate) fn to_declare(names: &Names) -> Self {
         let Names { jobs, results, dropped, dead, unrouted } = names;
         Self {
@@ -70,7 +70,7 @@ impl Permissions {
         }
     }
 
-    /// What the README gives to a worker that does not declare.
+    /// What docs/flow.md gives to a worker that does not declare.
     pub(crate) fn to_work(names: &Names) -> Self {
         let Names { jobs, results, dropped, dead, .. } = names;
         Self { configure: "^$".into(), write: pattern(["amq.default", results, dead]), read: pattern([jobs, dropped]) }
@@ -104,10 +104,10 @@ fn the_readme_gives_these_permissions() {
     let [jobs, results, dropped, dead, unrouted] =
         ["otp.jobs", "otp.results", "otp.dropped", "otp.dead", "otp.results.unrouted"].map(str::to_owned);
     let names = Names { jobs, results, dropped, dead, unrouted };
-    let readme = include_str!("../../../README.md");
+    let document = include_str!("../../../docs/flow.md");
     for Permissions { configure, write, read } in [Permissions::to_declare(&names), Permissions::to_work(&names)] {
         let command = [configure, write, read].map(|pattern| format!("  '{pattern}'")).join(" \\\n");
-        assert!(readme.contains(&command), "not in the README:\n{command}");
+        assert!(document.contains(&command), "not in docs/flow.md:\n{command}");
     }
 }
 

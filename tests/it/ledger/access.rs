@@ -20,7 +20,7 @@ const PASSWORD_IN_URL: &str = "canary%2Fpass+word";
 /// The keys that are enough: those with the prefix of the stage.
 const PERMITTED: &str = "~otp-test:*";
 
-/// The commands that are enough, according to the README.
+/// The commands that are enough, according to docs/ledger.md.
 const COMMANDS: [&str; 8] = ["+evalsha", "+script|load", "+hmget", "+hset", "+del", "+pexpire", "+time", "+select"];
 
 /// Those that limits need, too.
@@ -135,7 +135,7 @@ async fn for_limits_the_same_user_needs_the_commands_that_the_readme_names_and_n
     stage.set("OTP_LEDGER_URL", &url);
     let check = async || run_with_input(&["check"], &stage.env(), "").await.stdout;
     let checked = check().await;
-    assert!(checked.contains("ledger       FAILED") && checked.contains("README"), "{checked}");
+    assert!(checked.contains("ledger       FAILED") && checked.contains("docs/ledger.md"), "{checked}");
     add_user_who_counts(&redis).await;
     let checked = check().await;
     assert!(!checked.contains("ledger       FAILED") && !checked.contains("NOPERM"), "{checked}");
@@ -162,7 +162,7 @@ async fn for_limits_the_same_user_needs_the_commands_that_the_readme_names_and_n
     assert!(log.is_empty(), "a command is refused: {log}");
 }
 
-/// Every command of the scripts is in the lists above, and in the README. A step that is rare cannot be forgotten so.
+/// Every command of the scripts is in the lists above, and in docs/ledger.md. A step that is rare cannot be forgotten so.
 #[test]
 fn no_script_calls_a_command_that_is_not_listed() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
@@ -182,10 +182,10 @@ fn no_script_calls_a_command_that_is_not_listed() {
         assert!(tried.contains(&format!("'{command}'")), "check does not try {command}");
     }
     assert!(called.len() > 10 && called.is_subset(&listed), "{:?}", called.difference(&listed));
-    let readme = std::fs::read_to_string(root.join("README.md")).expect("the README");
+    let document = std::fs::read_to_string(root.join("docs/ledger.md")).expect("docs/ledger.md");
     for command in listed {
         let name = format!("`{}`", command.replace('|', " "));
-        assert!(readme.contains(&name), "{name} is not in the README");
+        assert!(document.contains(&name), "{name} is not in docs/ledger.md");
     }
 }
 
