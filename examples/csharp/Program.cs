@@ -35,11 +35,9 @@ try
     await channel.BasicConsumeAsync(answers, autoAck: true, consumer);
     // The code lives for 5 minutes. It must be sent within 20 s; a call that has begun by then may take longer.
     var job = JsonSerializer.SerializeToUtf8Bytes(new { Phone = phone, MultiChannelTempId = template, TimeAlive = "5" });
-    var properties = new BasicProperties
-    {
-        MessageId = id, CorrelationId = id, ReplyTo = answers, Timestamp = new AmqpTimestamp(DateTimeOffset.UtcNow.ToUnixTimeSeconds()),
-        Expiration = "20000", Persistent = true, ContentType = "application/json",
-    };
+    var now = new AmqpTimestamp(DateTimeOffset.UtcNow.ToUnixTimeSeconds());
+    var properties = new BasicProperties { MessageId = id, CorrelationId = id, ReplyTo = answers, Timestamp = now,
+        Expiration = "20000", Persistent = true, ContentType = "application/json" };
     await channel.BasicPublishAsync("", "otp.jobs", mandatory: true, basicProperties: properties, body: job);
     var text = await answer.Task.WaitAsync(TimeSpan.FromSeconds(35));
     var result = JsonDocument.Parse(text).RootElement;
@@ -50,16 +48,13 @@ try
     Console.WriteLine($"{result.GetRawText()}\nTell: {tell}\nResend: {resend}");
     return outcome == "accepted" ? 0 : 1;
 }
-catch (PublishException)
-{
-    Console.Error.WriteLine("Not queued: otp.jobs does not exist, or is full. Does a worker run? Resend: now, with the same id");
-}
-catch (TimeoutException)
-{
-    Console.Error.WriteLine("No result in time. A code may still come: enter it when it does. Resend: now, with the same id");
-}
 catch (Exception error)
 {
-    Console.Error.WriteLine($"The broker is away, or has refused the job: {error.Message}. Resend: now, with the same id");
+    Console.Error.WriteLine(error switch
+    {
+        PublishException => "Not queued: otp.jobs does not exist, or is full. Does a worker run?",
+        TimeoutException => "No result in time. A code may still come: enter it when it does.",
+        _ => $"The broker is away, or has refused the job: {error.Message}.",
+    } + " Resend: now, with the same id");
+    return 1;
 }
-return 1;

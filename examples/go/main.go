@@ -24,8 +24,7 @@ var words = map[string][2]string{
 	"unknown":  {"A code may be on its way. Enter it when it comes.", "in 60 s, with a new id"},
 	"expired":  {"No code was sent in time. Please try again.", "now, with the same id"},
 	"limited":  {"You have asked for many codes. Please wait.", "no"},
-	"invalid":  {"We cannot send a code to this number. Is it right?", "no"},
-}
+	"invalid":  {"We cannot send a code to this number. Is it right?", "no"}}
 
 func must[T any](value T, err error) T {
 	if err != nil {
@@ -35,7 +34,6 @@ func must[T any](value T, err error) T {
 }
 
 func main() {
-	log.SetFlags(0)
 	url, phone, template, id := os.Getenv("AMQP_URL"), os.Args[1], os.Args[2], os.Args[3]
 	if url == "" {
 		url = "amqp://guest:guest@127.0.0.1:5672/%2f"
@@ -47,39 +45,24 @@ func main() {
 	answers := must(channel.Consume("amq.rabbitmq.reply-to", "", true, false, false, false, nil))
 	// The code lives for 5 minutes. It must be sent within 20 s; a call that has begun by then may take longer.
 	job := must(json.Marshal(map[string]string{"Phone": phone, "MultiChannelTempId": template, "TimeAlive": "5"}))
-	confirmed := must(channel.PublishWithDeferredConfirm("", "otp.jobs", true, false, amqp.Publishing{
-		MessageId: id, CorrelationId: id, ReplyTo: "amq.rabbitmq.reply-to", Timestamp: time.Now(), Expiration: "20000",
-		DeliveryMode: amqp.Persistent, ContentType: "application/json", Body: job}))
-	late := time.After(35 * time.Second)
-	if !confirmed.Wait() {
-		log.Fatal("Not queued: the broker refused the job. Resend: now, with the same id")
+	message := amqp.Publishing{MessageId: id, CorrelationId: id, ReplyTo: "amq.rabbitmq.reply-to", Timestamp: time.Now(),
+		Expiration: "20000", DeliveryMode: amqp.Persistent, ContentType: "application/json", Body: job}
+	confirmed := must(channel.PublishWithDeferredConfirm("", "otp.jobs", true, false, message))
+	if !confirmed.Wait() || len(returned) > 0 {
+		log.Fatal("Not queued: otp.jobs does not exist, or is full. Does a worker run? Resend: now, with the same id")
 	}
-	select {
-	case <-returned:
-		log.Fatal("Not queued: otp.jobs does not exist. Does a worker run? Resend: now, with the same id")
-	case <-late:
-		log.Fatal("No result in time. A code may still come: enter it when it does. Resend: now, with the same id")
-	case answer := <-answers:
-		say(answer.Body)
-	}
-}
-
-func say(answer []byte) {
+	time.AfterFunc(35*time.Second, func() { log.Fatal("No result in time. A code may still come. Resend: now, with the same id") })
+	answer := (<-answers).Body // empty when the broker goes away
 	var result map[string]any
 	must(0, json.Unmarshal(answer, &result))
-	outcome, _ := result["Outcome"].(string)
-	said, known := words[outcome]
+	said, known := words[fmt.Sprint(result["Outcome"])]
 	if !known {
 		said = words["unknown"]
 	}
-	if result["MayBeDuplicate"] == true {
-		said[0] += " One code more may come: enter the newest."
-	}
+	said[0] += map[any]string{true: " One code more may come: enter the newest."}[result["MayBeDuplicate"]]
 	if after, limited := result["RetryAfter"]; limited {
 		said[1] = fmt.Sprintf("in %v s, with the same id", after)
 	}
 	fmt.Printf("%s\nTell: %s\nResend: %s\n", answer, said[0], said[1])
-	if outcome != "accepted" {
-		os.Exit(1)
-	}
+	os.Exit(map[bool]int{true: 0, false: 1}[result["Outcome"] == "accepted"])
 }

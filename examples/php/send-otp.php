@@ -7,7 +7,7 @@
 // press has the same ID: it gets the same result, and sends nothing. Only another code has another n.
 require 'vendor/autoload.php';
 
-use PhpAmqpLib\Connection\{AMQPConnectionConfig, AMQPConnectionFactory};
+use PhpAmqpLib\Connection\AMQPStreamConnection;
 use PhpAmqpLib\Exception\AMQPTimeoutException;
 use PhpAmqpLib\Message\AMQPMessage;
 
@@ -23,38 +23,30 @@ const WORDS = [
 ];
 [, $phone, $template, $id] = $argv;
 
-function give_up(string $why): never
-{
+function give_up(string $why): never {
     fwrite(STDERR, "$why Resend: now, with the same id\n");
     exit(1);
 }
 
 try {
+    // For amqps://, AMQPSSLConnection takes the same arguments.
     $url = parse_url(getenv('AMQP_URL') ?: 'amqp://guest:guest@127.0.0.1:5672/%2f');
-    $config = new AMQPConnectionConfig();
-    $config->setIsSecure($url['scheme'] === 'amqps');
-    $config->setHost($url['host']);
-    $config->setPort($url['port'] ?? ($url['scheme'] === 'amqps' ? 5671 : 5672));
-    $config->setUser(urldecode($url['user'] ?? 'guest'));
-    $config->setPassword(urldecode($url['pass'] ?? 'guest'));
-    $config->setVhost(urldecode(substr($url['path'] ?? '/%2f', 1)) ?: '/');
-    $channel = AMQPConnectionFactory::create($config)->channel();
+    [$user, $password, $path] = [urldecode($url['user']), urldecode($url['pass']), urldecode($url['path'] ?? '//')];
+    $channel = (new AMQPStreamConnection($url['host'], $url['port'] ?? 5672, $user, $password, substr($path, 1)))->channel();
     $channel->confirm_select();
     $channel->set_return_listener(fn () => give_up('Not queued: otp.jobs does not exist. Does a worker run?'));
     $channel->set_nack_handler(fn () => give_up('Not queued: the broker refused the job.'));
     // For direct reply-to, the consumer comes first, on the same channel.
     $answers = 'amq.rabbitmq.reply-to';
-    $answer = null;
-    $channel->basic_consume($answers, no_ack: true, callback: function ($message) use (&$answer) {
-        $answer = $message->getBody();
-    });
+    $results = new SplQueue();
+    $channel->basic_consume($answers, no_ack: true, callback: fn ($message) => $results->enqueue($message->getBody()));
     // The code lives for 5 minutes. It must be sent within 20 s; a call that has begun by then may take longer.
     $job = json_encode(['Phone' => $phone, 'MultiChannelTempId' => $template, 'TimeAlive' => '5']);
     $properties = ['message_id' => $id, 'correlation_id' => $id, 'reply_to' => $answers, 'timestamp' => time(),
         'expiration' => '20000', 'delivery_mode' => 2, 'content_type' => 'application/json'];
     $channel->basic_publish(new AMQPMessage($job, $properties), '', 'otp.jobs', mandatory: true);
     $channel->wait_for_pending_acks_returns(10);
-    while ($answer === null) {
+    while ($results->isEmpty()) {
         $channel->wait(timeout: 35);
     }
 } catch (AMQPTimeoutException) {
@@ -62,6 +54,7 @@ try {
 } catch (Exception $error) {
     give_up("The broker is away, or has refused the job: {$error->getMessage()}.");
 }
+$answer = $results->dequeue();
 $result = json_decode($answer, true);
 [$tell, $resend] = WORDS[$result['Outcome']] ?? WORDS['unknown'];
 $tell .= $result['MayBeDuplicate'] ? ' One code more may come: enter the newest.' : '';

@@ -6,7 +6,7 @@ ID belongs to the code that the person asks for, not to the press of the button:
 press has the same ID: it gets the same result, and sends nothing. Only another code has another n.
 """
 
-import asyncio, json, os, sys, time
+import asyncio, json, logging, os, sys, time
 import aio_pika
 from aio_pika.exceptions import AMQPError, DeliveryError
 
@@ -35,6 +35,7 @@ async def send(phone, template, job_id):
         await channel.default_exchange.publish(message, "otp.jobs", mandatory=True, timeout=10)
         return (await asyncio.wait_for(result.get(), 35)).body.decode()
 
+logging.disable()  # the library logs stack traces, also of errors that are caught here
 try:
     answer = asyncio.run(send(*sys.argv[1:4]))
 except DeliveryError:

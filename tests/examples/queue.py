@@ -16,11 +16,14 @@ channel = pika.BlockingConnection(pika.URLParameters(os.environ["AMQP_URL"])).ch
 if command == "delete":
     channel.queue_delete("otp.jobs")
     sys.exit()
-left = set(ids)
+left, give_up = set(ids), time.monotonic() + 15
 while left:
     method, properties, body = channel.basic_get("otp.jobs")
-    if method is None:
+    if method is None and time.monotonic() > give_up:
         sys.exit(f"not on the queue: {', '.join(sorted(left))}")
+    if method is None:
+        time.sleep(0.2)
+        continue
     job, job_id = json.loads(body), properties.message_id
     found = {
         "one job with this id": job_id in left,

@@ -4,8 +4,8 @@
 # of its own, with only its package installed. Python, Node and Java must run; the others run where their tools can
 # be had, and a line says which did not.
 #
-# The programs are those in $OTP_BIN, else of the debug build. With OTP_BIN, cargo is not called, and the Rust
-# example runs only with EXAMPLES_RUST=1.
+# The programs are those in $OTP_BIN, else of the debug build. With OTP_BIN, cargo is called only if EXAMPLES_RUST=1, for
+# the Rust example.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 export PYTHONDONTWRITEBYTECODE=1
@@ -171,7 +171,7 @@ not_accepted() {
     said "$1" "$1.5" 'rejected' '"rejected"' '^Tell: We cannot send' '^Resend: no' '^exit 1'
 }
 
-# bad WHAT PATTERN: each example at once, to another phone.
+# all_at_once WHAT PATTERN [COMMAND]: every example at once, each to another phone; the command runs meanwhile.
 all_at_once() {
     local name number=0 pids=()
     for name in "${names[@]}"; do
@@ -186,12 +186,22 @@ all_at_once() {
     done
 }
 
-the_jobs() {
-    sleep 8
-    "$dir/pika/venv/bin/python" tests/examples/queue.py jobs "${names[@]/#/late-}" ||
+queue() { "$dir/pika/venv/bin/python" tests/examples/queue.py "$@"; }
+
+look_at_the_jobs() {
+    if queue jobs "${names[@]/#/late-}"; then
+        echo 'ok    every job on the queue has its id, its deadline and where to answer'
+    else
         wrong 'the jobs on the queue: see above'
+    fi
 }
 
+kill_the_broker() {
+    queue jobs "${names[@]/#/late-}" || wrong 'the jobs on the queue: see above'
+    tell_broker kill
+}
+
+python3 tests/examples/words.py || failed=1
 dir=
 tests/support/install-services.sh rabbitmq
 bin=${OTP_BIN:-}
@@ -204,6 +214,7 @@ export TMPDIR=$dir
 for language in python node java go php csharp rust; do
     "set_up_$language"
 done
+echo "examples: installed in $SECONDS s"
 began=$SECONDS
 broker=$(free_ports 6)
 broker_metrics=$((broker + 3)) sandbox=$((broker + 4)) worker=$((broker + 5))
@@ -212,16 +223,18 @@ start_sandbox
 start_worker worker "$worker"
 
 number=0
-for name in "${names[@]}"; do
+for example in "${names[@]}"; do
     number=$((number + 1))
-    press_twice "$name" "090188840$number"
-    not_accepted "$name" "090188840$number"
+    press_twice "$example" "090188840$number"
+    not_accepted "$example" "090188840$number"
 done
 kill -TERM "$(pid_of worker)"
 until_ok 30 'the worker has stopped' sh -c "! kill -0 $(pid_of worker)"
-all_at_once 'no worker: no result in time, said' 'No result in time' the_jobs
-"$dir/pika/venv/bin/python" tests/examples/queue.py delete
-all_at_once 'no queue: returned, said' 'Not queued|not queued'
-AMQP_URL=amqp://guest:guest@127.0.0.1:1/%2f all_at_once 'no broker: said' 'broker is away|Without a result'
-say "$((SECONDS - began)) s after the installation"
+all_at_once 'no result in time, said' 'No result in time|no result in time' look_at_the_jobs
+all_at_once 'the broker goes away during the wait, said' 'broker is away|No result in time|Without a result' kill_the_broker
+all_at_once 'the broker is away, said' 'broker is away|Without a result'
+tell_broker start
+queue delete
+all_at_once 'no queue: the job came back, said' '[Nn]ot queued'
+echo "examples: $((SECONDS - began)) s after the installation"
 exit "$failed"

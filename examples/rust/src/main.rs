@@ -51,13 +51,10 @@ async fn send(phone: &str, template: &str, id: &str) -> Result<Value, Box<dyn st
 #[tokio::main]
 async fn main() -> ExitCode {
     let [phone, template, id] = [1, 2, 3].map(|place| env::args().nth(place).unwrap_or_default());
-    let result = match send(&phone, &template, &id).await {
-        Ok(result) => result,
-        Err(why) => {
-            eprintln!("Without a result: {why}. Resend: now, with the same id");
-            return ExitCode::FAILURE;
-        }
-    };
+    let result = send(&phone, &template, &id).await.unwrap_or_else(|why| {
+        eprintln!("Without a result: {why}. Resend: now, with the same id");
+        std::process::exit(1)
+    });
     let (tell, resend) = words(result["Outcome"].as_str().unwrap_or_default());
     let more = if result["MayBeDuplicate"] == true { " One code more may come: enter the newest." } else { "" };
     let resend = result["RetryAfter"].as_u64().map_or(resend.into(), |after| format!("in {after} s, with the same id"));

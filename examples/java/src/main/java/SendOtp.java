@@ -26,8 +26,10 @@ public class SendOtp {
         try {
             var factory = new ConnectionFactory();
             factory.setUri(System.getenv().getOrDefault("AMQP_URL", "amqp://guest:guest@127.0.0.1:5672/%2f"));
-            var channel = factory.newConnection().createChannel();
             var answer = new CompletableFuture<String>();
+            var connection = factory.newConnection();
+            connection.addShutdownListener(answer::completeExceptionally);
+            var channel = connection.createChannel();
             channel.addReturnListener(returned -> answer.complete(""));
             channel.confirmSelect();
             // For direct reply-to, the consumer comes first, on the same channel.
