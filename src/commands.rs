@@ -5,6 +5,7 @@ mod completions;
 mod health;
 mod limits;
 mod run;
+mod schema;
 mod send;
 mod shell;
 mod topology;
@@ -27,6 +28,7 @@ pub fn command() -> Command {
         .subcommand(limits::command())
         .subcommand(send::command())
         .subcommand(topology::command())
+        .subcommand(schema::command())
         .subcommand(health::command())
         .subcommand(completions::command())
         .subcommand(completions::man_command())
@@ -40,6 +42,7 @@ pub fn execute(given: &ArgMatches) -> ExitCode {
         Some(("limits", given)) => limits::execute(given),
         Some(("send", given)) => send::execute(given),
         Some(("topology", given)) => topology::execute(given),
+        Some(("schema", given)) => schema::execute(given),
         Some(("health", given)) => health::execute(given),
         Some(("completions", given)) => completions::execute(given, command()),
         Some(("man", _)) => completions::execute_man(command()),

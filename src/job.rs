@@ -8,4 +8,5 @@ pub mod phone;
 pub mod progress;
 pub mod request;
 pub mod result;
+pub mod schema;
 pub mod state;

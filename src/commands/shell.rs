@@ -90,6 +90,22 @@ impl Output {
     }
 }
 
+/// Prints the lines, and ends with this code, unless they cannot be printed.
+pub(super) fn print_lines(lines: &[String], code: ExitCode) -> ExitCode {
+    let printing = async {
+        let mut output = Output::new();
+        for line in lines {
+            output.line(line.as_bytes()).await?;
+        }
+        output.end().await
+    };
+    match block_on(printing) {
+        Ok(Ok(())) => code,
+        Ok(Err(error)) => output_failed(&error),
+        Err(code) => code,
+    }
+}
+
 /// Prints a line to standard error. That its reader has gone changes nothing.
 pub(super) fn say(line: &str) {
     let _ = writeln!(io::stderr(), "{line}");

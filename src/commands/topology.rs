@@ -11,7 +11,7 @@ use std::process::ExitCode;
 use clap::{Arg, ArgMatches, Command};
 use tokio::time::timeout;
 
-use super::shell::{BROKER_GROUPS, FAILED, Output, block_on, failed, output_failed, source, wrong_settings};
+use super::shell::{BROKER_GROUPS, FAILED, block_on, failed, print_lines, source, wrong_settings};
 use crate::amqp::ConnectError;
 use crate::broker::bounds::Unbounded;
 use crate::broker::close;
@@ -100,14 +100,14 @@ pub(super) fn execute(given: &ArgMatches) -> ExitCode {
         Err(error) => return wrong_settings(&error),
     };
     match word {
-        None => print(&[printed(given, &broker)], ExitCode::SUCCESS),
+        None => print_lines(&[printed(given, &broker)], ExitCode::SUCCESS),
         Some("apply") => match asked(apply(broker)) {
-            Ok(unbounded) => print(&of_applied(&unbounded), ExitCode::SUCCESS),
+            Ok(unbounded) => print_lines(&of_applied(&unbounded), ExitCode::SUCCESS),
             Err(code) => code,
         },
         Some(_) => match asked(diff(&broker)) {
-            Ok(differences) if differences.is_empty() => print(&of_differences(&[]), ExitCode::SUCCESS),
-            Ok(differences) => print(&of_differences(&differences), ExitCode::from(FAILED)),
+            Ok(differences) if differences.is_empty() => print_lines(&of_differences(&[]), ExitCode::SUCCESS),
+            Ok(differences) => print_lines(&of_differences(&differences), ExitCode::from(FAILED)),
             Err(code) => code,
         },
     }
@@ -142,20 +142,4 @@ async fn diff(broker: &BrokerSettings) -> Result<Vec<Difference>, Failed> {
     let differences = topology::differences(&connection, broker).await;
     close(&connection).await;
     Ok(differences?)
-}
-
-/// Prints the lines, and ends with this code, unless they cannot be printed.
-fn print(lines: &[String], code: ExitCode) -> ExitCode {
-    let printing = async {
-        let mut output = Output::new();
-        for line in lines {
-            output.line(line.as_bytes()).await?;
-        }
-        output.end().await
-    };
-    match block_on(printing) {
-        Ok(Ok(())) => code,
-        Ok(Err(error)) => output_failed(&error),
-        Err(code) => code,
-    }
 }

@@ -112,7 +112,7 @@ set_up_rust() {
     fi
     local target=$PWD/${CARGO_TARGET_DIR:-target}/examples
     mkdir "$dir/rust"
-    cargo build --quiet --manifest-path examples/rust/Cargo.toml --target-dir "$target" || die 'Rust must run'
+    cargo build --quiet --locked --manifest-path examples/rust/Cargo.toml --target-dir "$target" || die 'Rust must run'
     cp "$target/debug/send-otp" "$dir/rust/"
     add rust 'Rust, lapin' ./send-otp
 }

@@ -103,6 +103,7 @@ async fn help_fits_80_columns() {
         &["health", "--help"],
         &["completions", "--help"],
         &["man", "--help"],
+        &["schema", "--help"],
     ] {
         let ended = run(args, &[("COLUMNS", "80")]).await;
         assert_eq!((ended.code, ended.stderr.as_str()), (0, ""), "{args:?}");
@@ -116,9 +117,18 @@ async fn the_manual_page_has_every_command_and_every_setting() {
     let ended = run(&["man"], &[]).await;
     assert_eq!((ended.code, ended.stderr.as_str()), (0, ""));
     assert!(ended.stdout.contains(".TH esms-otp-worker 1"), "{}", ended.stdout);
-    for command in
-        ["RUN", "CHECK", "LIMITS", "LIMITS RESET", "SEND", "TOPOLOGY", "TOPOLOGY APPLY", "TOPOLOGY DIFF", "HEALTH"]
-    {
+    for command in [
+        "RUN",
+        "CHECK",
+        "LIMITS",
+        "LIMITS RESET",
+        "SEND",
+        "TOPOLOGY",
+        "TOPOLOGY APPLY",
+        "TOPOLOGY DIFF",
+        "HEALTH",
+        "SCHEMA",
+    ] {
         let section = format!(".SH \"ESMS-OTP-WORKER {command}\"");
         assert!(ended.stdout.contains(&section), "{section} is not in:\n{}", ended.stdout);
     }

@@ -4,8 +4,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::path::Path;
 
+use esms_otp_worker::job::schema;
 use esms_otp_worker::settings::table::{self as settings, Setting};
 
+use crate::program::run;
 use crate::stage::Stage;
 use crate::support::metrics::Scrape;
 
@@ -156,4 +158,35 @@ fn metrics_served(scrape: &Scrape) -> BTreeMap<String, BTreeSet<String>> {
 async fn the_metrics_in_the_documents_are_those_that_are_served() {
     let running = Stage::new().await.worker_with_every_metric().await;
     assert_eq!(metrics_told(&document("docs/watching.md")), metrics_served(&Scrape::of(running.http).await));
+}
+
+/// `UPDATE_DOCS=1 cargo test documents` writes the files instead of comparing them.
+#[tokio::test]
+async fn the_schemas_in_the_documents_are_those_that_the_program_prints() {
+    for what in ["job", "result", "asyncapi"] {
+        let printed = run(&["schema", what], &[]).await;
+        assert_eq!((printed.code, printed.stderr.as_str()), (0, ""), "{what}");
+        let path = format!("docs/schemas/{what}.json");
+        if std::env::var_os("UPDATE_DOCS").is_some() {
+            std::fs::write(Path::new(ROOT).join(&path), &printed.stdout).unwrap();
+        }
+        assert_eq!(document(&path), printed.stdout, "run: UPDATE_DOCS=1 cargo test --test it documents");
+    }
+}
+
+#[test]
+fn every_job_and_result_in_the_documents_is_one() {
+    let [job, result] = [schema::job(), schema::result()].map(|schema| jsonschema::validator_for(&schema).unwrap());
+    let mut seen = [0, 0];
+    for page in documents() {
+        let text = document(&page);
+        for block in text.split("```json\n").skip(1).filter_map(|rest| rest.split("```").next()) {
+            let value: serde_json::Value =
+                serde_json::from_str(block).unwrap_or_else(|error| panic!("{page}: {error}: {block}"));
+            let is_result = value.get("Outcome").is_some();
+            seen[usize::from(is_result)] += 1;
+            assert!(if is_result { &result } else { &job }.is_valid(&value), "{page}: {block}");
+        }
+    }
+    assert!(seen.iter().all(|seen| *seen >= 2), "{seen:?}");
 }
