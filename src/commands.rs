@@ -20,7 +20,7 @@ use shell::WRONG_SETTINGS;
 pub fn command() -> Command {
     Command::new("esms-otp-worker")
         .version(env!("CARGO_PKG_VERSION"))
-        .about("Turns a RabbitMQ queue of OTP jobs into eSMS.vn calls. No job is lost, and a second OTP is always reported")
+        .about("Turns a RabbitMQ queue of OTP jobs into eSMS.vn calls. No job is lost, and a possible second OTP is reported")
         .subcommand_required(true)
         .arg_required_else_help(true)
         .subcommand(run::command())

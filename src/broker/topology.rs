@@ -48,6 +48,10 @@ impl Object {
         }
     }
 
+    fn is_forbidden(&self, refusal: Refusal) -> Difference {
+        Difference::Forbidden { object: self.describe(), words: refusal.words }
+    }
+
     fn is_another(&self, words: String, vhost: &str) -> Difference {
         let deleted_by = match self {
             Object::Queue { name, .. } => {
@@ -156,11 +160,11 @@ pub async fn prepare(connection: &Connection, broker: &BrokerSettings) -> Result
         match declared(&mut channel, connection, &object, passive).await? {
             None => {}
             Some(difference) => match without_bounds(&object, broker) {
-                None => differences.push(difference),
+                None => differences.push(told(&object, &difference)),
                 // A queue of version 0.1.0 is taken as it is. Nobody else can change its arguments, either.
                 Some((older, found)) => match declared(&mut channel, connection, &older, passive).await? {
                     None => unbounded.push(found),
-                    Some(difference) => differences.push(difference),
+                    Some(difference) => differences.push(told(&older, &difference)),
                 },
             },
         }
@@ -185,6 +189,13 @@ pub enum Difference {
     },
     /// A queue of an older version, which is taken as it is.
     Unbounded(Unbounded),
+    /// The user may not ask.
+    Forbidden {
+        /// What it is, and its name.
+        object: String,
+        /// The broker's own words.
+        words: String,
+    },
 }
 
 /// Compares every exchange and queue with those that are there, and declares none that is missing. The protocol cannot
@@ -196,21 +207,36 @@ pub async fn differences(connection: &Connection, broker: &BrokerSettings) -> Re
     let (mut differences, vhost) = (Vec::new(), broker.addresses.first().vhost);
     let mut channel = open_channel(connection).await?;
     for object in objects(broker).iter().filter(|object| !matches!(object, Object::Binding { .. })) {
-        let is_there = declared(&mut channel, connection, object, true).await?.is_none();
-        if !is_there {
-            differences.push(Difference::Missing(object.describe()));
+        let missing = declared(&mut channel, connection, object, true).await?;
+        if let Some(refusal) = missing {
+            let found = if refusal.is_forbidden {
+                object.is_forbidden(refusal)
+            } else {
+                Difference::Missing(object.describe())
+            };
+            differences.push(found);
             continue;
         }
         // It is there, so that this declares nothing: the broker only compares.
-        let Some(words) = declared(&mut channel, connection, object, false).await? else { continue };
+        let Some(refusal) = declared(&mut channel, connection, object, false).await? else { continue };
+        if refusal.is_forbidden {
+            differences.push(object.is_forbidden(refusal));
+            continue;
+        }
         let older = match without_bounds(object, broker) {
             Some((older, found)) if declared(&mut channel, connection, &older, false).await?.is_none() => Some(found),
             _ => None,
         };
-        differences.push(older.map_or_else(|| object.is_another(words, &vhost), Difference::Unbounded));
+        differences.push(older.map_or_else(|| object.is_another(refusal.words, &vhost), Difference::Unbounded));
     }
     let _ = timeout(REPLY_WITHIN, channel.close(200, "done".into())).await;
     Ok(differences)
+}
+
+/// What the broker says to a declaration that it does not take.
+struct Refusal {
+    is_forbidden: bool,
+    words: String,
 }
 
 /// Declares or checks one object. Returns how it differs from what is there, if it does.
@@ -219,14 +245,14 @@ async fn declared(
     connection: &Connection,
     object: &Object,
     passive: bool,
-) -> Result<Option<String>, TopologyError> {
+) -> Result<Option<Refusal>, TopologyError> {
     let answer = timeout(REPLY_WITHIN, declare(channel, object, passive)).await;
     match answer.map_err(|_| TopologyError::Silent)? {
         Ok(()) => Ok(None),
         Err(error) if is_difference(&error, passive) => {
             // A refused declaration closes its channel.
             *channel = open_channel(connection).await?;
-            Ok(Some(format!("{}: {}", object.describe(), words(&error))))
+            Ok(Some(Refusal { is_forbidden: is_forbidden(&error), words: words(&error) }))
         }
         Err(error) => Err(error.into()),
     }
@@ -277,6 +303,16 @@ fn is_difference(error: &lapin::Error, passive: bool) -> bool {
         AMQPErrorKind::Soft(AMQPSoftError::NOTFOUND) => passive,
         AMQPErrorKind::Soft(_) | AMQPErrorKind::Hard(_) => false,
     }
+}
+
+/// Whether the user lacks a permission.
+fn is_forbidden(error: &lapin::Error) -> bool {
+    let ErrorKind::ProtocolError(error) = error.kind() else { return false };
+    matches!(error.kind(), AMQPErrorKind::Soft(AMQPSoftError::ACCESSREFUSED))
+}
+
+fn told(object: &Object, refusal: &Refusal) -> String {
+    format!("{}: {}", object.describe(), refusal.words)
 }
 
 /// The broker's own text. It names the object, the argument and both values.

@@ -63,17 +63,26 @@ fn render(mut all: Command, page: &mut Vec<u8>) -> io::Result<()> {
 
 fn of_commands(of: &Command, page: &mut Vec<u8>) -> io::Result<()> {
     for command in of.get_subcommands().filter(|command| command.get_name() != "help") {
-        let man = Man::new(command.clone());
         writeln!(page, ".SH \"{}\"", command.get_bin_name().unwrap_or(command.get_name()).to_uppercase())?;
         if let Some(about) = command.get_about() {
             writeln!(page, "{about}.")?;
         }
-        man.render_synopsis_section(page)?;
-        man.render_options_section(page)?;
-        man.render_extra_section(page)?;
+        let (man, mut parts) = (Man::new(command.clone()), Vec::new());
+        man.render_synopsis_section(&mut parts)?;
+        man.render_options_section(&mut parts)?;
+        // They are parts of this section.
+        page.extend(String::from_utf8_lossy(&parts).replace(".SH ", ".SS ").into_bytes());
+        if let Some(more) = command.get_after_help() {
+            write!(page, ".SS NOTES\n.nf\n{}.fi\n", as_it_is(&more.to_string()))?;
+        }
         of_commands(command, page)?;
     }
     Ok(())
+}
+
+/// Lines that roff prints as they are.
+fn as_it_is(text: &str) -> String {
+    text.lines().map(|line| format!("\\&{}\n", line.replace('\\', "\\e"))).collect()
 }
 
 /// Prints it. That its reader has gone changes nothing.

@@ -2,10 +2,10 @@
 //!
 //! Exit codes: 0 it is, 1 it is not, 2 a setting is wrong.
 
-use std::io::{Read as _, Write as _};
+use std::io::{self, ErrorKind, Read as _, Write as _};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
 use std::process::ExitCode;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use clap::{Arg, ArgAction, ArgMatches, Command};
 
@@ -14,8 +14,11 @@ use crate::settings::reader::{Reader, Source, WrongSettings};
 use crate::settings::table;
 use crate::telemetry::settings::http_addr;
 
-/// The limit on each step: connecting, asking, and each part of the answer.
-const LIMIT: Duration = Duration::from_secs(1);
+/// The limit on all of it.
+const LIMIT: Duration = Duration::from_secs(2);
+
+/// How much of an answer is read.
+const MOST: usize = 1024;
 
 /// The command and its flags.
 pub(super) fn command() -> Command {
@@ -43,12 +46,13 @@ pub(super) fn execute(given: &ArgMatches) -> ExitCode {
     };
     let path = if given.get_flag("ready") { "/readyz" } else { "/livez" };
     let address = reached_at(address);
-    match status(address, path) {
-        Ok(line) if is_ok(&line) => ExitCode::SUCCESS,
-        Ok(line) => failed(&format!("http://{address}{path} says: {line}")),
-        Err(error) => {
-            failed(&format!("http://{address}{path} does not answer: {error}; is HTTP_ADDR that of the worker?"))
-        }
+    match ask(address, path) {
+        Ok(answer) if is_ok(&answer) => ExitCode::SUCCESS,
+        Ok(answer) => failed(&format!("http://{address}{path} says: {}", in_a_line(&answer))),
+        Err(error) => failed(&format!(
+            "http://{address}{path} does not answer: {}; is HTTP_ADDR that of the worker?",
+            words(&error)
+        )),
     }
 }
 
@@ -69,27 +73,47 @@ const fn reached_at(listens: SocketAddr) -> SocketAddr {
     SocketAddr::new(ip, listens.port())
 }
 
-/// The first line of the answer.
-fn status(address: SocketAddr, path: &str) -> std::io::Result<String> {
+/// The answer, as far as it comes in time.
+fn ask(address: SocketAddr, path: &str) -> io::Result<String> {
+    let until = Instant::now() + LIMIT;
     let mut stream = TcpStream::connect_timeout(&address, LIMIT)?;
-    stream.set_read_timeout(Some(LIMIT))?;
     stream.set_write_timeout(Some(LIMIT))?;
     write!(stream, "GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n")?;
-    let mut line = [0; 100];
-    let mut length = 0;
-    // A peer that sends byte by byte is not ours: a hundred of them are the end.
-    while length < line.len() && !line[..length].contains(&b'\n') {
-        match stream.read(&mut line[length..])? {
-            0 => break,
-            more => length += more,
+    let mut answer = Vec::new();
+    let mut part = [0; MOST];
+    while answer.len() < MOST {
+        let left = until.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return Err(ErrorKind::TimedOut.into());
+        }
+        stream.set_read_timeout(Some(left))?;
+        match stream.read(&mut part) {
+            Ok(0) => break,
+            Ok(more) => answer.extend_from_slice(&part[..more]),
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
         }
     }
-    let text = String::from_utf8_lossy(&line[..length]);
-    Ok(text.lines().next().unwrap_or_default().to_owned())
+    Ok(String::from_utf8_lossy(&answer).into_owned())
 }
 
-fn is_ok(line: &str) -> bool {
-    line.starts_with("HTTP/1.") && line.split(' ').nth(1) == Some("200")
+fn words(error: &io::Error) -> String {
+    match error.kind() {
+        ErrorKind::WouldBlock | ErrorKind::TimedOut => format!("nothing whole came within {} s", LIMIT.as_secs()),
+        _ => error.to_string(),
+    }
+}
+
+/// The first line of an answer and of its body, for a terminal.
+fn in_a_line(answer: &str) -> String {
+    let (head, body) = answer.split_once("\r\n\r\n").unwrap_or((answer, ""));
+    let lines = [head, body].map(|text| text.lines().next().unwrap_or_default().trim());
+    let said = lines.into_iter().filter(|line| !line.is_empty()).collect::<Vec<_>>().join(": ");
+    if said.is_empty() { "nothing".to_owned() } else { said.chars().take(300).flat_map(char::escape_debug).collect() }
+}
+
+fn is_ok(answer: &str) -> bool {
+    answer.starts_with("HTTP/1.") && answer.split(' ').nth(1) == Some("200")
 }
 
 #[cfg(test)]
@@ -105,6 +129,20 @@ mod tests {
             ("[fd00::1]:80", "[fd00::1]:80"),
         ] {
             assert_eq!(reached_at(listens.parse().unwrap()), reached.parse().unwrap());
+        }
+    }
+
+    #[test]
+    fn what_a_stranger_says_is_one_harmless_line() {
+        for (answer, said) in [
+            ("", "nothing"),
+            (
+                "HTTP/1.1 503 Service Unavailable\r\na: b\r\n\r\nnot consuming\nmore",
+                "HTTP/1.1 503 Service Unavailable: not consuming",
+            ),
+            ("SSH-2.0\u{1b}[2J\r\n", "SSH-2.0\\u{1b}[2J"),
+        ] {
+            assert_eq!(in_a_line(answer), said);
         }
     }
 

@@ -28,7 +28,8 @@ pub(super) fn command() -> Command {
                 .value_parser(["job", "result", "asyncapi"])
                 .help("The body of a job, the body of a result, or all of it: channels, exchange, queue, messages"),
         );
-    table::add_flags(command, BROKER_GROUPS)
+    // It changes nothing here.
+    table::add_flags(command, BROKER_GROUPS).mut_arg(table::OTP_TOPOLOGY.env, |flag| flag.hide(true))
 }
 
 /// Runs the command.

@@ -65,6 +65,7 @@ pub(super) fn command() -> Command {
                 .long("cluster")
                 .value_name("NAME")
                 .default_value("rabbitmq")
+                .value_parser(kubernetes_name)
                 .help("With messaging-topology: the name of the RabbitmqCluster"),
         )
         .subcommand(apply_command())
@@ -78,6 +79,15 @@ pub(super) fn command() -> Command {
     })
 }
 
+fn kubernetes_name(text: &str) -> Result<String, String> {
+    let is_end = |c: u8| c.is_ascii_lowercase() || c.is_ascii_digit();
+    let ends = text.bytes().next().is_some_and(is_end) && text.bytes().last().is_some_and(is_end);
+    if ends && text.len() <= 253 && text.bytes().all(|c| is_end(c) || matches!(c, b'-' | b'.')) {
+        return Ok(text.to_owned());
+    }
+    Err("must be a name of Kubernetes: small letters, digits, dashes and dots".to_owned())
+}
+
 fn apply_command() -> Command {
     Command::new("apply")
         .next_line_help(true)
@@ -87,8 +97,8 @@ fn apply_command() -> Command {
 
 fn diff_command() -> Command {
     Command::new("diff").next_line_help(true).about("Say what differs from what is there, and what to do").after_help(
-        "It changes nothing. RabbitMQ says over AMQP what exchanges and queues are, and\n\
-             nothing of bindings and policies. Exit codes are those of topology.",
+        "It changes nothing, but needs the permissions of a user who may declare. RabbitMQ\n\
+             says over AMQP what exchanges and queues are, and nothing of bindings and policies. Exit codes are those of topology.",
     )
 }
 

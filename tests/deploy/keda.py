@@ -49,7 +49,7 @@ def the_target_follows_from_the_rate():
     numbers = re.findall(r"\d\d+", modifiers["formula"]) + [triggers()["backlog"]["metadata"]["value"]]
     assert numbers == [modifiers["target"]] * 3, f"{numbers} for a target of {modifiers['target']}"
     given = settings(WORKER)
-    rates = [float(given["OTP_SHARED_RATE_LIMIT"]) / spec["maxReplicaCount"]] if "OTP_SHARED_RATE_LIMIT" in given else []
+    rates = [float(given["OTP_SHARED_RATE_LIMIT"]) / spec["maxReplicaCount"]] if given.get("OTP_SHARED_RATE_LIMIT") else []
     rates += [float(given["OTP_RATE_LIMIT"])] if "OTP_RATE_LIMIT" in given else []
     for rate in rates:
         assert abs(int(modifiers["target"]) - 10 * rate) <= 1, f"{modifiers['target']} for {rate} calls a second of a worker"

@@ -257,6 +257,7 @@ def the_ledger_is_in_memory():
     """  component memory-ledger: no address of Redis is looked for."""
     given = settings(WORKER)
     assert given["OTP_LEDGER_URL"] == "memory:" and "OTP_LEDGER_URL_FILE" not in given, str(given)
+    assert given["OTP_SHARED_RATE_LIMIT"] == "", "without Redis a worker refuses it"
 
 
 def traces_are_taken():

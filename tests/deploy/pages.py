@@ -62,7 +62,7 @@ for block in re.findall(r"```yaml\n(.*?)```", text, re.DOTALL):
             wrong.append(f"{PAGE.name}: the patches do not build, or name the secret not twice: {built.stderr}")
     else:
         [permission] = [o["spec"]["permissions"] for o in yaml.safe_load_all(block) if o["kind"] == "Permission"]
-        right = re.search(r"set_permissions otp-worker \\\n  '(.*)' \\\n  '(.*)' \\\n  '(.*)'\n", (ROOT / "docs/flow.md").read_text())
+        right = re.search(r"set_permissions --vhost otp otp-worker \\\n  '(.*)' \\\n  '(.*)' \\\n  '(.*)'\n", (ROOT / "docs/flow.md").read_text())
         if tuple(permission[what] for what in ("configure", "write", "read")) != right.groups():
             wrong.append(f"{PAGE.name}: the Permission is not what docs/flow.md says")
 

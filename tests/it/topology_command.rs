@@ -1,9 +1,15 @@
 //! `topology` prints the broker's objects for others, declares them, and says what differs. `health` asks a worker.
 
+use std::time::Duration;
+
 use lapin::options::QueueDeclareOptions;
 use lapin::types::{AMQPValue, FieldTable};
 use serde_json::{Value, json};
+use tokio::io::AsyncWriteExt;
+use tokio::net::TcpListener;
+use tokio::time::{sleep, timeout};
 
+use crate::broker_failures::permissions::{Permissions, with_user};
 use crate::program::{Ended, run};
 use crate::stage::{LIMIT, Stage, ending};
 use crate::support::broker::Broker;
@@ -100,6 +106,19 @@ async fn an_argument_that_differs_is_named_with_what_to_do() {
     assert!(ended.stderr.contains("x-delivery-limit"), "{ended:?}");
 }
 
+/// Nobody must be told to delete a queue because of a permission.
+#[tokio::test]
+async fn who_may_not_declare_is_told_that_nothing_is_compared() {
+    let (stage, user) = with_user().await;
+    user.allow(Permissions::to_work(&stage.names)).await;
+    let ended = topology(&stage, &["diff"]).await;
+    assert_eq!(ended.code, 1, "{ended:?}");
+    assert_eq!(ended.stdout.matches(" cannot be compared: ").count(), 8, "{}", ended.stdout);
+    for wrong in ["delete", "is missing", "is another"] {
+        assert!(!ended.stdout.contains(wrong), "{wrong} is in: {}", ended.stdout);
+    }
+}
+
 #[tokio::test]
 async fn custom_resources_are_printed_for_the_cluster_that_is_named() {
     let stage = Stage::new().await;
@@ -123,6 +142,9 @@ async fn a_broker_that_is_away_and_a_wrong_name_end_with_their_codes() {
     }
     assert_eq!(topology(&stage, &["--queue", &"x".repeat(300)]).await.code, 2);
     assert_eq!(topology(&stage, &["--format", "yaml"]).await.code, 2);
+    for cluster in ["", "-x", "X", "x\u{1b}"] {
+        assert_eq!(topology(&stage, &["--cluster", cluster]).await.code, 2, "{cluster}");
+    }
 }
 
 #[tokio::test]
@@ -149,4 +171,20 @@ async fn health_says_whether_a_worker_is_alive_and_ready() {
     let ended = health(&["--ready"], &addr).await;
     assert_eq!(ended.code, 1, "{ended:?}");
     assert!(ended.stderr.contains("/readyz says: HTTP/1.1 503"), "{ended:?}");
+}
+
+#[tokio::test]
+async fn health_waits_two_seconds_for_a_stranger_who_says_nothing_whole() {
+    let stranger = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let addr = stranger.local_addr().unwrap().to_string();
+    let dripping = tokio::spawn(async move {
+        let (mut stream, _) = stranger.accept().await.unwrap();
+        while stream.write_all(b"x").await.is_ok() {
+            sleep(Duration::from_millis(200)).await;
+        }
+    });
+    let ended = timeout(LIMIT, run(&["health"], &[("HTTP_ADDR", &addr)])).await.expect("an end");
+    assert_eq!(ended.code, 1, "{ended:?}");
+    assert!(ended.stderr.contains("nothing whole came within 2 s"), "{ended:?}");
+    timeout(LIMIT, dripping).await.expect("it hung up").unwrap();
 }

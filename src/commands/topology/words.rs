@@ -21,6 +21,12 @@ fn of_difference(difference: &Difference) -> Vec<String> {
     match difference {
         Difference::Missing(object) => vec![format!("{object} is missing"), step("esms-otp-worker topology apply")],
         Difference::Unbounded(unbounded) => of_unbounded(unbounded),
+        Difference::Forbidden { object, words } => vec![
+            format!("{object} cannot be compared: {words}"),
+            step(
+                "the broker compares for a user who may declare: give AMQP_URL the user of OTP_TOPOLOGY=declare in docs/flow.md",
+            ),
+        ],
         Difference::Another { object, words, deleted_by: None } => vec![
             format!("{object} is another: {words}"),
             step("an exchange cannot be changed: delete it, and then at once: esms-otp-worker topology apply"),
