@@ -48,11 +48,11 @@ impl Object {
         }
     }
 
-    fn is_forbidden(&self, refusal: Refusal) -> Difference {
+    fn forbidden(&self, refusal: Refusal) -> Difference {
         Difference::Forbidden { object: self.describe(), words: refusal.words }
     }
 
-    fn is_another(&self, words: String, vhost: &str) -> Difference {
+    fn another(&self, words: String, vhost: &str) -> Difference {
         let deleted_by = match self {
             Object::Queue { name, .. } => {
                 Some(format!("rabbitmqctl delete_queue --vhost {} --if-empty {}", quoted(vhost), quoted(name)))
@@ -209,25 +209,22 @@ pub async fn differences(connection: &Connection, broker: &BrokerSettings) -> Re
     for object in objects(broker).iter().filter(|object| !matches!(object, Object::Binding { .. })) {
         let missing = declared(&mut channel, connection, object, true).await?;
         if let Some(refusal) = missing {
-            let found = if refusal.is_forbidden {
-                object.is_forbidden(refusal)
-            } else {
-                Difference::Missing(object.describe())
-            };
+            let found =
+                if refusal.is_forbidden { object.forbidden(refusal) } else { Difference::Missing(object.describe()) };
             differences.push(found);
             continue;
         }
         // It is there, so that this declares nothing: the broker only compares.
         let Some(refusal) = declared(&mut channel, connection, object, false).await? else { continue };
         if refusal.is_forbidden {
-            differences.push(object.is_forbidden(refusal));
+            differences.push(object.forbidden(refusal));
             continue;
         }
         let older = match without_bounds(object, broker) {
             Some((older, found)) if declared(&mut channel, connection, &older, false).await?.is_none() => Some(found),
             _ => None,
         };
-        differences.push(older.map_or_else(|| object.is_another(refusal.words, &vhost), Difference::Unbounded));
+        differences.push(older.map_or_else(|| object.another(refusal.words, &vhost), Difference::Unbounded));
     }
     let _ = timeout(REPLY_WITHIN, channel.close(200, "done".into())).await;
     Ok(differences)

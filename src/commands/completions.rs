@@ -9,7 +9,7 @@ use clap::{Arg, ArgMatches, Command, value_parser};
 use clap_complete::Shell;
 use clap_mangen::Man;
 
-use super::shell::output_failed;
+use super::shell::{WRONG_SETTINGS, output_failed, print_lines};
 
 /// The argument of `completions`.
 const SHELL: &str = "shell";
@@ -35,7 +35,7 @@ pub(super) fn man_command() -> Command {
 
 /// Runs `completions` for the commands of `all`.
 pub(super) fn execute(given: &ArgMatches, mut all: Command) -> ExitCode {
-    let Some(shell) = given.get_one::<Shell>(SHELL) else { return ExitCode::from(super::shell::WRONG_SETTINGS) };
+    let Some(shell) = given.get_one::<Shell>(SHELL) else { return ExitCode::from(WRONG_SETTINGS) };
     let name = all.get_name().to_owned();
     let mut script = Vec::new();
     clap_complete::generate(*shell, &mut all, name, &mut script);
@@ -85,11 +85,6 @@ fn as_it_is(text: &str) -> String {
     text.lines().map(|line| format!("\\&{}\n", line.replace('\\', "\\e"))).collect()
 }
 
-/// Prints it. That its reader has gone changes nothing.
 fn print(text: &[u8]) -> ExitCode {
-    let mut out = io::stdout().lock();
-    match out.write_all(text).and_then(|()| out.flush()) {
-        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => output_failed(&error),
-        Ok(()) | Err(_) => ExitCode::SUCCESS,
-    }
+    print_lines(&[String::from_utf8_lossy(text).trim_end().to_owned()], ExitCode::SUCCESS)
 }

@@ -147,7 +147,8 @@ start_all() {
 }
 
 ask() { promtool query instant "$prometheus" "$1"; }
-all_up() { [ "$(ask 'up == 1' | wc -l)" = 3 ]; }
+# Two workers, and RabbitMQ's queues and its node.
+all_up() { [ "$(ask 'up == 1' | wc -l)" = 4 ]; }
 
 # Names of the alerts that fired since Prometheus was started, with the labels given.
 fired() {

@@ -100,7 +100,7 @@ async fn unready(stage: &Stage, trouble: &str) -> Running {
 }
 
 #[test]
-fn the_readme_gives_these_permissions() {
+fn the_documents_give_these_permissions() {
     let [jobs, results, dropped, dead, unrouted] =
         ["otp.jobs", "otp.results", "otp.dropped", "otp.dead", "otp.results.unrouted"].map(str::to_owned);
     let names = Names { jobs, results, dropped, dead, unrouted };
