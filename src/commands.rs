@@ -10,6 +10,7 @@ mod schema;
 mod send;
 mod shell;
 mod topology;
+mod watch;
 
 use std::process::ExitCode;
 
@@ -28,6 +29,7 @@ pub fn command() -> Command {
         .subcommand(check::command())
         .subcommand(limits::command())
         .subcommand(send::command())
+        .subcommand(watch::command())
         .subcommand(topology::command())
         .subcommand(schema::command())
         .subcommand(health::command())
@@ -42,6 +44,7 @@ pub fn execute(given: &ArgMatches) -> ExitCode {
         Some(("check", given)) => check::execute(given),
         Some(("limits", given)) => limits::execute(given),
         Some(("send", given)) => send::execute(given),
+        Some(("watch", given)) => watch::execute(given),
         Some(("topology", given)) => topology::execute(given),
         Some(("schema", given)) => schema::execute(given),
         Some(("health", given)) => health::execute(given),

@@ -68,6 +68,11 @@ impl Printer {
         self.output.line(rows.row(told).as_bytes()).await
     }
 
+    /// Whether somebody still reads what is printed, as far as is known.
+    pub(super) const fn has_reader(&self) -> bool {
+        self.output.has_reader
+    }
+
     /// Waits until everything is printed.
     pub(super) async fn end(&mut self) -> io::Result<()> {
         self.output.end().await

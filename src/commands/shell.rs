@@ -53,7 +53,8 @@ pub(super) fn block_on<T>(work: impl Future<Output = T>) -> Result<T, ExitCode> 
 /// work and its exit code are the same. Any other error is one to report, such as a disk that is full.
 pub(super) struct Output {
     out: Stdout,
-    has_reader: bool,
+    /// Whether its reader has not gone, as far as is known.
+    pub(super) has_reader: bool,
 }
 
 impl Output {

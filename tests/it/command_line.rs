@@ -95,6 +95,7 @@ async fn help_fits_80_columns() {
         &["run", "--help"],
         &["run", "-h"],
         &["send", "--help"],
+        &["watch", "--help"],
         &["limits", "--help"],
         &["limits", "reset", "--help"],
         &["topology", "--help"],

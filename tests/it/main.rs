@@ -43,3 +43,4 @@ mod support_works;
 mod topology;
 mod topology_command;
 mod traces;
+mod watching;
