@@ -23,6 +23,8 @@ for name, schema in [("job.json", job), ("result.json", result)]:
     if schema["$schema"] != jsonschema.Draft202012Validator.META_SCHEMA["$id"]:
         wrong.append(f"{name}: is of {schema['$schema']}")
     valid(name, jsonschema.Draft202012Validator.META_SCHEMA, schema)
+    if wrong:  # it cannot be used
+        sys.exit("\n".join(wrong))
     if not schema.get("examples"):
         wrong.append(f"{name}: has no example")
     for number, example in enumerate(schema.get("examples", [])):
