@@ -11,7 +11,6 @@ import dataclasses
 import os
 import pathlib
 import re
-import shlex
 import shutil
 import subprocess
 import sys
@@ -22,7 +21,7 @@ PROGRAMS = set("""cargo composer cosign curl docker dotnet esms-otp-worker esms-
     pip python rabbitmq-diagnostics rabbitmq-plugins rabbitmqctl redis-cli systemctl""".split())
 # Blocks of these languages hold no commands.
 OTHER_LANGUAGES = {"json", "mermaid", "promql", "text", "yaml"}
-WORKER, ROOT = "http://" + os.environ["HTTP_ADDR"], os.environ["TMPDIR"] + "/root"
+ROOT = os.environ["TMPDIR"] + "/root"
 
 
 @dataclasses.dataclass
@@ -49,8 +48,8 @@ class Parsed(Run):
     """The program reads its words, and does nothing."""
 
     def tried(self, command):
-        words = shlex.split(command)
-        return super().tried(shlex.join([*words, "--dry-run" if "make" in words[:2] else "--help"]))
+        harmless = "--dry-run" if "make" in command.split()[:2] else "--help"
+        return super().tried(re.sub(r"(esms-otp-worker|esms-sandbox|make)\b [^|<>;&]*", rf"\g<0> {harmless} ", command))
 
 
 @dataclasses.dataclass
@@ -85,12 +84,12 @@ RULES = {
     r"esms-otp-worker limits( reset)?": Run(stdin="0901888484\n"),
     r"esms-otp-worker topology \| .*": Run(),
     r"(AMQP_URL=\S+ )?esms-otp-worker topology .* \| kubectl .*": Stub(),
-    r"esms-otp-worker .*": Parsed(),
+    r"esms-(otp-worker|sandbox) .*": Parsed(),
     r"make help": Run(says="examples-check"),
     r"make test": Elsewhere(CI, "readme_command test"),
     r"make demo": Elsewhere(CI, "readme_command demo"),
     r"make (lint|deploy-check|examples-check|docs-check)": Elsewhere(CI),
-    r"(KEEP=1 )?make [a-z-]+": Parsed(),
+    r"(KEEP=1 )?make [a-z-]+( [A-Z]+=\S+)*": Parsed(),
     r"cargo test .* slots::how -- --ignored --nocapture": Elsewhere("tests/it/slots.rs", "async fn how", "a measurement"),
     r"export [A-Z_]+=.*": Run(),
     r"(pip|npm) install.*": Elsewhere(EXAMPLES, "install"),
@@ -105,13 +104,13 @@ RULES = {
     r"rabbitmq(ctl|-diagnostics|-plugins) .*": Run(),
     r"redis-cli HGETALL .*": Run({"5f0c…": "$(redis-cli --scan --pattern '*:job:*' | sed 's/.*:job://' | head -n 1)"}, says="."),
     r"redis-cli .* ping": Run(says="PONG"),
-    r"curl http://WORKER:9090/readyz": Run({"http://WORKER:9090": WORKER}),
+    r"curl .*(WORKER:9090|127\.0\.0\.1:8081)/.*": Run({"curl": "curl --fail", "WORKER:9090": os.environ["HTTP_ADDR"], "127.0.0.1:8081": os.environ["SANDBOX"]}),
     r"curl -sv https://rest.esms.vn/": Not("the real endpoint"),
     r"logs \| jq .*": Run(),
     r"kubectl logs .* \| grep .*": Stub({"5f0c": ""}),
     r"kubectl .*": Stub({"$NAMESPACE": "default"}),
     r"docker compose .*": Elsewhere("tests/deploy/dockerfile.sh", "docker compose -f deploy/compose.yaml config", "needs Docker"),
-    r"docker run --env-file": Not("the name of a flag"),
+    r"docker run .*": Not("needs Docker, and an image"),
     r"cosign verify": Elsewhere(".github/workflows/image.yaml", why="needs the registry"),
     r"install -.*": Run({"0755 esms-otp-worker": "0755 $(command -v esms-otp-worker)", " /usr/": f" {ROOT}/usr/", " /etc/": f" {ROOT}/etc/"}),
     r"(systemctl|journalctl) .*": Elsewhere("tests/deploy/systemd.sh", "systemd-analyze verify", "needs systemd as root"),
@@ -161,6 +160,8 @@ def main():
     for command in sorted(found, key=lambda command: order.index(rule_of(command)) if rule_of(command) else -1):
         pattern = rule_of(command)
         how = RULES.get(pattern)
+        if isinstance(how, Stub) and not shutil.which("kubectl"):
+            how = Not("kubectl is not here; make deploy-check brings it")
         why = how.tried(command) if how else f"no rule of {sys.argv[0]} knows it"
         named = {Run: "run", Stub: "run without a cluster", Parsed: "parsed", Elsewhere: f"in {getattr(how, 'file', '')}", Not: "not run"}.get(type(how), "")
         reason = f" ({how.why})" if getattr(how, "why", "") else ""

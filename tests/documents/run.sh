@@ -68,13 +68,13 @@ done
 program redis-cli "exec $(command -v redis-cli || command -v valkey-cli) -p $redis \"\$@\""
 program logs "exec cat $dir/worker.log"
 # `make deploy-check` brings one.
-if KUBECTL=$(PATH=$PATH:${CARGO_TARGET_DIR:-$PWD/target}/deploy-tools/bin command -v kubectl); then
+if KUBECTL=$(PATH=$PATH:$(realpath -m "${CARGO_TARGET_DIR:-target}/deploy-tools/bin") command -v kubectl); then
     export KUBECTL
     ln -s "$PWD/$here/kubectl.sh" "$dir/bin/kubectl"
 fi
 ln -s "$bin/esms-otp-worker" "$bin/esms-sandbox" "$dir/bin/"
 "$dir/bin/rabbitmqctl" --quiet add_vhost otp
 "$dir/bin/rabbitmqctl" --quiet add_user otp-worker password
-export PATH=$dir/bin:$PATH HTTP_ADDR=127.0.0.1:$worker
+export PATH=$dir/bin:$PATH HTTP_ADDR=127.0.0.1:$worker SANDBOX=127.0.0.1:$sandbox
 python3 "$here/commands.py"
 echo "docs-check: ok, $SECONDS s"
