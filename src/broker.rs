@@ -1,6 +1,7 @@
 //! The broker: connections, the broker's objects, consuming and publishing.
 
 pub mod address;
+pub mod alarm;
 pub mod bounds;
 pub mod consumer;
 pub mod definitions;

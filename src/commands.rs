@@ -4,6 +4,7 @@ mod check;
 mod completions;
 mod health;
 mod limits;
+mod rows;
 mod run;
 mod schema;
 mod send;

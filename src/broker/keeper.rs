@@ -102,7 +102,7 @@ impl Keeper {
 
     /// Serves all channels until the connection is lost. Returns why it was lost.
     async fn serve(&self, connection: &Connection) -> String {
-        let line = Line::new();
+        let line = Line::default();
         let events = connection.events_listener();
         let lanes = self.lanes.iter().map(|lane| lane.serve(connection, &self.broker, &line).boxed());
         tokio::select! {
@@ -223,7 +223,7 @@ impl Lane {
 async fn watch_over(events: impl Stream<Item = Event>, connection: &Connection, line: &Line, lanes: &[Lane]) -> String {
     let mut events = std::pin::pin!(events);
     let set_blocked = |is_blocked| {
-        line.blocked.send_replace(is_blocked);
+        line.alarm.set(is_blocked);
         lanes.iter().for_each(|lane| lane.set_blocked(is_blocked));
     };
     loop {

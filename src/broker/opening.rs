@@ -122,7 +122,7 @@ pub(super) async fn open(
 async fn answered<T>(asked: impl Future<Output = lapin::Result<T>>, line: &Line) -> Result<lapin::Result<T>, Opening> {
     tokio::select! {
         answer = asked => Ok(answer),
-        () = line.silence(REPLY_WITHIN) => Err(Opening::Lost("the broker did not answer in time".into())),
+        () = line.alarm.silence(REPLY_WITHIN) => Err(Opening::Lost("the broker did not answer in time".into())),
     }
 }
 

@@ -14,6 +14,7 @@ use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
 use super::DIRECT_REPLY;
+use super::alarm::Alarm;
 use super::standing::Standing;
 use crate::backoff::{Policy, Waits};
 
@@ -94,32 +95,11 @@ impl From<lapin::Error> for PublishError {
 }
 
 /// A connection, as the channels on it see it.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Line {
     /// Cancelled when the connection is to be given up.
     pub(super) dead: CancellationToken,
-    /// Whether the broker says that it blocks publishers.
-    pub(super) blocked: watch::Sender<bool>,
-}
-
-impl Line {
-    pub(super) fn new() -> Self {
-        Self { dead: CancellationToken::new(), blocked: watch::Sender::new(false) }
-    }
-
-    /// Returns when an answer is overdue. A broker that is short of memory or disk says so, and answers once
-    /// it has room. Publishing again would only give it more messages to take then.
-    pub(super) async fn silence(&self, limit: Duration) {
-        let mut blocked = self.blocked.subscribe();
-        loop {
-            let is_blocked = *blocked.borrow_and_update();
-            tokio::select! {
-                // `self` owns the sender, so this cannot fail.
-                _ = blocked.changed() => {}
-                () = sleep(limit), if !is_blocked => return,
-            }
-        }
-    }
+    pub(super) alarm: Alarm,
 }
 
 /// A channel with publisher confirms, until it is lost.
@@ -222,7 +202,7 @@ impl Session {
             biased;
             confirmed = confirmed => routed(confirmed?),
             () = self.lost.cancelled() => Err(PublishError::SessionEnded),
-            () = self.line.silence(CONFIRM_WITHIN) => Err(PublishError::Silent),
+            () = self.line.alarm.silence(CONFIRM_WITHIN) => Err(PublishError::Silent),
         }
     }
 

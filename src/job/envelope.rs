@@ -161,7 +161,8 @@ fn whole(count: &AMQPValue) -> Option<u64> {
     }
 }
 
-fn id_problem(id: &str) -> Option<&'static str> {
+/// Why a text is refused as a job's id, if it is.
+pub fn id_problem(id: &str) -> Option<&'static str> {
     match id {
         _ if id.contains(SUBSTITUTE) => Some("message_id is not UTF-8"),
         _ if id.len() > LONGEST_ID => Some("message_id is longer than 200 bytes"),

@@ -21,7 +21,9 @@ PROGRAMS = set("""cargo composer cosign curl docker dotnet esms-otp-worker esms-
     pip python rabbitmq-diagnostics rabbitmq-plugins rabbitmqctl redis-cli systemctl""".split())
 # Blocks of these languages hold no commands.
 OTHER_LANGUAGES = {"json", "mermaid", "promql", "text", "yaml"}
-ROOT = os.environ["TMPDIR"] + "/root"
+OWN = os.environ["TMPDIR"]
+ROOT = f"{OWN}/root"
+FILES = {"jobs.jsonl": '{"Phone": "0902000001", "MultiChannelTempId": "1234"}\n', "people.csv": "Phone,MultiChannelTempId\n0902000002,1234\n"}
 
 
 @dataclasses.dataclass
@@ -78,8 +80,9 @@ class Not:
 
 EXAMPLES, CI = "tests/examples/run.sh", ".ci/run"
 RULES = {
-    # What is in front comes first: the others need the job that it sends.
-    r"esms-otp-worker send --phone 0901888484 --template 1234 --wait": Run(says="accepted"),
+    # What is in front comes first: the others need the jobs that it sends. A number gets one in a minute.
+    r"esms-otp-worker send --phone 0901888484 .*--wait": Run({"0901888484": "0901$((RANDOM + 100000))"}, says="accepted"),
+    r"esms-otp-worker send (jobs.jsonl|people.csv) .*--wait": Run({" jobs": f" {OWN}/jobs", " people": f" {OWN}/people"}, says="accepted"),
     r"esms-otp-worker (man|completions bash|schema \w+|health( --ready)?|check( --strict)?|topology (apply|diff)|send --help)": Run(),
     r"esms-otp-worker limits( reset)?": Run(stdin="0901888484\n"),
     r"esms-otp-worker topology \| .*": Run(),
@@ -156,6 +159,8 @@ def main():
             found.setdefault(command, page)
     for folder in ("usr/local/bin", "etc/systemd/system"):
         pathlib.Path(ROOT, folder).mkdir(parents=True)
+    for name, text in FILES.items():
+        pathlib.Path(OWN, name).write_text(text)
     order = list(RULES)
     for command in sorted(found, key=lambda command: order.index(rule_of(command)) if rule_of(command) else -1):
         pattern = rule_of(command)

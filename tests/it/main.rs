@@ -9,6 +9,7 @@ mod support;
 mod answers;
 mod attempts;
 mod balance;
+mod batches;
 mod broker_failures;
 mod check;
 mod command_line;

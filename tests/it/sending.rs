@@ -200,7 +200,7 @@ async fn without_a_worker_it_says_how_many_results_are_missing() {
     queue_only(&stage).await;
     let jobs = format!("{}\n{}\n", job(1), job(2));
     let ended = run_with_input(&["send", "-", "--wait", "--timeout", "1s"], &stage.env(), &jobs).await;
-    assert_eq!((ended.code, ended.stdout.as_str()), (1, ""));
+    assert_eq!((ended.code, ended.stdout.as_str()), (3, ""));
     assert!(ended.stderr.starts_with("queued 2 jobs\n2 without a result in time"), "{}", ended.stderr);
     assert_eq!(Broker::shared().await.queue_depth(&stage.names.jobs).await, Some(2));
 }
@@ -212,6 +212,12 @@ async fn wrong_usage_is_told_before_anything_is_connected_to() {
         (&["send", "-", "--phone", PHONE], "cannot be used with"),
         (&["send", "-", "--template", "1"], "--phone"),
         (&["send", "-", "--timeout", "soon"], "--timeout"),
+        (&["send", "-", "--rate", "0"], "--rate"),
+        (&["send", "-", "--format", "xml"], "--format"),
+        (&["send", "-", "--batch", ""], "--batch"),
+        (&["send", "--phone", PHONE, "--batch", "a"], "--batch"),
+        (&["send", "-", "--id", "a"], "--phone"),
+        (&["send", "--phone", PHONE, "--id", &"x".repeat(201)], "longer than 200 bytes"),
         (&["send", "-", "--amqp-url", "nowhere"], "AMQP_URL"),
     ] {
         let ended = run(args, &[("AMQP_URL", "amqp://192.0.2.1")]).await;

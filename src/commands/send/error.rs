@@ -27,7 +27,13 @@ pub(super) enum SendError {
     /// The jobs are in another encoding.
     #[error("{0} is UTF-16 text: save it as UTF-8")]
     Encoding(String),
+    /// The jobs are no CSV.
+    #[error("{0} cannot be read as CSV: {1}")]
+    Csv(String, String),
     /// The ids or results cannot be written.
     #[error("cannot write to standard output: {0}")]
     Output(std::io::Error),
+    /// A person has ended it.
+    #[error("interrupted")]
+    Interrupted,
 }

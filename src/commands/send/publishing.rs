@@ -1,125 +1,146 @@
 //! Publishes jobs, as a producer does. A limited number of them may be unconfirmed at once.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use indicatif::ProgressBar;
 use lapin::options::BasicPublishOptions;
 use lapin::types::{AMQPValue, FieldTable, ShortString};
 use lapin::{BasicProperties, Channel, Confirmation};
-use tokio::io::AsyncBufReadExt as _;
 use tokio::sync::{Semaphore, mpsc};
 use tokio::task::{JoinError, JoinSet};
-use tokio::time::timeout;
-use uuid::Uuid;
+use tokio::time::{Instant, sleep_until};
 
 use super::error::SendError;
-use super::input::{Lines, is_utf16, job};
+use super::ids::Ids;
+use super::input::Lines;
+use super::line::Line;
+use super::pace::Pace;
+use super::voice::{Event, Summary, Voice};
 use crate::broker::REPLY_WITHIN;
-use crate::broker::settings::BrokerSettings;
+use crate::broker::alarm::Alarm;
 use crate::job::request;
 
 /// How many published jobs may wait for their publisher confirm at once. It is enough to hide the round trip,
 /// and few enough that a slow broker slows the reading of the input.
 pub(super) const UNCONFIRMED: usize = 512;
 
-/// What happened to the jobs.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Summary {
-    /// Jobs that are on the queue.
-    pub queued: usize,
-    /// Lines that are not a job, with the reason. They were not queued.
-    pub refused: Vec<String>,
-    /// How many results came, by outcome.
-    pub outcomes: BTreeMap<String, usize>,
-    /// Whether results were waited for.
-    pub waited: bool,
+/// A job on the queue.
+#[derive(Debug)]
+pub(super) struct Queued {
+    pub(super) id: String,
+    /// The line that it came from.
+    pub(super) line: u64,
 }
 
-impl Summary {
-    /// How many jobs got no result in time.
-    pub(super) fn missing(&self) -> usize {
-        if self.waited { self.queued.saturating_sub(self.outcomes.values().sum()) } else { 0 }
-    }
+/// A published job, and the broker's answer to it.
+type Confirmed = Result<(Queued, Confirmation), SendError>;
 
-    /// Whether every line was queued and, if results were waited for, accepted.
-    pub(super) fn is_success(&self) -> bool {
-        let accepted = self.outcomes.get("accepted").copied().unwrap_or_default();
-        self.refused.is_empty() && (!self.waited || accepted == self.queued)
-    }
+/// How jobs are published.
+pub(super) struct Manner {
+    pub(super) queue: String,
+    pub(super) expiration: Option<Duration>,
+    pub(super) reply_to: Option<&'static str>,
+    pub(super) ids: Ids,
+    pub(super) pace: Option<Pace>,
 }
-
-/// The id of a published job, and the broker's answer to it.
-type Confirmed = Result<(String, Confirmation), SendError>;
 
 /// Publishes jobs. At most [`UNCONFIRMED`] of them wait for their publisher confirm at once.
-pub(super) struct Publishing {
+pub(super) struct Publishing<'a> {
     channel: Channel,
-    queue: String,
-    expiration: Option<Duration>,
-    reply_to: Option<&'static str>,
+    manner: Manner,
     window: Arc<Semaphore>,
-    ids: mpsc::Sender<String>,
+    alarm: Alarm,
+    voice: &'a Voice,
+    queued: mpsc::Sender<Queued>,
+    confirming: JoinSet<Confirmed>,
+    refused: u64,
 }
 
-impl Publishing {
+impl<'a> Publishing<'a> {
     pub(super) fn new(
         channel: Channel,
-        broker: &BrokerSettings,
-        expiration: Option<Duration>,
-        reply_to: Option<&'static str>,
-        ids: mpsc::Sender<String>,
+        manner: Manner,
+        alarm: Alarm,
+        voice: &'a Voice,
+        queued: mpsc::Sender<Queued>,
     ) -> Self {
         let window = Arc::new(Semaphore::new(UNCONFIRMED));
-        Self { channel, queue: broker.queue.clone(), expiration, reply_to, window, ids }
+        Self { channel, manner, window, alarm, voice, queued, confirming: JoinSet::new(), refused: 0 }
     }
 
-    pub(super) async fn run(self, lines: Lines, progress: &ProgressBar) -> Result<Summary, SendError> {
-        let mut summary = Summary::default();
-        let mut confirming = JoinSet::new();
-        let mut input = lines.input.split(b'\n');
-        let mut number = 0;
-        while let Some(line) =
-            input.next_segment().await.map_err(|error| SendError::Input(lines.name.clone(), error))?
-        {
-            number += 1;
-            if number == 1 && is_utf16(&line) {
-                return Err(SendError::Encoding(lines.name));
-            }
-            let body = job(&line);
-            if body.is_empty() {
-                continue;
-            }
-            // The worker may have a default template, so a job without one is not a mistake here.
-            if let Err(error) = request::decode(body, Some("the worker's")) {
-                summary.refused.push(format!("line {number}: {error}"));
-                continue;
-            }
-            self.publish(body, &mut confirming).await?;
-            while let Some(confirmed) = confirming.try_join_next() {
-                self.tell(confirmed, &mut summary, progress).await?;
+    pub(super) async fn run(mut self, mut lines: Lines) -> Result<Summary, SendError> {
+        loop {
+            tokio::select! {
+                line = lines.read.recv() => match line {
+                    Some(line) => self.take(line?).await?,
+                    None => break,
+                },
+                // While the input pauses, too.
+                Some(confirmed) = self.confirming.join_next() => self.tell(confirmed).await?,
             }
         }
-        while let Some(confirmed) = confirming.join_next().await {
-            self.tell(confirmed, &mut summary, progress).await?;
+        while let Some(confirmed) = self.confirming.join_next().await {
+            self.tell(confirmed).await?;
         }
-        Ok(summary)
+        Ok(Summary { queued: self.voice.queued(), refused: self.refused, outcomes: None })
     }
 
-    async fn publish(&self, body: &[u8], confirming: &mut JoinSet<Confirmed>) -> Result<(), SendError> {
-        let place = Arc::clone(&self.window).acquire_owned().await;
-        let id = Uuid::new_v4().to_string();
+    async fn take(&mut self, line: Line) -> Result<(), SendError> {
+        // The worker may have a default template, so a job without one is not a mistake here.
+        let decoded = line.body.and_then(|body| match request::decode(&body, Some("the worker's")) {
+            Ok(job) => Ok((body, job)),
+            Err(error) => Err(error.to_string()),
+        });
+        match decoded {
+            Ok((body, job)) => {
+                let id = self.manner.ids.next(&job);
+                self.publish(&body, Queued { id, line: line.number }).await
+            }
+            Err(why) => {
+                self.refused += 1;
+                self.voice.tell(&Event::Refused { line: line.number, why: &why });
+                Ok(())
+            }
+        }
+    }
+
+    async fn publish(&mut self, body: &[u8], job: Queued) -> Result<(), SendError> {
+        let place = self.place().await?;
+        if let Some(pace) = &mut self.manner.pace {
+            let at = pace.next(Instant::now());
+            sleep_until(at).await;
+        }
         let options = BasicPublishOptions { mandatory: true, ..Default::default() };
-        let queue = ShortString::from(self.queue.as_str());
-        let publish = self.channel.basic_publish("".into(), queue, options, body, self.properties(&id));
-        let confirm = timeout(REPLY_WITHIN, publish).await.map_err(|_| SendError::Silent)??;
-        confirming.spawn(async move {
-            let confirmed = timeout(REPLY_WITHIN, confirm).await.map_err(|_| SendError::Silent)?;
+        let queue = ShortString::from(self.manner.queue.as_str());
+        let publish = self.channel.basic_publish("".into(), queue, options, body, self.properties(&job.id));
+        let alarm = self.alarm.clone();
+        let confirm = tokio::select! {
+            confirm = publish => confirm?,
+            () = alarm.silence(REPLY_WITHIN) => return Err(SendError::Silent),
+        };
+        self.voice.one_published();
+        self.confirming.spawn(async move {
+            let confirmed = tokio::select! {
+                confirmed = confirm => confirmed?,
+                () = alarm.silence(REPLY_WITHIN) => return Err(SendError::Silent),
+            };
             drop(place);
-            Ok((id, confirmed?))
+            Ok((job, confirmed))
         });
         Ok(())
+    }
+
+    /// A place among the unconfirmed. Meanwhile confirms are taken in: one of them may be an error.
+    async fn place(&mut self) -> Result<tokio::sync::OwnedSemaphorePermit, SendError> {
+        loop {
+            let free = Arc::clone(&self.window).acquire_owned();
+            tokio::select! {
+                biased;
+                Some(confirmed) = self.confirming.join_next() => self.tell(confirmed).await?,
+                // The semaphore is never closed.
+                place = free => return place.map_err(|_| SendError::Silent),
+            }
+        }
     }
 
     fn properties(&self, id: &str) -> BasicProperties {
@@ -134,31 +155,28 @@ impl Publishing {
             .with_delivery_mode(2)
             .with_message_id(id.into())
             .with_timestamp(now.as_secs());
-        if let Some(expiration) = self.expiration {
+        if let Some(expiration) = self.manner.expiration {
             properties = properties.with_expiration(expiration.as_millis().to_string().into());
         }
-        if let Some(queue) = self.reply_to {
+        if let Some(queue) = self.manner.reply_to {
             properties = properties.with_reply_to(queue.into());
         }
         properties
     }
 
     /// Counts one more queued job if the broker confirmed it.
-    async fn tell(
-        &self,
-        confirmed: Result<Confirmed, JoinError>,
-        summary: &mut Summary,
-        progress: &ProgressBar,
-    ) -> Result<(), SendError> {
+    async fn tell(&self, confirmed: Result<Confirmed, JoinError>) -> Result<(), SendError> {
         match confirmed.map_err(|_| SendError::Silent)?? {
-            (id, Confirmation::Ack(None)) => {
-                summary.queued += 1;
-                progress.inc(1);
+            (job, Confirmation::Ack(None)) => {
+                self.voice.one_queued();
+                if self.manner.reply_to.is_none() {
+                    self.voice.one_done();
+                }
                 // The task that receives the ids may have ended. It reports its own error.
-                let _ = self.ids.send(id).await;
+                let _ = self.queued.send(job).await;
                 Ok(())
             }
-            (_, Confirmation::Ack(Some(_))) => Err(SendError::NoQueue(self.queue.clone())),
+            (_, Confirmation::Ack(Some(_))) => Err(SendError::NoQueue(self.manner.queue.clone())),
             (_, Confirmation::Nack(_) | Confirmation::NotRequested) => Err(SendError::Refused),
         }
     }
