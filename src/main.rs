@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use esms_otp_worker::commands;
 
-/// The system's allocator costs a job a fifth more processor time.
+/// The system's allocator costs a job more processor time: docs/benchmarks.md.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 

@@ -21,11 +21,12 @@ fn document(path: &str) -> String {
     std::fs::read_to_string(Path::new(ROOT).join(path)).expect(path)
 }
 
-/// The README, and every page of docs.
+/// The pages at the root and of the examples, and every page of docs.
 fn documents() -> Vec<String> {
     let pages = std::fs::read_dir(Path::new(ROOT).join("docs")).unwrap();
     let pages = pages.map(|page| format!("docs/{}", page.unwrap().file_name().to_string_lossy()));
-    ["README.md".to_owned(), "CONTRIBUTING.md".to_owned()]
+    ["README.md", "CONTRIBUTING.md", "examples/README.md"]
+        .map(str::to_owned)
         .into_iter()
         .chain(pages.filter(|page| page.ends_with(".md")))
         .collect()

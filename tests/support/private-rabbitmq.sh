@@ -6,6 +6,7 @@
 #
 #   private-rabbitmq.sh PORT              supervise a node on PORT
 #   private-rabbitmq.sh PORT ctl ARG...   rabbitmqctl against that node
+#   private-rabbitmq.sh PORT tool NAME ARG...   another of RabbitMQ's programs
 #   private-rabbitmq.sh PORT eval CODE    evaluate Erlang in it: milliseconds,
 #                                         where rabbitmqctl takes a second
 #   private-rabbitmq.sh where             path of the installed rabbitmq-server
@@ -76,8 +77,8 @@ set_node_env() {
         RUNNING_UNDER_SYSTEMD=true)
 }
 
-ctl() {
-    exec "${node_env[@]}" "$(dirname "$server")/rabbitmqctl" "$@"
+tool() {
+    exec "${node_env[@]}" "$(dirname "$server")/$1" "${@:2}"
 }
 
 # erl_call comes with Erlang, but not always on the PATH.
@@ -91,7 +92,7 @@ evaluate() {
     if call=$(find_erl_call); then
         echo "$1" | "${node_env[@]}" "$call" -n "$node_name" -timeout 10 -e
     else
-        ctl eval "$1"
+        tool rabbitmqctl eval "$1"
     fi
 }
 
@@ -206,13 +207,14 @@ if [ "${1:-}" = where ]; then
     exit
 fi
 
-port=${1:?usage: private-rabbitmq.sh PORT | PORT ctl ARG... | PORT eval CODE | where}
+port=${1:?usage: private-rabbitmq.sh PORT | PORT ctl ARG... | PORT tool NAME ARG... | PORT eval CODE | where}
 dir=${TMPDIR:-/tmp}/esms-otp-rabbitmq-$port
 log=$dir/log
 node_name=esms-otp-$port@localhost
 set_node_env
 case ${2:-supervise} in
 supervise) supervise ;;
-ctl) ctl "${@:3}" ;;
+ctl) tool rabbitmqctl "${@:3}" ;;
+tool) tool "${@:3}" ;;
 eval) evaluate "$3" ;;
 esac

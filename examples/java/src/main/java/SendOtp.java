@@ -11,6 +11,7 @@ import java.util.*;
 import java.util.concurrent.*;
 
 public class SendOtp {
+    record Job(String Phone, String MultiChannelTempId, String TimeAlive) {}
     record Result(String Outcome, boolean MayBeDuplicate, Integer RetryAfter) {}
     // Outcome: what to tell the person, and when the Resend button may be shown.
     static final Map<String, List<String>> WORDS = Map.of(
@@ -35,7 +36,7 @@ public class SendOtp {
             // For direct reply-to, the consumer comes first, on the same channel.
             channel.basicConsume("amq.rabbitmq.reply-to", true, (tag, message) -> answer.complete(new String(message.getBody())), tag -> {});
             // The code lives for 5 minutes. It must be sent within 20 s; a call that has begun by then may take longer.
-            var job = new Gson().toJson(Map.of("Phone", args[0], "MultiChannelTempId", args[1], "TimeAlive", "5"));
+            var job = new Gson().toJson(new Job(args[0], args[1], "5"));
             var properties = new AMQP.BasicProperties.Builder().messageId(args[2]).correlationId(args[2]).replyTo("amq.rabbitmq.reply-to")
                 .timestamp(new Date()).expiration("20000").deliveryMode(2).contentType("application/json").build();
             channel.basicPublish("", "otp.jobs", true, properties, job.getBytes("UTF-8"));
