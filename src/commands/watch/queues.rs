@@ -6,7 +6,7 @@ use futures_util::StreamExt as _;
 use lapin::message::Delivery;
 use lapin::options::{
     BasicAckOptions, BasicConsumeOptions, BasicGetOptions, BasicPublishOptions, BasicQosOptions, ConfirmSelectOptions,
-    QueueBindOptions, QueueDeclareOptions, QueueDeleteOptions,
+    QueueBindOptions, QueueDeclareOptions, QueuePurgeOptions,
 };
 use lapin::types::{AMQPValue, FieldTable, ShortString};
 use lapin::{Channel, Confirmation, Connection, Consumer};
@@ -94,6 +94,9 @@ pub(super) struct Queues {
     taken: ShortString,
     takes: Consumer,
     copies: Option<Consumer>,
+    /// The name of the queue that catches what comes back from a test. It is kept between tests: RabbitMQ may refuse what
+    /// is on its way to a queue that is deleted, and a worker would publish that once more.
+    caught: ShortString,
     lanes: Lanes,
 }
 
@@ -116,12 +119,12 @@ impl Queues {
                 Some(consume(&channel, &copied, true).await?)
             }
         };
-        let taken = queue(&channel).await?;
+        let [caught, taken] = [queue(&channel).await?, queue(&channel).await?];
         let takes = consume(&channel, &taken, false).await?;
         for key in keys {
             bind(&channel, &taken, &exchange, key).await?;
         }
-        Ok(Self { channel, exchange, unrouted, taken, takes, copies, lanes: Lanes::new(takes_unbound) })
+        Ok(Self { channel, exchange, unrouted, taken, takes, copies, caught, lanes: Lanes::new(takes_unbound) })
     }
 
     /// The next result.
@@ -160,20 +163,14 @@ impl Queues {
     /// Finds out whether another queue gets results with the routing key of this one.
     async fn test(&mut self, result: &Delivery) -> Result<Then, WatchError> {
         let key = result.routing_key.clone();
-        let caught = queue(&self.channel).await?;
-        bind(&self.channel, &caught, &self.unrouted, "").await?;
-        let unbinding = self.channel.queue_unbind(
-            self.taken.clone(),
-            self.exchange.as_str().into(),
-            key.clone(),
-            FieldTable::default(),
-        );
-        within(unbinding).await?;
+        within(self.channel.queue_purge(self.caught.clone(), QueuePurgeOptions::default())).await?;
+        bind(&self.channel, &self.caught, &self.unrouted, "").await?;
+        unbind(&self.channel, &self.taken, &self.exchange, key.as_str()).await?;
         self.lanes.will_come_again(id(result));
         self.publish(&self.exchange, result).await?;
         // Confirmed: so it is in every queue that gets it.
-        let came_back = self.is_caught(&caught, result).await?;
-        within(self.channel.queue_delete(caught, QueueDeleteOptions::default())).await?;
+        let came_back = self.is_caught(result).await?;
+        unbind(&self.channel, &self.caught, &self.unrouted, "").await?;
         let then = self.lanes.tested(key.as_str(), came_back);
         if then == Then::BindAgain {
             self.lanes.will_not_come_again(id(result));
@@ -183,9 +180,9 @@ impl Queues {
     }
 
     /// Whether the result is among those that came by way of the unrouted exchange.
-    async fn is_caught(&self, caught: &ShortString, result: &Delivery) -> Result<bool, WatchError> {
+    async fn is_caught(&self, result: &Delivery) -> Result<bool, WatchError> {
         let no_ack = BasicGetOptions { no_ack: true };
-        while let Some(other) = within(self.channel.basic_get(caught.clone(), no_ack)).await? {
+        while let Some(other) = within(self.channel.basic_get(self.caught.clone(), no_ack)).await? {
             if id(&other.delivery) == id(result) && other.delivery.data == result.data {
                 return Ok(true);
             }
@@ -228,6 +225,10 @@ async fn queue(channel: &Channel) -> Result<ShortString, WatchError> {
 async fn bind(channel: &Channel, queue: &ShortString, exchange: &str, key: &str) -> Result<(), WatchError> {
     let options = QueueBindOptions::default();
     within(channel.queue_bind(queue.clone(), exchange.into(), key.into(), options, FieldTable::default())).await
+}
+
+async fn unbind(channel: &Channel, queue: &ShortString, exchange: &str, key: &str) -> Result<(), WatchError> {
+    within(channel.queue_unbind(queue.clone(), exchange.into(), key.into(), FieldTable::default())).await
 }
 
 async fn consume(channel: &Channel, queue: &ShortString, no_ack: bool) -> Result<Consumer, WatchError> {
