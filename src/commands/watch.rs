@@ -45,12 +45,6 @@ impl Filter {
             && fits(&self.codes, told.code_result.as_deref().unwrap_or_default())
             && fits(&self.ids, &told.job_id)
     }
-
-    /// The routing keys of these results.
-    fn keys(&self) -> Vec<String> {
-        let wanted = |outcome: &Outcome| self.outcomes.is_empty() || self.outcomes.contains(outcome.as_str());
-        Outcome::ALL.into_iter().filter(wanted).map(Outcome::routing_key).collect()
-    }
 }
 
 /// The command and its flags.
@@ -120,7 +114,7 @@ async fn watch(
     mut printer: Printer,
 ) -> Result<(), WatchError> {
     let connection = broker.connect("esms-otp-worker watch").await?.connection;
-    let mut queues = Queues::open(&connection, broker, &filter.keys(), takes_unbound).await?;
+    let mut queues = Queues::open(&connection, broker, takes_unbound).await?;
     say(&greeting(broker, takes_unbound));
     let mut left = count;
     while left != Some(0) && printer.has_reader() {

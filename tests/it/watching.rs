@@ -185,6 +185,44 @@ async fn a_table_shows_what_the_filters_let_through() {
 }
 
 #[tokio::test]
+async fn several_at_once_show_everything_and_take_nothing() {
+    let stage = Stage::new().await;
+    let _running = stage.worker().await;
+    let client = stage.client().await;
+    let mut watches = [Watch::start(&stage, &["--json"]).await, Watch::start(&stage, &["--json"]).await];
+    // Both find out at the same time that nobody else reads.
+    publish(&client, &stage, 0..1).await;
+    for watch in &mut watches {
+        assert_eq!(watch.ids(1).await, ids(0..1));
+    }
+    publish(&client, &stage, 1..50).await;
+    for watch in &mut watches {
+        assert_eq!(watch.ids(49).await, ids(1..50));
+    }
+    // One comes later, and the first two go on.
+    let [first, second] = watches;
+    assert_eq!(first.end().await.0, Some(0));
+    let mut watches = [second, Watch::start(&stage, &["--json", "--outcome", "accepted"]).await];
+    publish(&client, &stage, 50..51).await;
+    for watch in &mut watches {
+        assert_eq!(watch.ids(1).await, ids(50..51));
+    }
+    publish(&client, &stage, 51..100).await;
+    for watch in &mut watches {
+        assert_eq!(watch.ids(49).await, ids(51..100));
+    }
+    for watch in watches {
+        assert_eq!(watch.end().await.0, Some(0));
+    }
+    let mut kept = client.consume(&stage.names.unrouted).await;
+    let mut all = BTreeSet::new();
+    while all.len() < 100 {
+        all.insert(field(&kept.next(LIMIT).await, "JobId"));
+    }
+    assert_eq!(all, ids(0..100));
+}
+
+#[tokio::test]
 async fn it_ends_when_nobody_reads_its_output_any_more() {
     let stage = Stage::new().await;
     let _running = stage.worker().await;

@@ -1,12 +1,12 @@
 //! What is known of each routing key: whether another queue gets its results.
 //!
-//! A queue of our own on the exchange of results gets a copy of each. But where no other queue is bound, it would keep
+//! A queue of our own behind the exchange of results gets a copy of each. But where no other queue is bound, it would keep
 //! the results from `otp.results.unrouted`. AMQP cannot tell who else is bound. So the first result of a key is the test:
 //! our queue is unbound for a moment, and the result is published once more. It goes to the other queues, which know a
 //! repeat by its `message_id`, or it comes back by way of the unrouted exchange, and then it also is where it would have
 //! been without us.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 
 /// What is known of a routing key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,13 +39,16 @@ pub(super) enum Then {
     ShowCopies,
 }
 
+/// So many results that come again are remembered. They are those of some milliseconds.
+const MOST_SHOWN: usize = 10_000;
+
 /// All routing keys, and the copies that were shown already.
 #[derive(Debug, Default)]
 pub(super) struct Lanes {
     takes_unbound: bool,
     lanes: BTreeMap<String, Lane>,
-    /// Results that were shown and that come once more as copies, by `message_id`: how often.
-    shown: BTreeMap<String, u32>,
+    /// The `message_id` of results that were shown and come again as copies: from every `watch` that gives them back.
+    shown: VecDeque<String>,
 }
 
 impl Lanes {
@@ -70,24 +73,17 @@ impl Lanes {
         then
     }
 
-    /// A result that was shown will come once more, as a copy.
+    /// A result that was shown will come again, as a copy.
     pub(super) fn will_come_again(&mut self, message_id: &str) {
-        *self.shown.entry(message_id.to_owned()).or_default() += 1;
-    }
-
-    /// It will not, after all.
-    pub(super) fn will_not_come_again(&mut self, message_id: &str) {
-        self.is_shown_already(message_id);
-    }
-
-    /// Whether this copy was shown before. Each is so only once.
-    pub(super) fn is_shown_already(&mut self, message_id: &str) -> bool {
-        let Some(times) = self.shown.get_mut(message_id) else { return false };
-        *times -= 1;
-        if *times == 0 {
-            self.shown.remove(message_id);
+        if self.shown.len() == MOST_SHOWN {
+            self.shown.pop_front();
         }
-        true
+        self.shown.push_back(message_id.to_owned());
+    }
+
+    /// Whether this copy was shown before it came.
+    pub(super) fn is_shown_already(&self, message_id: &str) -> bool {
+        self.shown.iter().any(|shown| shown == message_id)
     }
 }
 
@@ -112,14 +108,12 @@ mod tests {
     }
 
     #[test]
-    fn a_result_that_was_shown_is_passed_over_as_often_as_it_comes_again() {
+    fn a_result_that_was_shown_is_passed_over_when_it_comes_again() {
         let mut lanes = Lanes::default();
         lanes.will_come_again("a:result");
-        lanes.will_come_again("a:result");
-        lanes.will_come_again("b:result");
-        lanes.will_not_come_again("b:result");
-        let shown = ["a:result", "b:result", "a:result", "a:result"].map(|id| lanes.is_shown_already(id));
-        assert_eq!(shown, [true, false, true, false]);
-        assert!(lanes.shown.is_empty());
+        let shown = ["a:result", "b:result", "a:result"].map(|id| lanes.is_shown_already(id));
+        assert_eq!(shown, [true, false, true]);
+        (0..2 * MOST_SHOWN).for_each(|n| lanes.will_come_again(&n.to_string()));
+        assert_eq!((lanes.shown.len(), lanes.is_shown_already("a:result")), (MOST_SHOWN, false));
     }
 }

@@ -1,4 +1,11 @@
 //! The queues of `watch`, which end with its connection.
+//!
+//! ```text
+//! otp.results == each routing key ==> otp.results.watch ==> our queue, and that of every other watch
+//! otp.results.unrouted ==> our queue of copies
+//! ```
+//!
+//! All that run at the same time share one exchange. So a test takes all of them away, and none is another's other queue.
 
 use std::future::Future;
 
@@ -6,16 +13,18 @@ use futures_util::StreamExt as _;
 use lapin::message::Delivery;
 use lapin::options::{
     BasicAckOptions, BasicConsumeOptions, BasicGetOptions, BasicPublishOptions, BasicQosOptions, ConfirmSelectOptions,
-    QueueBindOptions, QueueDeclareOptions, QueuePurgeOptions,
+    ExchangeBindOptions, ExchangeDeclareOptions, ExchangeUnbindOptions, QueueBindOptions, QueueDeclareOptions,
+    QueuePurgeOptions,
 };
 use lapin::types::{AMQPValue, FieldTable, ShortString};
-use lapin::{Channel, Confirmation, Connection, Consumer};
+use lapin::{Channel, Confirmation, Connection, Consumer, ExchangeKind};
 use tokio::time::timeout;
 
 use super::lanes::{Lanes, Then, With};
 use crate::amqp;
 use crate::broker::REPLY_WITHIN;
 use crate::broker::settings::BrokerSettings;
+use crate::job::result::Outcome;
 
 /// Results that were not shown yet. If a terminal is slower than the workers, the oldest are not shown, and the broker's
 /// memory is safe.
@@ -52,8 +61,8 @@ fn hint(error: &lapin::Error) -> &'static str {
     if said.contains("NOT_FOUND") {
         "start a worker first, which declares the exchanges, or set OTP_REPLY_EXCHANGE to that of the workers"
     } else if said.contains("ACCESS_REFUSED") {
-        "the user needs permission to declare queues of its own (amq.gen-*), to read both exchanges of results and to \
-         write to them; with --take-unbound it needs not write to them"
+        "the user needs permission to configure, write and read queues amq.gen-* and the exchange of results with .watch \
+         added, and to write and read both exchanges of results; with --take-unbound, to read the exchange of results"
     } else {
         "results since then are not shown; give the command again"
     }
@@ -90,8 +99,8 @@ pub(super) struct Queues {
     channel: Channel,
     exchange: String,
     unrouted: String,
-    /// The name of our queue on the exchange of results.
-    taken: ShortString,
+    /// The exchange between that of results and our queue.
+    shared: String,
     takes: Consumer,
     copies: Option<Consumer>,
     /// The name of the queue that catches what comes back from a test. It is kept between tests: RabbitMQ may refuse what
@@ -104,7 +113,6 @@ impl Queues {
     pub(super) async fn open(
         connection: &Connection,
         broker: &BrokerSettings,
-        keys: &[String],
         takes_unbound: bool,
     ) -> Result<Self, WatchError> {
         let channel = within(connection.create_channel()).await?;
@@ -121,10 +129,45 @@ impl Queues {
         };
         let [caught, taken] = [queue(&channel).await?, queue(&channel).await?];
         let takes = consume(&channel, &taken, false).await?;
-        for key in keys {
-            bind(&channel, &taken, &exchange, key).await?;
+        let queues = Self {
+            shared: format!("{exchange}.watch"),
+            channel,
+            exchange,
+            unrouted,
+            takes,
+            copies,
+            caught,
+            lanes: Lanes::new(takes_unbound),
+        };
+        queues.subscribe(&taken, takes_unbound).await?;
+        Ok(queues)
+    }
+
+    async fn subscribe(&self, taken: &ShortString, takes_unbound: bool) -> Result<(), WatchError> {
+        if takes_unbound {
+            return bind(&self.channel, taken, &self.exchange, "otp.*").await;
         }
-        Ok(Self { channel, exchange, unrouted, taken, takes, copies, caught, lanes: Lanes::new(takes_unbound) })
+        let options = ExchangeDeclareOptions { auto_delete: true, ..Default::default() };
+        let shared = ShortString::from(self.shared.as_str());
+        within(self.channel.exchange_declare(shared, ExchangeKind::Fanout, options, FieldTable::default())).await?;
+        // First, so that no result comes to an exchange without a queue.
+        bind(&self.channel, taken, &self.shared, "").await?;
+        for outcome in Outcome::ALL {
+            self.bind_key(&outcome.routing_key()).await?;
+        }
+        Ok(())
+    }
+
+    async fn bind_key(&self, key: &str) -> Result<(), WatchError> {
+        let [to, from, key] = [&self.shared, &self.exchange, key].map(|name: &str| ShortString::from(name));
+        let options = ExchangeBindOptions::default();
+        within(self.channel.exchange_bind(to, from, key, options, FieldTable::default())).await
+    }
+
+    async fn unbind_key(&self, key: &str) -> Result<(), WatchError> {
+        let [to, from, key] = [&self.shared, &self.exchange, key].map(|name: &str| ShortString::from(name));
+        let options = ExchangeUnbindOptions::default();
+        within(self.channel.exchange_unbind(to, from, key, options, FieldTable::default())).await
     }
 
     /// The next result.
@@ -165,7 +208,7 @@ impl Queues {
         let key = result.routing_key.clone();
         within(self.channel.queue_purge(self.caught.clone(), QueuePurgeOptions::default())).await?;
         bind(&self.channel, &self.caught, &self.unrouted, "").await?;
-        unbind(&self.channel, &self.taken, &self.exchange, key.as_str()).await?;
+        self.unbind_key(key.as_str()).await?;
         self.lanes.will_come_again(id(result));
         self.publish(&self.exchange, result).await?;
         // Confirmed: so it is in every queue that gets it.
@@ -173,8 +216,7 @@ impl Queues {
         unbind(&self.channel, &self.caught, &self.unrouted, "").await?;
         let then = self.lanes.tested(key.as_str(), came_back);
         if then == Then::BindAgain {
-            self.lanes.will_not_come_again(id(result));
-            bind(&self.channel, &self.taken, &self.exchange, key.as_str()).await?;
+            self.bind_key(key.as_str()).await?;
         }
         Ok(then)
     }
