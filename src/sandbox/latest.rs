@@ -16,8 +16,8 @@ use super::{
 /// How many messages are kept with their details.
 const KEPT: usize = 10_000;
 
-/// The fewest digits of a number that is looked for in its other form too. Fewer would match too much.
-const OTHER_FORM: usize = 4;
+/// The fewest digits of a number that is looked for in its other forms too. Fewer would match too much.
+const OTHER_FORMS: usize = 4;
 
 /// One V5 request, as the page lists it.
 #[derive(Clone, Serialize)]
@@ -92,32 +92,33 @@ fn micros() -> u64 {
 pub(crate) struct Wanted {
     /// As it was typed, without spaces and punctuation if the rest is digits.
     text: String,
-    /// `84…` for `0…`, and `0…` for `84…`: they are one number to the worker.
-    other: Option<String>,
+    /// Its forms as `0…`, `84…` and `0084…`: they are one number to the worker.
+    forms: Vec<String>,
 }
 
 impl Wanted {
     pub(crate) fn new(typed: &str) -> Self {
         let digits = typed.replace(['+', ' ', '.', '-', '(', ')'], "");
         if digits.is_empty() || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
-            return Self { text: typed.trim().to_owned(), other: None };
+            return Self { text: typed.trim().to_owned(), forms: Vec::new() };
         }
-        let other = match (digits.strip_prefix("84"), digits.strip_prefix('0')) {
-            _ if digits.len() < OTHER_FORM => None,
-            (Some(rest), _) => Some(format!("0{rest}")),
-            (_, Some(rest)) => Some(format!("84{rest}")),
-            _ => None,
+        let rest = ["0084", "84", "0"].iter().find_map(|prefix| digits.strip_prefix(prefix));
+        let forms = match rest {
+            Some(rest) if digits.len() >= OTHER_FORMS => {
+                ["0", "84", "0084"].map(|prefix| format!("{prefix}{rest}")).into()
+            }
+            _ => Vec::new(),
         };
-        Self { text: digits, other }
+        Self { text: digits, forms }
     }
 
-    /// The forms of the number.
+    /// What it may be, if it is a whole number.
     pub(crate) fn forms(&self) -> impl Iterator<Item = &str> {
-        std::iter::once(self.text.as_str()).chain(self.other.as_deref())
+        std::iter::once(&self.text).chain(&self.forms).map(String::as_str).filter(|form| !form.is_empty())
     }
 
     fn fits(&self, phone: &str) -> bool {
-        phone.contains(&self.text) || self.other.as_ref().is_some_and(|other| phone.starts_with(other))
+        phone.contains(&self.text) || self.forms.iter().any(|form| phone.starts_with(form))
     }
 }
 
@@ -191,6 +192,8 @@ mod tests {
             ("(090) 1888.484", "84901888484", true),
             ("+84901888484", "0901888484", true),
             ("8490", "0901888484", true),
+            ("0901888484", "0084901888484", true),
+            ("0084 901888484", "0901888484", true),
             ("84", "0901888484", true),
             ("84", "0901888333", false),
             ("0901", "1284901", false),

@@ -66,7 +66,7 @@ pub(crate) fn news(records: &Records, question: &Question) -> News {
         last: latest.last,
         kept: latest.kept(),
         messages: latest.after(question.after, &wanted, question.limit.min(MOST)),
-        found: wanted.forms().filter(|form| !form.is_empty()).find_map(|form| records.phones.count(form)),
+        found: wanted.forms().find_map(|form| records.phones.count(form)),
         stats: records.stats(),
         trouble: Trouble {
             always: records.deck.always.as_ref().map(ToString::to_string),
