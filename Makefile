@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help build run demo test chaos limits bench bench-limits micro profile lint fuzz services deploy-check examples-check docs-check
+.PHONY: help build run demo test chaos limits bench bench-limits micro profile lint fuzz services deploy-check examples-check docs-check page-check
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -70,6 +70,9 @@ examples-check: services ## runs the examples of each language that is here, or 
 
 docs-check: ## the schemas by the official validators, and every command of the documents; installs its tools under target
 	@tests/documents/run.sh
+
+page-check: ## the sandbox's page in a real Chromium; apt brings it where it is missing
+	@tests/page/run.sh
 
 services: ## installs RabbitMQ and Redis where they are missing
 	@tests/support/install-services.sh

@@ -20,16 +20,22 @@
 //! # Faults
 //!
 //! Each V5 request draws one [`Fault`]: from the script of its phone, else from the script for any
-//! phone, else from the [`Mix`]. The mix uses only the seed, the phone and the number of earlier requests of
+//! phone, else the fault that every request meets, else from the [`Mix`]. The mix uses only the seed, the phone and the number of earlier requests of
 //! that phone. So the same run meets the same faults, in any order and at any concurrency. A request is taken
 //! (counted, charged) the moment its body has arrived. Latency, hangs and resets come after that.
 //!
 //! Some faults are answers as servers, proxies and firewalls of the field deliver them: with odd headers, compressed,
 //! with a wrong length, without a proper end. They are sent byte by byte where no HTTP server would send them.
 //!
+//! # The page
+//!
+//! `GET /` is a page for people: the messages as they come, and buttons for trouble. It uses the control plane.
+//!
 //! # The control plane
 //!
-//! For callers outside the process. [`Sandbox`] has methods for the same. Bodies are JSON.
+//! For callers outside the process. [`Sandbox`] has methods for the same, but for what only the page needs. Bodies are
+//! JSON. Another website in the developer's browser gets a 403: the `Host` must be `localhost` or a loopback address, and
+//! what changes something must not come with an `Origin` or a `Sec-Fetch-Site` of elsewhere.
 //!
 //! | call | does |
 //! |---|---|
@@ -37,19 +43,23 @@
 //! | `GET /_sandbox/accepted` | every phone with an accepted request: a list of [`PhoneCount`] |
 //! | `GET /_sandbox/duplicates` | the phones with more than one accepted request |
 //! | `GET /_sandbox/phones/0901888484` | the phone's [`PhoneCount`], and a list of [`Recorded`] in the field `story`; 404 for a phone without requests |
+//! | `GET /_sandbox/messages?after=0&find=0901&limit=200` | the newest messages with a higher number than `after`, to numbers with these digits, the newest first; the counts; which trouble is on. `run` changes with each start and reset, and then numbers begin at 1 again. The last 10,000 messages are kept; at most 1,000 come at once |
+//! | `POST /_sandbox/check` `{"phone": "0901888484", "code": "123456"}` | what CheckCode answers; a right code is used by it |
 //! | `POST /_sandbox/script` `{"phone": "0901888484", "faults": ["reset_after", {"status": {"code": 503}}]}` | the next requests of this phone meet these faults in order; without `phone`, those of any phone |
+//! | `PUT /_sandbox/always` `{"fault": "latency:5s"}` | every request without a script meets this fault; `DELETE` ends this, and the mix is drawn from again |
 //! | `PUT /_sandbox/mix` `{"reset_after": 0.02, "status:503:1": 0.05}` | probabilities from now on; `{}` for no faults |
 //! | `PUT /_sandbox/forced` `{"code": "101", "message": "Authorize Failed"}` | refuses every request that would be accepted; `DELETE` ends this |
 //! | `PUT /_sandbox/balance` `{"balance": 0}` | sets the account's balance, in VND |
 //! | `POST /_sandbox/refuse` `{"ms": 2000}` | refuses connections for this long, also those of the control plane |
 //! | `POST /_sandbox/release-hangs` | resets the connections of the requests that hang |
 //! | `POST /_sandbox/release-held` | answers the requests that are held |
-//! | `POST /_sandbox/reset` | forgets counts, phones and scripts, and refills the balance; the mix and the forced refusal stay |
+//! | `POST /_sandbox/reset` | forgets counts, phones, messages and scripts, and refills the balance; the mix, the fault of `always` and the forced refusal stay |
 //!
 //! # What it remembers
 //!
 //! Counts are exact for up to a million phones. After that, a request for a new phone gets a 503.
-//! The first [`STORY_LIMIT`] requests of a phone are recorded in full, up to 200,000 requests in all.
+//! The first [`STORY_LIMIT`] requests of a phone are recorded in full, up to 200,000 requests in all. So are the last
+//! 10,000 requests of all phones, for the page.
 
 mod connection;
 mod control;
@@ -58,7 +68,11 @@ mod dice;
 mod door;
 mod fault;
 mod fault_text;
+mod guard;
+mod latest;
 mod mix;
+mod news;
+mod page;
 mod pages;
 mod phones;
 mod play;
@@ -137,6 +151,11 @@ impl Sandbox {
         self.shared.change(|records| records.deck.script(phone, faults));
     }
 
+    /// Has every request meet this fault, unless a script says otherwise. `None` ends this: the mix is drawn from again.
+    pub fn always(&self, fault: Option<Fault>) {
+        self.shared.change(|records| records.deck.always = fault);
+    }
+
     /// Sets which faults come from now on, and how often.
     pub fn set_mix(&self, mix: Mix) {
         self.shared.change(|records| records.deck.mix = mix);
@@ -158,8 +177,8 @@ impl Sandbox {
         self.shared.change(|records| records.balance = balance);
     }
 
-    /// Forgets counts, phones, codes and scripts, and refills the balance. The mix and
-    /// the forced refusal stay.
+    /// Forgets counts, phones, messages, codes and scripts, and refills the balance. The mix, the fault of
+    /// [`Sandbox::always`] and the forced refusal stay.
     pub fn reset(&self) {
         self.shared.change(|records| records.reset());
     }

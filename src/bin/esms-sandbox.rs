@@ -36,7 +36,8 @@ Example: 50 ms to answer, one in fifty accepted and then reset, one in twenty
 told to come back in a second:
   esms-sandbox --latency 50ms --fault reset_after=0.02 --fault status:429:1=0.05
 
-While it runs:
+While it runs, http://127.0.0.1:8081/ is a page of what was \"sent\", with buttons for
+trouble. And:
   curl http://127.0.0.1:8081/_sandbox/stats
   curl http://127.0.0.1:8081/_sandbox/duplicates
   curl http://127.0.0.1:8081/_sandbox/phones/0901888484
@@ -154,7 +155,7 @@ async fn run(settings: Settings) -> io::Result<()> {
     let mut interrupt = signal(SignalKind::interrupt())?;
     let sandbox = Sandbox::start(settings).await?;
     let (send_url, url) = (sandbox.send_url(), sandbox.url());
-    say(&mut io::stdout(), &format!("eSMS is played at {send_url}; try: curl {url}/_sandbox/stats"));
+    say(&mut io::stdout(), &format!("eSMS is played at {send_url}; what it is sent is shown at {url}/"));
     tokio::select! {
         _ = terminate.recv() => {}
         _ = interrupt.recv() => {}

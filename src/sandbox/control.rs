@@ -4,17 +4,19 @@ use std::{sync::Arc, time::Duration};
 
 use axum::{
     Json, Router,
-    extract::{FromRef, Path, State},
+    extract::{FromRef, Path, Query, State},
     http::StatusCode,
     response::Response,
     routing::{any, get, post, put},
 };
 use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
 
 use super::{
     door::Door,
     fault::Fault,
     mix::Mix,
+    news::{News, Question, news},
     pages,
     phones::{PhoneCount, Recorded},
     rules::Refusal,
@@ -46,7 +48,10 @@ pub(crate) fn router(shared: Arc<Shared>, door: Arc<Door>) -> Router {
         .route("/accepted", get(accepted))
         .route("/duplicates", get(duplicates))
         .route("/phones/{phone}", get(phone))
+        .route("/messages", get(messages))
+        .route("/check", post(check))
         .route("/script", post(script))
+        .route("/always", put(always).delete(not_always))
         .route("/mix", put(mix))
         .route("/forced", put(force).delete(force_nothing))
         .route("/balance", put(balance))
@@ -83,6 +88,22 @@ async fn phone(State(shared): Records, Path(phone): Path<String>) -> Result<Json
     Ok(Json(PhoneStory { count, story }))
 }
 
+async fn messages(State(shared): Records, Query(question): Query<Question>) -> Json<News> {
+    Json(shared.look(|records| news(records, &question)))
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Check {
+    phone: String,
+    code: String,
+}
+
+/// As CheckCode does, for who has no keys. It is not counted as a call.
+async fn check(State(shared): Records, Json(check): Json<Check>) -> Json<Map<String, Value>> {
+    Json(shared.change(|records| records.check_code(&check.phone, &check.code)))
+}
+
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Script {
@@ -92,6 +113,27 @@ struct Script {
 
 async fn script(State(shared): Records, Json(script): Json<Script>) -> StatusCode {
     shared.change(|records| records.deck.script(script.phone.as_deref(), script.faults));
+    StatusCode::NO_CONTENT
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Always {
+    fault: String,
+}
+
+async fn always(State(shared): Records, Json(always): Json<Always>) -> (StatusCode, String) {
+    match always.fault.parse::<Fault>() {
+        Ok(fault) => {
+            shared.change(|records| records.deck.always = Some(fault));
+            (StatusCode::NO_CONTENT, String::new())
+        }
+        Err(error) => (StatusCode::UNPROCESSABLE_ENTITY, error.to_string()),
+    }
+}
+
+async fn not_always(State(shared): Records) -> StatusCode {
+    shared.change(|records| records.deck.always = None);
     StatusCode::NO_CONTENT
 }
 

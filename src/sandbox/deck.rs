@@ -1,4 +1,4 @@
-//! Which fault comes next: first from the scripts, then from the mix.
+//! Which fault comes next: first from the scripts, then the one that always comes, then from the mix.
 
 use std::collections::{HashMap, VecDeque};
 
@@ -8,6 +8,8 @@ use super::{dice::Dice, fault::Fault, mix::Mix};
 #[derive(Default)]
 pub(crate) struct Deck {
     pub(crate) mix: Mix,
+    /// Every request without a script meets this one.
+    pub(crate) always: Option<Fault>,
     anyone: VecDeque<Fault>,
     by_phone: HashMap<String, VecDeque<Fault>>,
 }
@@ -25,15 +27,17 @@ impl Deck {
         }
     }
 
-    /// Forgets the scripts; the mix stays.
+    /// Forgets the scripts; the mix and the fault that always comes stay.
     pub(crate) fn clear_scripts(&mut self) {
         self.anyone.clear();
         self.by_phone.clear();
     }
 
-    /// The next fault of the phone's own script, else of the script for any phone, else of the mix.
+    /// The next fault of the phone's own script, else of the script for any phone, else the one that always comes,
+    /// else of the mix.
     pub(crate) fn next(&mut self, dice: Dice<'_>) -> Fault {
-        self.scripted_for(dice.phone).or_else(|| self.anyone.pop_front()).unwrap_or_else(|| self.mix.draw(dice))
+        let scripted = self.scripted_for(dice.phone).or_else(|| self.anyone.pop_front());
+        scripted.or_else(|| self.always.clone()).unwrap_or_else(|| self.mix.draw(dice))
     }
 
     fn scripted_for(&mut self, phone: &str) -> Option<Fault> {
@@ -51,12 +55,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_phones_own_script_comes_before_the_one_for_anyone() {
+    fn a_phones_own_script_comes_before_the_one_for_anyone_and_that_before_what_always_comes() {
         let mut deck = Deck::default();
         deck.script(None, vec![Fault::Html]);
         deck.script(Some("0901888484"), vec![Fault::CutJson]);
         let dice = Dice { seed: 1, phone: "0901888484", nth: 1 };
         let drawn: Vec<_> = (0..3).map(|_| deck.next(dice)).collect();
         assert_eq!(drawn, [Fault::CutJson, Fault::Html, Fault::None]);
+        deck.mix = Mix::new([(Fault::EmptyBody, 1.0)]).unwrap();
+        deck.always = Some(Fault::ResetAfter);
+        deck.script(None, vec![Fault::Html]);
+        assert_eq!([deck.next(dice), deck.next(dice)], [Fault::Html, Fault::ResetAfter]);
+        deck.always = None;
+        assert_eq!(deck.next(dice), Fault::EmptyBody);
     }
 }

@@ -55,6 +55,11 @@ impl Mix {
         Ok(Self(shares))
     }
 
+    /// The faults in their text form, and their probabilities.
+    pub(crate) fn shares(&self) -> BTreeMap<String, f64> {
+        self.0.iter().map(|(fault, share)| (fault.to_string(), *share)).collect()
+    }
+
     /// The fault of one request.
     pub(crate) fn draw(&self, dice: Dice<'_>) -> Fault {
         let mut left = dice.fraction(Purpose::Fault);

@@ -1,6 +1,6 @@
 //! What the sandbox knows about each phone.
 
-use std::{collections::BTreeMap, time::SystemTime};
+use std::{collections::BTreeMap, sync::Arc, time::SystemTime};
 
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
@@ -19,7 +19,8 @@ const STORIES_LIMIT: usize = 200_000;
 /// How many phones the sandbox can know. A request for one more is answered with 503.
 const PHONES_LIMIT: usize = 1_000_000;
 
-/// The longest key of a phone, in bytes. The key is the phone as it was sent, cut to this length.
+/// The longest key of a phone, in bytes. The key is the phone as it was sent, cut to this length. So are the other
+/// texts of a request that are kept.
 pub(crate) const PHONE_BYTES: usize = 32;
 
 /// One V5 request, as it was received.
@@ -55,7 +56,7 @@ pub struct PhoneCount {
 }
 
 impl Recorded {
-    fn now(fault: &Fault, answer: &Answer, code: Option<String>) -> Self {
+    pub(crate) fn now(fault: &Fault, answer: &Answer, code: Option<String>) -> Self {
         Self {
             at: humantime::format_rfc3339_millis(SystemTime::now()).to_string(),
             fault: fault.to_string(),
@@ -79,7 +80,7 @@ struct Phone {
     accepted: u32,
     generated: u32,
     live: Option<LiveCode>,
-    story: Vec<Recorded>,
+    story: Vec<Arc<Recorded>>,
 }
 
 impl Phone {
@@ -133,7 +134,7 @@ impl Phones {
     }
 
     /// Records the request in full, while there is room.
-    pub(crate) fn record(&mut self, phone: &str, fault: &Fault, answer: &Answer, code: Option<String>) {
+    pub(crate) fn record(&mut self, phone: &str, recorded: &Arc<Recorded>) {
         let Some(known) = self.phones.get_mut(phone) else {
             return;
         };
@@ -141,7 +142,7 @@ impl Phones {
             return;
         }
         self.recorded += 1;
-        known.story.push(Recorded::now(fault, answer, code));
+        known.story.push(Arc::clone(recorded));
     }
 
     /// Whether this is the phone's live code. If it is, it cannot be used again.
@@ -161,7 +162,8 @@ impl Phones {
     }
 
     pub(crate) fn story(&self, phone: &str) -> Vec<Recorded> {
-        self.phones.get(key(phone)).map(|known| known.story.clone()).unwrap_or_default()
+        let story = self.phones.get(key(phone)).map(|known| known.story.as_slice()).unwrap_or_default();
+        story.iter().map(|recorded| recorded.as_ref().clone()).collect()
     }
 
     pub(crate) fn count(&self, phone: &str) -> Option<PhoneCount> {
@@ -177,6 +179,9 @@ impl Phones {
 
 /// The key of a phone. It is cut to [`PHONE_BYTES`], so that a nonsense phone does not take a megabyte.
 pub(crate) fn key(phone: &str) -> &str {
+    if phone.len() <= PHONE_BYTES {
+        return phone;
+    }
     let end = (0..=PHONE_BYTES).rev().find(|&end| phone.is_char_boundary(end)).unwrap_or(0);
     phone.get(..end).unwrap_or(phone)
 }

@@ -1,14 +1,18 @@
 //! What the sandbox knows: the requests of each phone, and the account's balance.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
+
+use serde_json::{Map, Value, json};
 
 use super::{
     deck::Deck,
     dice::{Dice, Purpose},
     fault::Fault,
-    phones::{Phones, key},
-    rules::{Answer, Asked, Keys, Refusal, Wanted},
+    latest::Latest,
+    phones::{Phones, Recorded, key},
+    rules::{Answer, Asked, Keys, Refusal, Wanted, fields},
     settings::{PRICE_VND, Settings},
     stats::{Gauge, Stats},
 };
@@ -29,7 +33,7 @@ pub(crate) struct Records {
     seed: u64,
     latency: Duration,
     jitter: Duration,
-    opening_balance: u64,
+    pub(crate) opening_balance: u64,
     pub(crate) keys: Keys,
     pub(crate) balance: u64,
     pub(crate) forced: Option<Refusal>,
@@ -39,6 +43,7 @@ pub(crate) struct Records {
     pub(crate) in_progress: Gauge,
     pub(crate) held: Gauge,
     pub(crate) phones: Phones,
+    pub(crate) latest: Latest,
     /// When each V5 request arrived.
     pub(crate) times: VecDeque<Instant>,
 }
@@ -59,18 +64,20 @@ impl Records {
             in_progress: Gauge::default(),
             held: Gauge::default(),
             phones: Phones::default(),
+            latest: Latest::new(),
             times: VecDeque::new(),
         }
     }
 
-    /// Forgets counts, times, phones, codes and scripts, and refills the balance. The mix and the forced refusal
-    /// stay. So do the gauges of open connections, of requests in progress and of held requests.
+    /// Forgets counts, times, phones, messages, codes and scripts, and refills the balance. The mix, the fault of
+    /// every request and the forced refusal stay. So do the gauges of open connections, of requests in progress and of held requests.
     pub(crate) fn reset(&mut self) {
         self.counts = Stats::default();
         for gauge in [&mut self.connections, &mut self.in_progress, &mut self.held] {
             gauge.most = gauge.now;
         }
         self.phones = Phones::default();
+        self.latest.forget();
         self.times = VecDeque::new();
         self.deck.clear_scripts();
         self.balance = self.opening_balance;
@@ -89,7 +96,9 @@ impl Records {
         let fault = self.deck.next(dice);
         self.counts.count_fault(&fault);
         let (answer, code) = self.settle(&fault, asked, dice);
-        self.phones.record(phone, &fault, &answer, code);
+        let recorded = Arc::new(Recorded::now(&fault, &answer, code));
+        self.phones.record(phone, &recorded);
+        self.latest.push(asked, dice.nth, recorded);
         Some(Arrival { fault, answer, latency: self.latency(dice) })
     }
 
@@ -134,6 +143,16 @@ impl Records {
         }
         if self.phones.accept(phone, wanted, code) == 2 {
             self.counts.duplicates += 1;
+        }
+    }
+
+    /// What CheckCode answers to who has the keys. A right code is used by this.
+    pub(crate) fn check_code(&mut self, phone: &str, code: &str) -> Map<String, Value> {
+        if self.phones.use_code(phone, code) {
+            fields(json!({"CodeResult": "100", "CountRegenerate": 0,
+                "ErrorMessage": format!("{phone}, Content: Success!")}))
+        } else {
+            Refusal::new("171", "Code is used, expired or not for this phone").json()
         }
     }
 

@@ -1,4 +1,4 @@
-//! The provider's calls, and the router for them and for the control plane.
+//! The provider's calls, and the router for them, for the page and for the control plane.
 
 use std::{sync::Arc, time::Duration};
 
@@ -7,7 +7,7 @@ use axum::{
     body::{Body, Bytes, to_bytes},
     extract::{ConnectInfo, Query, State},
     http::{HeaderMap, HeaderValue, header},
-    middleware::map_response,
+    middleware::{from_fn, map_response},
     response::Response,
     routing::{get, post},
 };
@@ -18,6 +18,8 @@ use super::{
     connection::Connection,
     control,
     door::Door,
+    guard::guard,
+    page::page,
     pages,
     play::{object, play},
     rules::{Asked, Refusal, fields},
@@ -41,6 +43,7 @@ const BODY_TIME: Duration = Duration::from_secs(10);
 const USER_ID: u32 = 9999;
 
 pub(crate) fn router(shared: Arc<Shared>, door: Arc<Door>) -> Router {
+    let own = Router::new().route("/", get(page)).nest("/_sandbox", control::router(Arc::clone(&shared), door));
     Router::new()
         .route(SEND_PATH, post(send))
         // Clients write the address with and without a slash at its end.
@@ -48,8 +51,8 @@ pub(crate) fn router(shared: Arc<Shared>, door: Arc<Door>) -> Router {
         .route(CHECK_CODE_PATH, get(check_code))
         .route(BALANCE_PATH, post(balance))
         .layer(map_response(with_cookie))
-        .with_state(Arc::clone(&shared))
-        .nest("/_sandbox", control::router(shared, door))
+        .with_state(shared)
+        .merge(own.layer(from_fn(guard)))
         .fallback(pages::endpoint_not_found)
         .method_not_allowed_fallback(pages::method_not_allowed)
 }
@@ -118,11 +121,8 @@ async fn check_code(State(shared): State<Arc<Shared>>, Query(asked): Query<Check
         records.counts.check_code_calls += 1;
         if !records.keys.open(&asked.api_key, &asked.secret_key) {
             Refusal::authorize_failed().json()
-        } else if records.phones.use_code(&asked.phone, &asked.code) {
-            fields(json!({"CodeResult": "100", "CountRegenerate": 0,
-                "ErrorMessage": format!("{}, Content: Success!", asked.phone)}))
         } else {
-            Refusal::new("171", "Code is used, expired or not for this phone").json()
+            records.check_code(&asked.phone, &asked.code)
         }
     }))
 }

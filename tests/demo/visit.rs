@@ -29,7 +29,7 @@ pub(crate) fn invite(home: &Home, esms: &Esms, worker: &Worker) -> Result<(), Fa
         say(format!("  broker   AMQP_URL as you gave it ({}), queue {}", home.address(), home.queue()));
     }
     say(format!("  eSMS     {}, pid {}", esms.send_url(), esms.pid()));
-    say(format!("           {sandbox}/_sandbox/stats"));
+    say(format!("           {sandbox}/ is its page: what it is sent, and buttons for trouble"));
     say(format!("  worker   http://{}/metrics, pid {}", worker.http, worker.program.pid()));
     say(format!("           {}", worker.log.display()));
     say(format!("\n{}", bold("To play with, from another terminal")));

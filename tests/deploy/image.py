@@ -55,8 +55,8 @@ def the_context_is_what_is_copied():
 
 
 def all_of_it_is_there():
-    """  compose.yaml: all six services, and every file they mount."""
-    assert SERVICES.keys() == {"rabbitmq", "redis", "sandbox", "worker", "prometheus", "grafana"}, str(SERVICES.keys())
+    """  compose.yaml: all seven services, and every file they mount."""
+    assert SERVICES.keys() == {"rabbitmq", "redis", "sandbox", "page", "worker", "prometheus", "grafana"}, str(SERVICES.keys())
     for name, service in SERVICES.items():
         for volume in service.get("volumes", []):
             source = ROOT / "deploy" / volume.split(":")[0]
@@ -83,6 +83,17 @@ def nobody_outside_reaches_it():
     for name, service in SERVICES.items():
         for port in service.get("ports", []):
             assert port.startswith("127.0.0.1:"), f"{name}: {port}"
+
+
+def the_page_is_led_to_the_sandbox():
+    """  compose.yaml: the port of the sandbox's page is passed on to where the sandbox listens."""
+    page = SERVICES["page"]
+    assert page["network_mode"] == "service:sandbox", "the sandbox listens on loopback alone"
+    listens, leads = (re.fullmatch(form, part) for form, part in
+                      zip([r"TCP-LISTEN:(\d+),fork,reuseaddr", r"TCP:(127\.0\.0\.1:\d+)"], page["command"], strict=True))
+    assert any(port.endswith(f":{listens[1]}") for port in SERVICES["sandbox"]["ports"]), f"nothing leads to {listens[1]}"
+    program = (ROOT / "src/bin/esms-sandbox.rs").read_text()
+    assert f'default_value = "{leads[1]}"' in program and "--addr" not in str(SERVICES["sandbox"]["command"]), f"the sandbox is not at {leads[1]}"
 
 
 def the_worker_is_well_set():
@@ -125,5 +136,5 @@ def the_demonstration_finds_its_broker():
 
 
 run([the_images_have_no_shell, the_revision_is_built_in, the_context_is_what_is_copied, all_of_it_is_there,
-     each_image_is_its_own, no_more_workers_are_promised, nobody_outside_reaches_it, the_worker_is_well_set,
+     each_image_is_its_own, no_more_workers_are_promised, nobody_outside_reaches_it, the_page_is_led_to_the_sandbox, the_worker_is_well_set,
      prometheus_finds_the_worker, the_demonstration_finds_its_broker])

@@ -91,7 +91,7 @@ RULES = {
     r"make help": Run(says="examples-check"),
     r"make test": Elsewhere(CI, "readme_command test"),
     r"make demo": Elsewhere(CI, "readme_command demo"),
-    r"make (lint|deploy-check|examples-check|docs-check)": Elsewhere(CI),
+    r"make (lint|deploy-check|examples-check|docs-check|page-check)": Elsewhere(CI),
     r"(KEEP=1 )?make [a-z-]+( [A-Z]+=\S+)*": Parsed(),
     r"cargo test .* slots::how -- --ignored --nocapture": Elsewhere("tests/it/slots.rs", "async fn how", "a measurement"),
     r"export [A-Z_]+=.*": Run(),

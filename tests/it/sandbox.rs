@@ -3,6 +3,7 @@
 mod calls;
 mod faults;
 mod memory;
+mod page;
 mod port;
 mod program;
 
