@@ -1,7 +1,11 @@
 //! A broker that is short of memory or disk, and says so (<https://www.rabbitmq.com/docs/connection-blocked>).
 
+use std::convert::Infallible;
+use std::future::pending;
 use std::time::Duration;
 
+use futures_util::{Stream, StreamExt as _};
+use lapin::Event;
 use tokio::sync::watch;
 use tokio::time::sleep;
 
@@ -21,6 +25,30 @@ impl Alarm {
         self.0.send_replace(is_blocked);
     }
 
+    /// Follows what the broker says of itself on a connection. `tell` gets its reason when it blocks publishers, and
+    /// nothing when it does not any more.
+    pub async fn follow(
+        &self,
+        mut events: impl Stream<Item = Event> + Unpin,
+        tell: impl Fn(Option<&str>),
+    ) -> Infallible {
+        while let Some(event) = events.next().await {
+            match event {
+                Event::ConnectionBlocked(reason) => {
+                    self.set(true);
+                    tell(Some(reason.as_str()));
+                }
+                Event::ConnectionUnblocked => {
+                    self.set(false);
+                    tell(None);
+                }
+                // Whoever uses the connection sees that it is lost.
+                _ => {}
+            }
+        }
+        pending().await
+    }
+
     /// Returns when an answer is overdue. A broker that is short of memory or disk says so, and answers once
     /// it has room. Publishing again would only give it more messages to take then.
     pub async fn silence(&self, limit: Duration) {
@@ -33,6 +61,16 @@ impl Alarm {
                 () = sleep(limit), if !is_blocked => return,
             }
         }
+    }
+}
+
+/// What a person is told of it: the broker's reason when it blocks publishers, and nothing when it does not any more.
+pub fn in_words(blocked: Option<&str>) -> String {
+    match blocked {
+        Some(reason) => format!(
+            "the broker takes no messages now ({reason}): it is short of memory or disk. Waiting until it has room"
+        ),
+        None => "the broker takes messages again".into(),
     }
 }
 

@@ -1,10 +1,10 @@
 //! Results as a person reads them: a line each.
 
-use std::io::{self, IsTerminal as _, stdout};
+use std::io::{IsTerminal as _, stdout};
 
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer};
+use serde_json::Value;
 
-use super::shell::Output;
 use crate::job::request::logged_id;
 use crate::job::result::Outcome;
 
@@ -14,7 +14,7 @@ use crate::job::result::Outcome;
 pub(super) struct Told {
     pub(super) job_id: String,
     pub(super) outcome: String,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "code")]
     pub(super) code_result: Option<String>,
     #[serde(default)]
     attempts: u32,
@@ -26,6 +26,15 @@ pub(super) struct Told {
     error_message: Option<String>,
     #[serde(default)]
     completed_at: String,
+}
+
+/// A text; other programs may write a number.
+fn code<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
+    Ok(match Value::deserialize(deserializer)? {
+        Value::Null => None,
+        Value::String(code) => Some(code),
+        other => Some(other.to_string()),
+    })
 }
 
 impl Told {
@@ -47,36 +56,45 @@ fn has_colours() -> bool {
     is_terminal() && !is_set("NO_COLOR") && !is_dumb
 }
 
-/// Prints results: as a table, or each as the JSON that it is.
-pub(super) struct Printer {
-    rows: Option<Rows>,
-    is_header_due: bool,
-    output: Output,
+/// How results are printed.
+#[derive(Debug)]
+pub(super) enum Format {
+    /// Each as the JSON that it is, in one line.
+    Json,
+    /// As a table.
+    Table { rows: Rows, is_header_due: bool },
 }
 
-impl Printer {
-    pub(super) fn new(rows: Option<Rows>) -> Self {
-        Self { rows, is_header_due: rows.is_some(), output: Output::new() }
+impl Format {
+    /// A table for standard output.
+    pub(super) fn table() -> Self {
+        Self::Table { rows: Rows { has_colours: has_colours() }, is_header_due: true }
     }
 
-    /// `body` is what the result was read from.
-    pub(super) async fn print(&mut self, told: &Told, body: &[u8]) -> io::Result<()> {
-        let Some(rows) = self.rows else { return self.output.line(body).await };
-        if std::mem::take(&mut self.is_header_due) {
-            self.output.line(rows.header().as_bytes()).await?;
+    /// The lines of the next result. `body` is what it was read from.
+    pub(super) fn lines(&mut self, told: &Told, body: &[u8]) -> Vec<Vec<u8>> {
+        match self {
+            Format::Json if is_terminal() => vec![harmless_json(body).into_bytes()],
+            Format::Json => vec![one_line(body)],
+            Format::Table { rows, is_header_due } => {
+                let header = std::mem::take(is_header_due).then(|| rows.header());
+                header.into_iter().chain([rows.row(told)]).map(String::into_bytes).collect()
+            }
         }
-        self.output.line(rows.row(told).as_bytes()).await
     }
+}
 
-    /// Whether somebody still reads what is printed, as far as is known.
-    pub(super) const fn has_reader(&self) -> bool {
-        self.output.has_reader
-    }
+/// JSON in one line. Inside a string, no line ends as such.
+fn one_line(json: &[u8]) -> Vec<u8> {
+    json.iter().map(|byte| if matches!(byte, b'\n' | b'\r') { b' ' } else { *byte }).collect()
+}
 
-    /// Waits until everything is printed.
-    pub(super) async fn end(&mut self) -> io::Result<()> {
-        self.output.end().await
-    }
+/// JSON in one line, which cannot change a terminal: what could stands in strings, and is escaped.
+fn harmless_json(json: &[u8]) -> String {
+    let escaped = |char: char| {
+        if is_harmful(char) { format!("\\u{:04x}", u32::from(char)) } else { char.to_string() }
+    };
+    String::from_utf8_lossy(&one_line(json)).chars().map(escaped).collect()
 }
 
 /// Writes results as lines of a table.
@@ -86,11 +104,6 @@ pub(super) struct Rows {
 }
 
 impl Rows {
-    /// For standard output.
-    pub(super) fn new() -> Self {
-        Self { has_colours: has_colours() }
-    }
-
     /// What the columns are.
     fn header(self) -> String {
         self.paint("1", "time (UTC)    outcome    code  attempts  job")
@@ -124,11 +137,12 @@ fn colour(outcome: &str) -> &'static str {
 
 /// The text without what could move a terminal's cursor, change its colours or turn the direction of writing.
 pub(super) fn harmless(text: &str) -> String {
-    let is_harmful = |char: char| {
-        char.is_control()
-            || matches!(char, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
-    };
     text.chars().map(|char| if is_harmful(char) { char::REPLACEMENT_CHARACTER } else { char }).collect()
+}
+
+fn is_harmful(char: char) -> bool {
+    let turns = matches!(char, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+    char.is_control() || turns
 }
 
 #[cfg(test)]
@@ -152,8 +166,8 @@ mod tests {
             ),
             // What a newer worker may say, the id that is a number, and what would move the cursor.
             (
-                r#"{"JobId":"0901888484","Outcome":"postponed\u001b[2J","More":1}"#,
-                "-             postponed\u{fffd}[2J      -         0  *******484",
+                r#"{"JobId":"0901888484","Outcome":"postponed\u001b[2J","CodeResult":7,"More":1}"#,
+                "-             postponed\u{fffd}[2J      7         0  *******484",
             ),
         ];
         for (json, expected) in rows {
@@ -168,6 +182,13 @@ mod tests {
         let painted = Told::read(told.as_bytes()).map(|told| Rows { has_colours: true }.row(&told));
         assert!(painted.is_some_and(|row| row.contains("\x1b[31munknown  \x1b[0m")));
         assert!(!row(told).contains('\x1b') && !Rows { has_colours: false }.header().contains('\x1b'));
+    }
+
+    #[test]
+    fn json_is_one_line_and_cannot_change_a_terminal() {
+        let body = "{\"JobId\":\r\n \"a\u{9b}2J\u{202e}é\"}";
+        assert_eq!(one_line(body.as_bytes()), "{\"JobId\":   \"a\u{9b}2J\u{202e}é\"}".as_bytes());
+        assert_eq!(harmless_json(body.as_bytes()), r#"{"JobId":   "a\u009b2J\u202eé"}"#);
     }
 
     #[test]

@@ -10,31 +10,31 @@ mod ids;
 mod input;
 mod line;
 mod pace;
+mod printing;
 mod publishing;
 mod results;
 mod voice;
 
-use std::convert::Infallible;
-use std::future::pending;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::{ArgMatches, Command};
-use futures_util::{Stream, StreamExt as _};
 use lapin::options::{BasicConsumeOptions, ConfirmSelectOptions};
 use lapin::types::FieldTable;
-use lapin::{Channel, Connection, Event as BrokerEvent};
+use lapin::{Channel, Connection, Consumer};
 use serde_json::json;
 use tokio::sync::mpsc;
 use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
 
-use super::rows::{Printer, Rows, is_terminal};
-use super::shell::{FAILED, Output, block_on, source, wrong_settings};
+use super::shell::{FAILED, block_on, source, wrong_settings};
 use crate::broker::alarm::Alarm;
 use crate::broker::settings::BrokerSettings;
 use crate::broker::{DIRECT_REPLY, REPLY_WITHIN, close};
 use error::SendError;
 use flags::Options;
 use input::Lines;
+use printing::Printing;
 use publishing::{Manner, Publishing, Queued, UNCONFIRMED};
 use results::collect;
 use voice::{Event, Summary, Voice};
@@ -66,9 +66,10 @@ async fn send(broker: &BrokerSettings, options: Options) -> ExitCode {
     };
     let voice = Voice::new(options.is_json, what, lines.total);
     let repeat = options.repeat;
+    let stop = CancellationToken::new();
     let ended = tokio::select! {
-        ended = work(broker, options, lines, &voice) => ended,
-        _ = tokio::signal::ctrl_c() => Err(SendError::Interrupted),
+        ended = work(broker, options, lines, &stop, &voice) => ended,
+        () = interrupted_twice(&stop) => Err(SendError::Interrupted),
         never = voice.tell_progress() => match never {},
     };
     voice.end_bar();
@@ -79,6 +80,14 @@ async fn send(broker: &BrokerSettings, options: Options) -> ExitCode {
         }
         Err(error) => failed(&voice, &error, repeat),
     }
+}
+
+/// The first time, what was published is still told.
+async fn interrupted_twice(stop: &CancellationToken) {
+    // Where signals cannot be heard, they end the process.
+    let _ = tokio::signal::ctrl_c().await;
+    stop.cancel();
+    let _ = tokio::signal::ctrl_c().await;
 }
 
 fn code_of(summary: &Summary) -> ExitCode {
@@ -92,8 +101,9 @@ fn code_of(summary: &Summary) -> ExitCode {
 fn failed(voice: &Voice, error: &SendError, repeat: &'static str) -> ExitCode {
     let queued = voice.queued();
     let may_be_queued = match error {
-        SendError::Lost(_) | SendError::Silent | SendError::Interrupted => voice.may_be_more(),
+        SendError::Lost(_) | SendError::Silent | SendError::Interrupted => queued.or_more,
         SendError::NotConnected(_)
+        | SendError::Forbidden(_)
         | SendError::NoQueue(_)
         | SendError::Refused
         | SendError::Input(..)
@@ -101,18 +111,35 @@ fn failed(voice: &Voice, error: &SendError, repeat: &'static str) -> ExitCode {
         | SendError::Csv(..)
         | SendError::Output(_) => false,
     };
-    let is_begun = queued > 0 || may_be_queued;
+    let is_begun = queued.jobs > 0 || may_be_queued;
     voice.tell(&Event::Failed { why: &error.to_string(), queued, repeat: is_begun.then_some(repeat) });
     ExitCode::from(if is_begun { INCOMPLETE } else { FAILED })
 }
 
-async fn work(broker: &BrokerSettings, options: Options, lines: Lines, voice: &Voice) -> Result<Summary, SendError> {
+async fn work(
+    broker: &BrokerSettings,
+    options: Options,
+    lines: Lines,
+    stop: &CancellationToken,
+    voice: &Voice,
+) -> Result<Summary, SendError> {
     let connection = broker.connect("esms-otp-worker send").await?.connection;
     let channel = timeout(REPLY_WITHIN, open(&connection)).await.map_err(|_| SendError::Silent)??;
     let alarm = Alarm::default();
+    let tell = |blocked: Option<&str>| voice.tell(&Event::Alarm(blocked));
+    let Options { expiration, ids, pace, wait, is_json, .. } = options;
+    let reply_to = wait.map(|_| DIRECT_REPLY);
+    let manner = Manner { queue: broker.queue.clone(), expiration, reply_to, ids, pace, stop: stop.clone() };
+    let (queued, told) = mpsc::channel(UNCONFIRMED);
+    let printing = Printing::new(voice, is_json);
+    let replies = match wait {
+        Some(patience) => Some((subscribe(&channel).await?, patience)),
+        None => None,
+    };
+    let publishing = Publishing::new(channel, manner, alarm.clone(), voice, queued);
     let summary = tokio::select! {
-        summary = publish(channel, broker, options, lines, &alarm, voice) => summary,
-        never = follow(connection.events_listener(), &alarm, voice) => match never {},
+        summary = publish(publishing, lines, told, replies, printing, is_json) => summary,
+        never = alarm.follow(connection.events_listener(), tell) => match never {},
     };
     close(&connection).await;
     summary
@@ -124,64 +151,47 @@ async fn open(connection: &Connection) -> lapin::Result<Channel> {
     Ok(channel)
 }
 
-/// Follows what the broker says of itself.
-async fn follow(mut events: impl Stream<Item = BrokerEvent> + Unpin, alarm: &Alarm, voice: &Voice) -> Infallible {
-    while let Some(event) = events.next().await {
-        match event {
-            BrokerEvent::ConnectionBlocked(reason) => {
-                alarm.set(true);
-                voice.tell(&Event::Alarm(reason.as_str()));
-            }
-            BrokerEvent::ConnectionUnblocked => {
-                alarm.set(false);
-                voice.tell(&Event::AlarmOver);
-            }
-            // A lost connection ends the publishing, too.
-            _ => {}
-        }
-    }
-    pending().await
+/// Direct reply-to needs a consumer on the publishing channel, before the first job is published.
+async fn subscribe(channel: &Channel) -> Result<Consumer, SendError> {
+    let no_ack = BasicConsumeOptions { no_ack: true, ..Default::default() };
+    let subscribing = channel.basic_consume(DIRECT_REPLY.into(), "".into(), no_ack, FieldTable::default());
+    Ok(timeout(REPLY_WITHIN, subscribing).await.map_err(|_| SendError::Silent)??)
 }
 
+/// `replies` are the results, and how long to wait for the next.
 async fn publish(
-    channel: Channel,
-    broker: &BrokerSettings,
-    options: Options,
+    publishing: Publishing<'_>,
     lines: Lines,
-    alarm: &Alarm,
-    voice: &Voice,
+    queued: mpsc::Receiver<Queued>,
+    replies: Option<(Consumer, Duration)>,
+    printing: Printing<'_>,
+    is_json: bool,
 ) -> Result<Summary, SendError> {
-    let reply_to = options.wait.map(|_| DIRECT_REPLY);
-    let Options { expiration, ids, pace, is_json, .. } = options;
-    let manner = Manner { queue: broker.queue.clone(), expiration, reply_to, ids, pace };
-    let (queued, told) = mpsc::channel(UNCONFIRMED);
-    match options.wait {
+    match replies {
         None => {
-            let publishing = Publishing::new(channel, manner, alarm.clone(), voice, queued);
-            let (summary, ()) = tokio::try_join!(publishing.run(lines), print_ids(told, is_json))?;
-            Ok(summary)
+            // After an error, the ids of what was queued are printed all the same.
+            let (summary, printed) = tokio::join!(publishing.run(lines), print_ids(queued, printing, is_json));
+            printed.and(summary)
         }
-        Some(patience) => {
-            // Direct reply-to needs a consumer on the publishing channel, before the first job is published.
-            let no_ack = BasicConsumeOptions { no_ack: true, ..Default::default() };
-            let subscribing = channel.basic_consume(DIRECT_REPLY.into(), "".into(), no_ack, FieldTable::default());
-            let replies = timeout(REPLY_WITHIN, subscribing).await.map_err(|_| SendError::Silent)??;
-            let printer = Printer::new((is_terminal() && !is_json).then(Rows::new));
-            let publishing = Publishing::new(channel, manner, alarm.clone(), voice, queued);
+        Some((replies, patience)) => {
+            let voice = publishing.voice();
             // If queueing fails, the command ends without waiting for results.
             let (summary, outcomes) =
-                tokio::try_join!(publishing.run(lines), collect(replies, told, voice, patience, printer))?;
+                tokio::try_join!(publishing.run(lines), collect(replies, queued, voice, patience, printing))?;
             Ok(Summary { outcomes: Some(outcomes), ..summary })
         }
     }
 }
 
 /// Prints the id of each job that was queued.
-async fn print_ids(mut queued: mpsc::Receiver<Queued>, is_json: bool) -> Result<(), SendError> {
-    let mut output = Output::new();
+async fn print_ids(
+    mut queued: mpsc::Receiver<Queued>,
+    mut printing: Printing<'_>,
+    is_json: bool,
+) -> Result<(), SendError> {
     while let Some(Queued { id, line }) = queued.recv().await {
         let line = if is_json { json!({"JobId": id, "Line": line}).to_string() } else { id };
-        output.line(line.as_bytes()).await.map_err(SendError::Output)?;
+        printing.line(line.as_bytes()).await?;
     }
-    output.end().await.map_err(SendError::Output)
+    printing.end().await
 }

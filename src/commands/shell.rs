@@ -71,6 +71,16 @@ impl Output {
         self.unless_closed(printed)
     }
 
+    /// Prints one line to a terminal, and returns when it is there.
+    pub(super) fn line_at_once(&mut self, line: &[u8]) -> io::Result<()> {
+        if !self.has_reader {
+            return Ok(());
+        }
+        let mut out = io::stdout().lock();
+        let printed = out.write_all(&[line, b"\n"].concat()).and_then(|()| out.flush());
+        self.unless_closed(printed)
+    }
+
     /// Waits until everything is printed.
     pub(super) async fn end(&mut self) -> io::Result<()> {
         if !self.has_reader {

@@ -4,21 +4,35 @@
 
 mod lanes;
 mod queues;
+mod wire;
 
 use std::collections::BTreeSet;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::builder::PossibleValuesParser;
 use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
+use tokio::signal::ctrl_c;
+use tokio::sync::mpsc;
+use tokio::time::timeout;
 
-use super::rows::{Printer, Rows, Told};
-use super::shell::{BROKER_GROUPS, block_on, failed, output_failed, say, source, wrong_settings};
+use super::rows::{Format, Told};
+use super::shell::{BROKER_GROUPS, Output, block_on, failed, output_failed, say, source, wrong_settings};
+use crate::broker::alarm::{Alarm, in_words};
 use crate::broker::close;
 use crate::broker::settings::BrokerSettings;
 use crate::job::result::Outcome;
 use crate::settings::table;
 use lanes::Then;
-use queues::{Came, Queues, WatchError};
+use queues::{Came, Queues};
+use wire::WatchError;
+
+/// Results that wait to be printed. The broker is not made to wait for a slow reader.
+const MOST_UNPRINTED: usize = 10_000;
+
+/// How long giving back, and printing the rest, may take.
+const FINISHED_WITHIN: Duration = Duration::from_secs(10);
+const PRINTED_WITHIN: Duration = Duration::from_secs(2);
 
 const AFTER_HELP: &str = "\
 Results that no queue is bound for are kept in the queue otp.results.unrouted.
@@ -89,16 +103,9 @@ pub(super) fn execute(given: &ArgMatches) -> ExitCode {
     };
     let all = |name: &str| given.get_many::<String>(name).into_iter().flatten().cloned().collect();
     let filter = Filter { outcomes: all("outcome"), codes: all("code"), ids: all("id") };
-    let printer = Printer::new((!given.get_flag("json")).then(Rows::new));
+    let format = if given.get_flag("json") { Format::Json } else { Format::table() };
     let count = given.get_one::<u64>("count").copied();
-    let work = watch(&broker, &filter, given.get_flag("take-unbound"), count, printer);
-    let watched = block_on(async {
-        tokio::select! {
-            watched = work => watched,
-            _ = tokio::signal::ctrl_c() => Ok(()),
-        }
-    });
-    match watched {
+    match block_on(work(&broker, given.get_flag("take-unbound"), Shown { filter, count, format })) {
         Ok(Ok(())) => ExitCode::SUCCESS,
         Ok(Err(WatchError::Output(error))) => output_failed(&error),
         Ok(Err(error)) => failed(&error.to_string()),
@@ -106,35 +113,95 @@ pub(super) fn execute(given: &ArgMatches) -> ExitCode {
     }
 }
 
-async fn watch(
-    broker: &BrokerSettings,
-    filter: &Filter,
-    takes_unbound: bool,
+/// What is shown, and how.
+struct Shown {
+    filter: Filter,
     count: Option<u64>,
-    mut printer: Printer,
-) -> Result<(), WatchError> {
+    format: Format,
+}
+
+async fn work(broker: &BrokerSettings, takes_unbound: bool, shown: Shown) -> Result<(), WatchError> {
     let connection = broker.connect("esms-otp-worker watch").await?.connection;
-    let mut queues = Queues::open(&connection, broker, takes_unbound).await?;
+    let alarm = Alarm::default();
+    let mut queues = tokio::select! {
+        queues = Queues::open(&connection, broker, takes_unbound, alarm.clone()) => queues?,
+        _ = ctrl_c() => return Ok(()),
+    };
     say(&greeting(broker, takes_unbound));
-    let mut left = count;
-    while left != Some(0) && printer.has_reader() {
-        let came = queues.next().await?;
-        let told = Told::read(came.body()).filter(|told| came.is_to_show() && filter.shows(told));
-        let body = came.body().to_vec();
-        if let Came::Taken(result) = came {
-            let key = result.routing_key.to_string();
-            // First, so that nothing that follows on what a person sees here falls into the test.
-            if queues.settle(result).await? == Some(Then::ShowCopies) {
-                say(&unbound(broker, &key));
+    let ended = tokio::select! {
+        ended = watch(&mut queues, broker, shown) => ended,
+        never = alarm.follow(connection.events_listener(), |blocked| say(&in_words(blocked))) => match never {},
+    };
+    close(&connection).await;
+    ended
+}
+
+/// Shows results until a person or the count ends it, and gives back what it has not come to.
+async fn watch(queues: &mut Queues, broker: &BrokerSettings, shown: Shown) -> Result<(), WatchError> {
+    let (rows, printed) = mpsc::channel(MOST_UNPRINTED);
+    let printing = tokio::spawn(print(printed));
+    let mut missed = 0;
+    tokio::select! {
+        ended = show(queues, broker, shown, &rows, &mut missed) => ended?,
+        _ = ctrl_c() => {}
+    }
+    let finished = tokio::select! {
+        finished = timeout(FINISHED_WITHIN, queues.finish()) => finished.unwrap_or(Err(WatchError::Silent)),
+        _ = ctrl_c() => Ok(()),
+    };
+    drop(rows);
+    if missed > 0 {
+        say(&format!("{missed} results were not shown: the output was read too slowly"));
+    }
+    match timeout(PRINTED_WITHIN, printing).await {
+        Ok(Ok(printed)) => printed.map_err(WatchError::Output).and(finished),
+        Ok(Err(_)) | Err(_) => finished,
+    }
+}
+
+async fn show(
+    queues: &mut Queues,
+    broker: &BrokerSettings,
+    mut shown: Shown,
+    rows: &mpsc::Sender<Vec<Vec<u8>>>,
+    missed: &mut u64,
+) -> Result<(), WatchError> {
+    while shown.count != Some(0) {
+        let came = tokio::select! {
+            came = queues.next() => came?,
+            // Nobody reads any more.
+            () = rows.closed() => return Ok(()),
+        };
+        // First, so that nothing that follows on what a person sees here falls into the test.
+        let settled = match &came {
+            Came::Taken(result) => queues.settle(result).await,
+            Came::Copied(..) => Ok(None),
+        };
+        if let Some(told) = Told::read(came.body()).filter(|told| came.is_to_show() && shown.filter.shows(told)) {
+            if rows.try_send(shown.format.lines(&told, came.body())).is_err() {
+                *missed += 1;
             }
+            shown.count = shown.count.map(|left| left - 1);
         }
-        if let Some(told) = told {
-            printer.print(&told, &body).await.map_err(WatchError::Output)?;
-            printer.end().await.map_err(WatchError::Output)?;
-            left = left.map(|left| left - 1);
+        if let (Some(Then::ShowCopies), Came::Taken(result)) = (settled?, &came) {
+            say(&unbound(broker, result.routing_key.as_str()));
         }
     }
-    close(&connection).await;
+    Ok(())
+}
+
+/// Prints until nothing more comes, or nobody reads any more.
+async fn print(mut rows: mpsc::Receiver<Vec<Vec<u8>>>) -> std::io::Result<()> {
+    let mut output = Output::new();
+    while let Some(lines) = rows.recv().await {
+        for line in lines {
+            output.line(&line).await?;
+        }
+        output.end().await?;
+        if !output.has_reader {
+            break;
+        }
+    }
     Ok(())
 }
 

@@ -223,6 +223,40 @@ async fn several_at_once_show_everything_and_take_nothing() {
 }
 
 #[tokio::test]
+async fn what_it_has_not_come_to_when_it_ends_is_kept() {
+    let stage = Stage::new().await;
+    let _running = stage.worker().await;
+    let client = stage.client().await;
+    for first in [0, 100, 200] {
+        let mut watch = Watch::start(&stage, &["--json", "--count", "1"]).await;
+        publish(&client, &stage, first..first + 100).await;
+        watch.ids(1).await;
+        let status = timeout(LIMIT, watch.child.wait()).await.expect("an end in time").unwrap();
+        assert_eq!(status.code(), Some(0));
+    }
+    let mut kept = client.consume(&stage.names.unrouted).await;
+    let mut all = BTreeSet::new();
+    while all.len() < 300 {
+        all.insert(field(&kept.next(LIMIT).await, "JobId"));
+    }
+    assert_eq!(all, ids(0..300));
+}
+
+/// A pipe that nobody reads from is full after some results.
+#[tokio::test]
+async fn while_nobody_reads_its_output_results_are_given_back() {
+    let stage = Stage::new().await;
+    let _running = stage.worker().await;
+    let client = stage.client().await;
+    let watch = Watch::start(&stage, &["--json"]).await;
+    publish(&client, &stage, 0..2_000).await;
+    let invalid = (0..5).map(|_| Job::bytes("no job"));
+    client.publish_all(&stage.names.jobs, invalid).await;
+    until("all are kept", LIMIT, async || unrouted(&stage).await >= 2_005).await;
+    drop(watch);
+}
+
+#[tokio::test]
 async fn it_ends_when_nobody_reads_its_output_any_more() {
     let stage = Stage::new().await;
     let _running = stage.worker().await;

@@ -12,13 +12,35 @@ use crate::job::request::LARGEST_BODY;
 /// The columns that are read. The last two must not be there: each of their lines is refused, as a job with them is.
 const FIELDS: [&str; 6] = ["Phone", "MultiChannelTempId", "TypeId", "TimeAlive", "ApiKey", "SecretKey"];
 
-/// The most lines that one row may have. In a row with more, a quotation mark is not closed, and the rows behind it
-/// would count as its text.
-const MOST_LINES: u64 = 20;
+/// The most bytes of a row. In a longer one, a quotation mark is not closed.
+const LONGEST_ROW: usize = 1024 * 1024;
+
+const QUANTITY: &str = "Phone is no longer as it was written: a spreadsheet took it for a quantity (it has nine digits \
+    without the leading zero, a decimal point or an exponent). Format the column as text, and write the numbers again";
+
+/// Reads no more than is allowed, so that a row cannot take all memory.
+struct Bounded<R> {
+    input: R,
+    left: usize,
+}
+
+impl<R: Read> Read for Bounded<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        if self.left == 0 {
+            return Err(std::io::Error::other(format!(
+                "a row is longer than {LONGEST_ROW} bytes: a quotation mark is not closed"
+            )));
+        }
+        let most = buffer.len().min(self.left);
+        let read = self.input.read(&mut buffer[..most])?;
+        self.left -= read;
+        Ok(read)
+    }
+}
 
 /// The rows of a file, as bodies of jobs.
 pub(super) struct Csv {
-    rows: Reader<Box<dyn Read + Send>>,
+    rows: Reader<Bounded<Box<dyn Read + Send>>>,
     name: String,
     /// The field of each column that is read.
     fields: Vec<Option<&'static str>>,
@@ -27,40 +49,40 @@ pub(super) struct Csv {
 impl Csv {
     /// Reads the names of the columns.
     pub(super) fn open(mut input: impl BufRead + Send + 'static, name: String) -> Result<Self, SendError> {
-        let mut first = Vec::new();
-        let most = LARGEST_BODY as u64;
-        let failed = |error| SendError::Input(name.clone(), error);
-        input.by_ref().take(most).read_until(b'\n', &mut first).map_err(failed)?;
-        if is_utf16(&first) {
+        let first = first_line(&mut input).map_err(|error| SendError::Input(name.clone(), error))?;
+        let refused = |why: String| SendError::Csv(name.clone(), why);
+        if is_utf16(&first) || first.contains(&0) {
             return Err(SendError::Encoding(name));
         }
-        let first = first.strip_prefix(BYTE_ORDER_MARK).unwrap_or(&first).to_vec();
+        if first.trim_ascii_end().contains(&b'\r') {
+            return Err(refused("its lines end in CR only; save it as CSV UTF-8".into()));
+        }
         let delimiter = delimiter(&first);
         let input: Box<dyn Read + Send> = Box::new(Cursor::new(first).chain(input));
+        let input = Bounded { input, left: LONGEST_ROW };
         let mut reader = ReaderBuilder::new();
         // The default terminator counts lines that end in CR LF wrongly. Trimming takes the CR away.
         reader.terminator(Terminator::Any(b'\n')).delimiter(delimiter).trim(Trim::All).flexible(true);
         let mut rows = reader.from_reader(input);
-        let columns = rows.byte_headers().map_err(|error| SendError::Csv(name.clone(), error.to_string()))?;
-        let fields = fields(columns).map_err(|why| SendError::Csv(name.clone(), why))?;
+        let columns = rows.byte_headers().map_err(|error| refused(error.to_string()))?;
+        let fields = fields(columns).map_err(refused)?;
         Ok(Self { rows, name, fields })
     }
 
     fn body(&self, row: &ByteRecord, lines: u64) -> Result<Vec<u8>, String> {
-        if lines > MOST_LINES || row.as_slice().len() > LARGEST_BODY {
-            return Err(format!("{lines} lines are one row: a quotation mark is not closed"));
+        // The other lines may be rows of other people.
+        if lines > 1 {
+            return Err(format!(
+                "it is one row with {lines} lines: a quotation mark is not closed, or a cell has several lines"
+            ));
         }
         let mut job = Map::new();
         for (field, cell) in self.fields.iter().zip(row) {
             let (Some(field), false) = (field, cell.is_empty()) else { continue };
             let cell =
                 std::str::from_utf8(cell).map_err(|_| format!("{field} is not UTF-8: save the file as UTF-8"))?;
-            if *field == "Phone" && has_lost_its_zero(cell) {
-                return Err(
-                    "Phone has nine digits and no leading zero: a spreadsheet has removed it. Format the column as \
-                    text, and write the numbers again"
-                        .into(),
-                );
+            if *field == "Phone" && is_quantity(cell) {
+                return Err(QUANTITY.into());
             }
             job.insert((*field).to_owned(), cell.into());
         }
@@ -74,6 +96,7 @@ impl Iterator for Csv {
     fn next(&mut self) -> Option<Self::Item> {
         let mut row = ByteRecord::new();
         loop {
+            self.rows.get_mut().left = LONGEST_ROW;
             match self.rows.read_byte_record(&mut row) {
                 Ok(true) => {}
                 Ok(false) => return None,
@@ -83,17 +106,33 @@ impl Iterator for Csv {
                 continue;
             }
             let number = row.position().map_or(0, csv::Position::line);
-            let lines = self.rows.position().line().saturating_sub(number);
+            let lines = self.rows.position().line().saturating_sub(number).max(1);
             return Some(Ok(Line { number, body: self.body(&row, lines) }));
         }
     }
 }
 
-/// The sign that stands most often in the first line.
+/// The line that names the columns. Excel may write a line before it that names the delimiter.
+fn first_line(input: &mut impl BufRead) -> std::io::Result<Vec<u8>> {
+    loop {
+        let mut line = Vec::new();
+        input.by_ref().take(LARGEST_BODY as u64).read_until(b'\n', &mut line)?;
+        let line = line.strip_prefix(BYTE_ORDER_MARK).unwrap_or(&line);
+        if !line.starts_with(b"sep=") {
+            return Ok(line.to_vec());
+        }
+    }
+}
+
+/// The sign that makes a column of `Phone`, else the one that stands most often in the first line.
 fn delimiter(first: &[u8]) -> u8 {
     let often = |sign: u8| first.iter().filter(|byte| **byte == sign).count();
-    // The last of several that stand equally often is taken.
-    [b'\t', b';', b','].into_iter().max_by_key(|sign| often(*sign)).unwrap_or(b',')
+    let is_phone = |cell: &[u8]| {
+        cell.trim_ascii().eq_ignore_ascii_case(b"Phone") || cell.trim_ascii().eq_ignore_ascii_case(b"\"Phone\"")
+    };
+    let makes_a_phone = |sign: u8| first.split(|byte| *byte == sign).any(is_phone);
+    // The last of several that do as well is taken.
+    [b'\t', b';', b','].into_iter().max_by_key(|sign| (makes_a_phone(*sign), often(*sign))).unwrap_or(b',')
 }
 
 fn fields(columns: &ByteRecord) -> Result<Vec<Option<&'static str>>, String> {
@@ -111,9 +150,13 @@ fn fields(columns: &ByteRecord) -> Result<Vec<Option<&'static str>>, String> {
     Ok(fields)
 }
 
-/// Whether a number of Vietnam was taken for a quantity: it has nine digits without the leading zero.
-fn has_lost_its_zero(phone: &str) -> bool {
-    phone.len() == 9 && phone.bytes().all(|byte| byte.is_ascii_digit()) && phone.starts_with(['3', '5', '7', '8', '9'])
+/// Whether a number was taken for a quantity, and written as one: `901888484`, `84901888484.0`, `8.49E+10`.
+fn is_quantity(phone: &str) -> bool {
+    let has_lost_its_zero = phone.len() == 9
+        && phone.bytes().all(|byte| byte.is_ascii_digit())
+        && phone.starts_with(['3', '5', '7', '8', '9']);
+    let has_exponent = phone.contains("E+") || phone.contains("e+");
+    has_lost_its_zero || has_exponent || phone.ends_with(".0")
 }
 
 #[cfg(test)]
@@ -143,9 +186,12 @@ mod tests {
             "\u{feff}phone,multichanneltempid\n 0901888484 , 12 \n",
             "\"Phone\",\"MultiChannelTempId\",\"Name\"\n\"0901888484\",\"12\",\"Nguyễn, Văn \"\"A\"\"\"\n",
             "Name;MultiChannelTempId;Phone;TypeId\nx;12;0901888484;\n",
+            "MultiChannelTempId;Name, First; Last, Middle;Phone;Town, Country\n12;;;0901888484;\n",
         ] {
             assert_eq!(read(text.as_bytes()), Ok(vec![(2, Ok(JOB.to_owned()))]), "{text:?}");
         }
+        // Excel's line before the first.
+        assert_eq!(read(b"sep=;\r\nPhone;MultiChannelTempId\r\n0901888484;12").map(|rows| rows.len()), Ok(1));
         // A name in another encoding is in nobody's way.
         let rows = read(b"Phone,MultiChannelTempId,Name\n0901888484,12,\xd0\xff\n");
         assert_eq!(rows, Ok(vec![(2, Ok(JOB.to_owned()))]));
@@ -154,25 +200,27 @@ mod tests {
     #[test]
     fn rows_keep_the_numbers_of_their_lines() {
         let rows = read(b"Phone,Note\n0901000001,\"two\nlines\"\n\n,\n0901000002\n").unwrap_or_default();
-        let numbers: Vec<u64> = rows.iter().map(|(number, _)| *number).collect();
-        assert_eq!(numbers, [2, 6]);
+        let rows: Vec<(u64, bool)> = rows.iter().map(|(number, body)| (*number, body.is_ok())).collect();
+        assert_eq!(rows, [(2, false), (6, true)]);
     }
 
     #[test]
     fn a_row_that_is_no_job_is_told_why() {
-        let open = format!("Phone,Note\n0901000001,\"open\n{}", "0901000002,x\n".repeat(100));
         for (text, named) in [
-            (&b"Phone\n901888484\n"[..], "no leading zero"),
+            (&b"Phone\n901888484\n"[..], "quantity"),
             (b"Phone\n\xff\xfe01\n", "not UTF-8"),
-            (open.as_bytes(), "quotation mark"),
+            (b"Phone,Name\n0901000002,\"Binh\n0901000003,\"Cuc\"\n", "one row with 2 lines"),
         ] {
             let rows = read(text).unwrap_or_default();
             let [(_, Err(why))] = rows.as_slice() else { panic!("{named}: {rows:?}") };
             assert!(why.contains(named), "{why}");
         }
         // No number of Vietnam begins so, and no longer number has lost anything.
-        for phone in ["812345678", "6681234567", "12345678"] {
-            assert_eq!(has_lost_its_zero(phone), phone == "812345678", "{phone}");
+        for phone in ["6681234567", "12345678", "0901.888.484", "+84 901 888 484"] {
+            assert!(!is_quantity(phone), "{phone}");
+        }
+        for phone in ["812345678", "84901888484.0", "901888484.0", "8.49E+10", "8,49e+10"] {
+            assert!(is_quantity(phone), "{phone}");
         }
     }
 
@@ -185,6 +233,11 @@ mod tests {
         ] {
             assert!(read(text.as_bytes()).is_err_and(|why| why.contains(named)), "{text:?}");
         }
-        assert!(read(b"\xff\xfeP\0").is_err_and(|why| why.contains("UTF-16")));
+        for utf_16 in [&b"\xff\xfeP\0"[..], b"P\0h\0"] {
+            assert!(read(utf_16).is_err_and(|why| why.contains("UTF-16")));
+        }
+        assert!(read(b"Phone,Name\r0901000011,a\r").is_err_and(|why| why.contains("CR only")));
+        let endless = [&b"Phone\n\""[..], &vec![b'x'; 2 * LONGEST_ROW]].concat();
+        assert!(read(&endless).is_err_and(|why| why.contains("quotation mark")));
     }
 }

@@ -96,7 +96,7 @@ fn of_all() -> [Arg; 5] {
         text("rate", "JOBS", "Queue at most so many jobs a second").value_parser(rate),
         flag("wait", "Wait for the results and print them"),
         text("timeout", "DURATION", "Give up when no result has come for this long")
-            .value_parser(humantime::parse_duration)
+            .value_parser(patience)
             .default_value("60s"),
         flag("json", "Tell everything as JSON, a line each, also on a terminal"),
     ]
@@ -121,7 +121,7 @@ pub(super) fn options(given: &ArgMatches) -> Options {
             "The same command would send it again, as a new job. With --id ID it sends nobody twice"
         }
         (Ids::Random, Source::File(..) | Source::StandardInput(_)) => {
-            "The same command would send them again, as new jobs. With --batch NAME it sends nobody twice"
+            "The same command would send all again, as new jobs. With --batch NAME it sends nobody twice"
         }
     };
     Options {
@@ -151,6 +151,12 @@ fn id(text: &str) -> Result<String, String> {
         Some(problem) => Err(problem.replace("message_id", "it")),
         None => Ok(text.to_owned()),
     }
+}
+
+fn patience(text: &str) -> Result<Duration, String> {
+    const MOST: Duration = Duration::from_secs(30 * 24 * 60 * 60);
+    let patience = humantime::parse_duration(text).map_err(|error| error.to_string())?;
+    if patience <= MOST { Ok(patience) } else { Err("must be at most 30 days".into()) }
 }
 
 /// AMQP's expiration is a number of milliseconds. RabbitMQ keeps it in 32 bits.

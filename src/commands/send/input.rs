@@ -80,15 +80,23 @@ fn open(source: Source) -> Result<(Option<u64>, Reading), SendError> {
         Source::StandardInput(format) => Ok((None, reading(format, BufReader::new(stdin()), "standard input".into())?)),
         Source::File(path, format) => {
             let name = path.display().to_string();
-            let open = || File::open(&path).map(BufReader::new).map_err(|error| SendError::Input(name.clone(), error));
-            let mut total = 0;
-            for line in reading(format, open()?, name.clone())? {
-                line?;
-                total += 1;
-            }
-            Ok((Some(total), reading(format, open()?, name)?))
+            let failed = |error| SendError::Input(name.clone(), error);
+            let open = || File::open(&path).map(BufReader::new).map_err(failed);
+            // A pipe gives what it holds only once.
+            let is_file = path.metadata().map_err(failed)?.is_file();
+            let total = if is_file { Some(count(reading(format, open()?, name.clone())?)?) } else { None };
+            Ok((total, reading(format, open()?, name)?))
         }
     }
+}
+
+fn count(lines: Reading) -> Result<u64, SendError> {
+    let mut total = 0;
+    for line in lines {
+        line?;
+        total += 1;
+    }
+    Ok(total)
 }
 
 fn reading(format: Format, input: impl BufRead + Send + 'static, name: String) -> Result<Reading, SendError> {

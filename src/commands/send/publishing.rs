@@ -8,7 +8,8 @@ use lapin::types::{AMQPValue, FieldTable, ShortString};
 use lapin::{BasicProperties, Channel, Confirmation};
 use tokio::sync::{Semaphore, mpsc};
 use tokio::task::{JoinError, JoinSet};
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, sleep_until, timeout};
+use tokio_util::sync::CancellationToken;
 
 use super::error::SendError;
 use super::ids::Ids;
@@ -18,11 +19,14 @@ use super::pace::Pace;
 use super::voice::{Event, Summary, Voice};
 use crate::broker::REPLY_WITHIN;
 use crate::broker::alarm::Alarm;
-use crate::job::request;
+use crate::job::request::{self, BodyError};
 
 /// How many published jobs may wait for their publisher confirm at once. It is enough to hide the round trip,
 /// and few enough that a slow broker slows the reading of the input.
 pub(super) const UNCONFIRMED: usize = 512;
+
+/// How long confirms are taken in after an error.
+const DRAINED_WITHIN: Duration = Duration::from_secs(2);
 
 /// A job on the queue.
 #[derive(Debug)]
@@ -42,6 +46,8 @@ pub(super) struct Manner {
     pub(super) reply_to: Option<&'static str>,
     pub(super) ids: Ids,
     pub(super) pace: Option<Pace>,
+    /// Ends the publishing.
+    pub(super) stop: CancellationToken,
 }
 
 /// Publishes jobs. At most [`UNCONFIRMED`] of them wait for their publisher confirm at once.
@@ -68,28 +74,55 @@ impl<'a> Publishing<'a> {
         Self { channel, manner, window, alarm, voice, queued, confirming: JoinSet::new(), refused: 0 }
     }
 
-    pub(super) async fn run(mut self, mut lines: Lines) -> Result<Summary, SendError> {
+    pub(super) const fn voice(&self) -> &'a Voice {
+        self.voice
+    }
+
+    pub(super) async fn run(mut self, lines: Lines) -> Result<Summary, SendError> {
+        let ended = match self.publish_all(lines).await {
+            Ok(()) => self.drain().await,
+            Err(error) => {
+                // What is confirmed all the same is told. The error says more than another one.
+                let _ = timeout(DRAINED_WITHIN, self.drain()).await;
+                Err(error)
+            }
+        };
+        ended.map(|()| Summary { queued: self.voice.queued().jobs, refused: self.refused, outcomes: None })
+    }
+
+    async fn publish_all(&mut self, mut lines: Lines) -> Result<(), SendError> {
+        let stop = self.manner.stop.clone();
         loop {
             tokio::select! {
                 line = lines.read.recv() => match line {
-                    Some(line) => self.take(line?).await?,
-                    None => break,
+                    Some(line) => {
+                        let taken = stop.run_until_cancelled(self.take(line?)).await;
+                        taken.unwrap_or(Err(SendError::Interrupted))?;
+                    }
+                    None => return Ok(()),
                 },
                 // While the input pauses, too.
                 Some(confirmed) = self.confirming.join_next() => self.tell(confirmed).await?,
+                () = stop.cancelled() => return Err(SendError::Interrupted),
             }
         }
+    }
+
+    /// Takes in every confirm that is awaited.
+    async fn drain(&mut self) -> Result<(), SendError> {
+        let mut ended = Ok(());
         while let Some(confirmed) = self.confirming.join_next().await {
-            self.tell(confirmed).await?;
+            let told = self.tell(confirmed).await;
+            ended = ended.and(told);
         }
-        Ok(Summary { queued: self.voice.queued(), refused: self.refused, outcomes: None })
+        ended
     }
 
     async fn take(&mut self, line: Line) -> Result<(), SendError> {
         // The worker may have a default template, so a job without one is not a mistake here.
         let decoded = line.body.and_then(|body| match request::decode(&body, Some("the worker's")) {
             Ok(job) => Ok((body, job)),
-            Err(error) => Err(error.to_string()),
+            Err(error) => Err(in_words(&error)),
         });
         match decoded {
             Ok((body, job)) => {
@@ -172,12 +205,21 @@ impl<'a> Publishing<'a> {
                 if self.manner.reply_to.is_none() {
                     self.voice.one_done();
                 }
-                // The task that receives the ids may have ended. It reports its own error.
-                let _ = self.queued.send(job).await;
-                Ok(())
+                // Whoever prints them has ended, and reports its own error.
+                self.queued.send(job).await.map_err(|_| SendError::Interrupted)
             }
             (_, Confirmation::Ack(Some(_))) => Err(SendError::NoQueue(self.manner.queue.clone())),
             (_, Confirmation::Nack(_) | Confirmation::NotRequested) => Err(SendError::Refused),
         }
+    }
+}
+
+/// Why a line is no job. Its number is said already.
+fn in_words(error: &BodyError) -> String {
+    match error {
+        BodyError::NotJson { column, .. } => format!(
+            "it is not valid JSON (column {column}): each line must be one whole job; a CSV file needs --format csv"
+        ),
+        error => error.to_string(),
     }
 }

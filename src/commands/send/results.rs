@@ -9,9 +9,10 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until};
 
 use super::error::SendError;
+use super::printing::Printing;
 use super::publishing::Queued;
 use super::voice::Voice;
-use crate::commands::rows::{Printer, Told};
+use crate::commands::rows::Told;
 
 /// The jobs whose results are awaited, and the results that came.
 #[derive(Default)]
@@ -46,7 +47,7 @@ pub(super) async fn collect(
     mut queued: mpsc::Receiver<Queued>,
     voice: &Voice,
     patience: Duration,
-    mut printer: Printer,
+    mut printing: Printing<'_>,
 ) -> Result<BTreeMap<String, u64>, SendError> {
     let mut results = Results::default();
     let mut all_queued = false;
@@ -62,15 +63,15 @@ pub(super) async fn collect(
                 let reply = reply?;
                 if let Some(told) = Told::read(&reply.data).filter(|told| results.came(told)) {
                     voice.one_done();
-                    printer.print(&told, &reply.data).await.map_err(SendError::Output)?;
+                    printing.result(&told, &reply.data).await?;
                 }
             }
-            // The summary reports a late result as missing. The time limit applies only while a result is
-            // awaited, so that a pause in the input does not end the wait.
-            () = sleep_until(last + patience), if !results.waiting.is_empty() => break,
+            // The summary reports a late result as missing. While jobs are queued, nothing is late: the input may pause,
+            // and the broker may.
+            () = sleep_until(last + patience), if all_queued => break,
         }
         last = Instant::now();
     }
-    printer.end().await.map_err(SendError::Output)?;
+    printing.end().await?;
     Ok(results.outcomes)
 }

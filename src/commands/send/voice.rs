@@ -10,6 +10,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::{Value, json};
 use tokio::time::{Instant, sleep};
 
+use crate::broker::alarm;
 use crate::commands::shell::say;
 
 /// How often a line tells the progress, where there is no bar.
@@ -20,16 +21,23 @@ const EVERY: Duration = Duration::from_secs(10);
 pub(super) enum Event<'a> {
     /// A line is no job.
     Refused { line: u64, why: &'a str },
-    /// The broker takes no messages, for this reason.
-    Alarm(&'a str),
-    /// It takes them again.
-    AlarmOver,
+    /// The broker takes no messages, for this reason; or it takes them again.
+    Alarm(Option<&'a str>),
     /// So many are done.
     Progress { what: &'static str, done: u64, total: Option<u64>, took: Duration },
     /// The end.
     Ended(&'a Summary),
     /// The end before everything was done.
-    Failed { why: &'a str, queued: u64, repeat: Option<&'static str> },
+    Failed { why: &'a str, queued: Queued, repeat: Option<&'static str> },
+}
+
+/// How many jobs are on the queue.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Queued {
+    /// So many are.
+    pub(super) jobs: u64,
+    /// More may be.
+    pub(super) or_more: bool,
 }
 
 /// What happened to the jobs.
@@ -84,6 +92,11 @@ impl Voice {
         self.bar.suspend(|| say(&line));
     }
 
+    /// Does something to the terminal without the bar in its way.
+    pub(super) fn beside_bar<T>(&self, what: impl FnOnce() -> T) -> T {
+        self.bar.suspend(what)
+    }
+
     /// One more is done.
     pub(super) fn one_done(&self) {
         self.done.fetch_add(1, Ordering::Relaxed);
@@ -98,14 +111,10 @@ impl Voice {
         self.queued.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// How many jobs the broker has confirmed.
-    pub(super) fn queued(&self) -> u64 {
-        self.queued.load(Ordering::Relaxed)
-    }
-
-    /// Whether the broker may have jobs that it has not confirmed.
-    pub(super) fn may_be_more(&self) -> bool {
-        self.published.load(Ordering::Relaxed) > self.queued()
+    /// How many jobs the broker has confirmed, and whether it may have others.
+    pub(super) fn queued(&self) -> Queued {
+        let [queued, published] = [&self.queued, &self.published].map(|count| count.load(Ordering::Relaxed));
+        Queued { jobs: queued, or_more: published > queued }
     }
 
     /// Tells the progress now and then, where there is no bar.
@@ -126,7 +135,7 @@ impl Voice {
 
 fn bar(what: &'static str, total: Option<u64>) -> ProgressBar {
     let (bar, template) = match total {
-        Some(total) => (ProgressBar::new(total), "{msg} {bar:40} {pos}/{len} ({per_sec}, {eta} left)"),
+        Some(total) => (ProgressBar::new(total), "{msg} {wide_bar} {pos}/{len} ({per_sec}, {eta} left)"),
         None => (ProgressBar::new_spinner(), "{msg} {spinner} {pos} ({per_sec})"),
     };
     if let Ok(style) = ProgressStyle::with_template(template) {
@@ -145,12 +154,7 @@ fn rate(done: u64, total: Option<u64>, took: Duration) -> (f64, Option<Duration>
 fn in_words(event: &Event<'_>) -> String {
     match event {
         Event::Refused { line, why } => format!("not queued: line {line}: {why}"),
-        Event::Alarm(reason) => {
-            format!(
-                "the broker takes no messages now ({reason}): it is short of memory or disk. Waiting until it has room"
-            )
-        }
-        Event::AlarmOver => "the broker takes messages again".into(),
+        Event::Alarm(blocked) => alarm::in_words(*blocked),
         Event::Progress { what, done, total, took } => {
             let (rate, left) = rate(*done, *total, *took);
             let of = total.map(|total| format!(" of {total}")).unwrap_or_default();
@@ -159,14 +163,13 @@ fn in_words(event: &Event<'_>) -> String {
         }
         Event::Ended(summary) => ended_in_words(summary),
         Event::Failed { why, queued, repeat } => {
-            let repeat = repeat.map(|repeat| format!("\n{queued} {} queued already. {repeat}", jobs_are(*queued)));
+            let Queued { jobs, or_more } = queued;
+            let at_least = if *or_more { "at least " } else { "" };
+            let are = if *jobs == 1 { "job is" } else { "jobs are" };
+            let repeat = repeat.map(|repeat| format!("\n{at_least}{jobs} {are} queued already. {repeat}"));
             format!("esms-otp-worker: {why}{}", repeat.unwrap_or_default())
         }
     }
-}
-
-fn jobs_are(count: u64) -> &'static str {
-    if count == 1 { "job is" } else { "jobs are" }
 }
 
 fn ended_in_words(summary: &Summary) -> String {
@@ -185,8 +188,8 @@ fn ended_in_words(summary: &Summary) -> String {
 fn as_json(event: &Event<'_>) -> Value {
     match event {
         Event::Refused { line, why } => json!({"Event": "refused", "Line": line, "Reason": why}),
-        Event::Alarm(reason) => json!({"Event": "alarm", "Reason": reason}),
-        Event::AlarmOver => json!({"Event": "alarm_over"}),
+        Event::Alarm(Some(reason)) => json!({"Event": "alarm", "Reason": reason}),
+        Event::Alarm(None) => json!({"Event": "alarm_over"}),
         Event::Progress { what, done, total, took } => {
             let (rate, left) = rate(*done, *total, *took);
             json!({"Event": "progress", "Of": what, "Done": done, "Total": total, "PerSecond": rate.round(),
@@ -195,7 +198,7 @@ fn as_json(event: &Event<'_>) -> Value {
         Event::Ended(summary) => json!({"Event": "ended", "Queued": summary.queued, "Refused": summary.refused,
             "Outcomes": summary.outcomes, "Missing": summary.missing()}),
         Event::Failed { why, queued, repeat } => {
-            json!({"Event": "failed", "Reason": why, "Queued": queued, "Hint": repeat})
+            json!({"Event": "failed", "Reason": why, "Queued": queued.jobs, "OrMore": queued.or_more, "Hint": repeat})
         }
     }
 }
@@ -251,11 +254,11 @@ mod tests {
                 r#"{"Event":"ended","Missing":1,"Outcomes":{"accepted":2,"failed":1},"Queued":4,"Refused":0}"#,
             ),
             (
-                Event::Failed { why: "interrupted", queued: 1, repeat: Some("Go on") },
+                Event::Failed { why: "interrupted", queued: Queued { jobs: 1, or_more: false }, repeat: Some("Go on") },
                 "esms-otp-worker: interrupted\n1 job is queued already. Go on",
-                r#"{"Event":"failed","Hint":"Go on","Queued":1,"Reason":"interrupted"}"#,
+                r#"{"Event":"failed","Hint":"Go on","OrMore":false,"Queued":1,"Reason":"interrupted"}"#,
             ),
-            (Event::AlarmOver, "the broker takes messages again", r#"{"Event":"alarm_over"}"#),
+            (Event::Alarm(None), "the broker takes messages again", r#"{"Event":"alarm_over"}"#),
         ] {
             assert_eq!((in_words(&event).as_str(), as_json(&event).to_string().as_str()), (words, json));
         }
