@@ -38,7 +38,7 @@ use letter::Rules;
 use listing::Listing;
 use purging::{Purge, Purged, can_ask};
 use requeueing::{Done, Requeue};
-use selection::{Selection, add_flags, add_flags_and_all};
+use selection::{NOT_SAID, Selection, add_flags, add_flags_and_all, is_said};
 
 /// The settings of commands that tell what would become of a job.
 const LEDGER_GROUPS: &[Group] = &[Group::Broker, Group::Topology, Group::Ledger];
@@ -55,8 +55,8 @@ pub(super) fn command() -> Command {
         .arg_required_else_help(true)
         .about("Look at the jobs that are kept for people, requeue or purge them")
         .after_help(
-            "They are on the queue OTP_DEAD_LETTER_EXCHANGE (otp.dead). Letters that are looked at\n\
-             stay. While one command holds them, another does not see them.\n\
+            "They are on the queue OTP_DEAD_LETTER_EXCHANGE (otp.dead). Letters that are\n\
+             looked at stay. While one command holds them, another does not see them.\n\
              Exit code 0: it was done. 1: it failed, or not all was done. 2: a setting or\n\
              the usage is wrong.",
         )
@@ -80,9 +80,10 @@ fn list_command() -> Command {
         .next_line_help(true)
         .about("List letters, the oldest first: age, reason, job id, masked phone, size")
         .after_help(
-            "On a terminal a table, else columns that are separated by tabs. The age is that of the\n\
-             job, or the time since the broker dropped it; - where neither is known. A letter\n\
-             without a message_id has a derived id. Exit codes are those of dead-letters.",
+            "On a terminal a table, else columns that are separated by tabs. The age is that\n\
+             of the job, or the time since the broker dropped it; - where neither is known. A\n\
+             letter without a message_id has a derived id. Exit codes are those of\n\
+             dead-letters.",
         )
         .arg(
             Arg::new("limit")
@@ -100,7 +101,10 @@ fn show_command() -> Command {
     let show = Command::new("show")
         .next_line_help(true)
         .about("Tell of one letter all that is known, and what requeue would do with it")
-        .after_help("Exit code 0: it was told. 1: there is no such letter, or it failed. 2: wrong usage.")
+        .after_help(
+            "Exit code 0: it was told. 1: there is no such letter, or it failed.\n\
+             2: a setting or the usage is wrong.",
+        )
         .arg(Arg::new("id").value_name("ID").required(true).help("The job's id, as list shows it"));
     with_rules(with_settings(show, LEDGER_GROUPS))
 }
@@ -115,10 +119,10 @@ fn requeue_command() -> Command {
         .next_line_help(true)
         .about("Put letters back on the queue of jobs")
         .after_help(
-            "A letter goes only once the broker has confirmed its job. Interrupted at any moment,\n\
-             give the command again: what was moved twice has the same id, and the ledger\n\
-             answers it. What cannot be understood, or would only come back, stays and is\n\
-             counted. Give the command the settings of the workers. See docs/dead-letters.md.\n\
+            "A letter goes only once the broker has confirmed its job. Interrupted at any\n\
+             moment, give the command again: what was moved twice has the same id, and the\n\
+             ledger answers it. What cannot be understood, or would only come back, stays and\n\
+             is counted. Give the command the settings of the workers.\n\
              Exit code 0: all that was chosen went. 1: it failed, or something stayed.\n\
              2: a setting or the usage is wrong.",
         )
@@ -146,6 +150,7 @@ pub(super) fn execute(given: &ArgMatches) -> ExitCode {
     match given.subcommand() {
         Some(("list", given)) => list(given),
         Some(("show", given)) => show(given),
+        Some((_, given)) if !is_said(given) => wrong_usage(NOT_SAID),
         Some(("requeue", given)) => requeue(given),
         Some((_, given)) => purge(given),
         // clap accepts no other.

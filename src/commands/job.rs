@@ -39,8 +39,8 @@ pub(super) fn command() -> Command {
         .about("Tell one job's story from the ledger: what it has been through, and what happens next")
         .after_help(
             "Give the command the settings of the workers, above all AMQP_URL, OTP_QUEUE and\n\
-             OTP_LEDGER_URL. It needs a ledger in Redis, connects to nothing else, and changes\n\
-             nothing. An id that begins with a dash stands after --: job -- -x\n\
+             OTP_LEDGER_URL. It needs a ledger in Redis, connects to nothing else, and\n\
+             changes nothing. An id that begins with a dash stands after --: job -- -x\n\
              Exit code 0: it was told. 1: the ledger has no record of it, or did not answer.\n\
              2: a setting or the usage is wrong.",
         )

@@ -1,6 +1,6 @@
 //! `limits` says what is counted for a number, and `limits reset` forgets it.
 
-use crate::program::{Ended, command, run_with_input};
+use crate::program::{Ended, command, run_with_input, terminal};
 use crate::stage::{LIMIT, PHONE, Stage, ending};
 use crate::support::client::{Client, Job, Results};
 use crate::support::redis::Redis;
@@ -220,15 +220,4 @@ async fn a_terminal_is_asked_for_the_number() {
     let (out, err) = (String::from_utf8_lossy(&ended.stdout), String::from_utf8_lossy(&ended.stderr));
     assert!(ended.status.success() && err.contains("The phone number, and Enter"), "{out}{err}");
     assert!(out.contains("next OTP     now"), "{out}");
-}
-
-/// A pseudo-terminal: our end, and the program's.
-fn terminal() -> (std::fs::File, std::fs::File) {
-    use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
-    let ours = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).expect("a terminal");
-    grantpt(&ours).expect("a terminal");
-    unlockpt(&ours).expect("a terminal");
-    let name = ptsname(&ours, Vec::new()).expect("its name");
-    let theirs = std::fs::File::options().read(true).write(true).open(name.to_str().expect("a path")).expect("its end");
-    (ours.into(), theirs)
 }

@@ -51,3 +51,14 @@ pub(crate) async fn run_with_input(args: &[&str], env: &[(&str, &str)], input: &
         stderr: String::from_utf8(output.stderr).expect("UTF-8"),
     }
 }
+
+/// A pseudo-terminal: our end, and the program's.
+pub(crate) fn terminal() -> (std::fs::File, std::fs::File) {
+    use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
+    let ours = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).expect("a terminal");
+    grantpt(&ours).expect("a terminal");
+    unlockpt(&ours).expect("a terminal");
+    let name = ptsname(&ours, Vec::new()).expect("its name");
+    let theirs = std::fs::File::options().read(true).write(true).open(name.to_str().expect("a path")).expect("its end");
+    (ours.into(), theirs)
+}

@@ -10,8 +10,8 @@ use crate::job::dead;
 /// The job as its producer published it, under this id. With `is_fresh` its lifetime begins now.
 pub(super) fn of_job(letter: &Letter, id: &str, is_fresh: bool) -> BasicProperties {
     let given = &letter.properties;
-    let mut job = kept(given, |name| !is_of_death(name) && !(is_fresh && name == "timestamp_in_ms"))
-        .with_message_id(ShortString::from(id));
+    let is_dropped = |name: &str| is_of_death(name) || (is_fresh && name == "timestamp_in_ms");
+    let mut job = kept(given, |name| !is_dropped(name)).with_message_id(ShortString::from(id));
     if let Some(queue) = given.reply_to().as_ref().filter(|queue| !queue.as_str().starts_with(DIRECT_REPLY)) {
         job = job.with_reply_to(queue.clone());
     }

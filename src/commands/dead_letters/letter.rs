@@ -86,7 +86,7 @@ impl Letter {
 
     /// Why it is a dead letter, in a worker's own words.
     pub(super) fn reason(&self) -> Option<Cow<'_, str>> {
-        text(header(&self.properties, dead::REASON)?)
+        text(header(&self.properties, dead::REASON)?).filter(|reason| !reason.is_empty())
     }
 
     /// The reason as people are shown it. A letter that the broker has put there itself says why in the broker's word.

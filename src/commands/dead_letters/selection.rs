@@ -36,15 +36,17 @@ pub(super) fn add_flags(command: Command) -> Command {
 
 /// The same for a command that changes letters: all of them must be asked for.
 pub(super) fn add_flags_and_all(command: Command) -> Command {
-    add_flags(command).arg(
-        Arg::new("all")
-            .long("all")
-            .action(ArgAction::SetTrue)
-            .required_unless_present_any(FILTERS)
-            .conflicts_with_all(FILTERS)
-            .help("All letters"),
-    )
+    add_flags(command)
+        .arg(Arg::new("all").long("all").action(ArgAction::SetTrue).conflicts_with_all(FILTERS).help("All letters"))
 }
+
+/// Whether it was said which letters are meant.
+pub(super) fn is_said(given: &ArgMatches) -> bool {
+    given.get_flag("all") || FILTERS.iter().any(|filter| given.contains_id(filter))
+}
+
+/// What is told where it was not.
+pub(super) const NOT_SAID: &str = "say which letters: --all, or any of --id, --reason, --older-than and --newer-than";
 
 impl Selection {
     /// What was asked for.

@@ -63,8 +63,7 @@ fn a_letter_that_says_nothing_is_told_as_far_as_it_is_known() {
 
 #[test]
 fn a_hostile_letter_shows_nothing_that_a_terminal_obeys_and_no_number() {
-    let properties =
-        with(&[("x-error", text("to 0901 888 484\u{1b}[J\u{202e}"))]).with_message_id("0901888484".into());
+    let properties = with(&[("x-error", text("to 0901 888 484\u{1b}[J\u{202e}"))]).with_message_id("0901888484".into());
     let letter = read(properties, JOB);
     assert_eq!(letter.shown_reason(), "to **** *** ***\\u{1b}[J\\u{202e}");
     assert_eq!(letter.shown_id(), "*******484");
