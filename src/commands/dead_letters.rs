@@ -17,6 +17,7 @@ mod requeueing;
 mod selection;
 mod showing;
 mod tally;
+mod words;
 
 use std::process::ExitCode;
 use std::time::Duration;
@@ -24,11 +25,9 @@ use std::time::Duration;
 use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 use tokio_util::sync::CancellationToken;
 
-use super::harmless::harmless;
 use super::ledger::{store, without_redis};
 use super::shell::{BROKER_GROUPS, FAILED, block_on, failed, print_lines, say, source, wrong_settings, wrong_usage};
 use crate::broker::settings::BrokerSettings;
-use crate::job::request::logged_id;
 use crate::ledger::settings::StoreSettings;
 use crate::settings::reader::{Reader, WrongSettings};
 use crate::settings::table::{self, Group};
@@ -39,6 +38,7 @@ use listing::Listing;
 use purging::{Purge, Purged, can_ask};
 use requeueing::{Done, Requeue};
 use selection::{NOT_SAID, Selection, add_flags, add_flags_and_all, is_said};
+use words::unseen_line;
 
 /// The settings of commands that tell what would become of a job.
 const LEDGER_GROUPS: &[Group] = &[Group::Broker, Group::Topology, Group::Ledger];
@@ -257,19 +257,4 @@ fn purge(given: &ArgMatches) -> ExitCode {
         Ok(Purged { lines, is_whole: false }) => print_lines(&lines, ExitCode::from(FAILED)),
         Err(code) => code,
     }
-}
-
-fn unseen_line(id: &str) -> String {
-    format!(
-        "there is no letter with the id {}; what another command holds at this moment is not seen",
-        harmless(&logged_id(id, None))
-    )
-}
-
-fn count(letters: usize, what: &str) -> String {
-    if letters == 1 { format!("1 {what}") } else { format!("{letters} {what}s") }
-}
-
-fn times(times: u64) -> String {
-    if times == 1 { "once".into() } else { format!("{times} times") }
 }

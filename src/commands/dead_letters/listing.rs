@@ -10,6 +10,7 @@ use super::error::Failed;
 use super::letter::{Letter, Rules};
 use super::queue::Queue;
 use super::selection::Selection;
+use super::words::count;
 use crate::broker::settings::BrokerSettings;
 use crate::commands::harmless::{cut, harmless_json};
 use crate::commands::shell::{Output, say};
@@ -141,7 +142,7 @@ fn table(rows: &[Row]) -> Vec<String> {
 }
 
 fn tell(rows: &[Row], there: u32, taken: u32, queue: &str) {
-    let letters = super::count(rows.len(), "letter");
+    let letters = count(rows.len(), "letter");
     let more = there.saturating_sub(taken);
     say(&match more {
         0 if there == 0 => format!("{queue} has no letters. What another command holds at this moment is not seen"),

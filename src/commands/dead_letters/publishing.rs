@@ -75,15 +75,23 @@ impl Publisher {
         let published = async move {
             let options = BasicPublishOptions { mandatory: true, ..Default::default() };
             let mut confirms = Vec::with_capacity(messages.len());
+            let mut failed = None;
             for (properties, body) in messages {
                 let publish = channel.basic_publish("".into(), ShortString::from(queue), options, body, properties);
-                confirms.push(publish.await?);
+                match publish.await {
+                    Ok(confirm) => confirms.push(confirm),
+                    Err(error) => {
+                        failed = Some(error);
+                        break;
+                    }
+                }
             }
             let mut confirmed = Vec::with_capacity(confirms.len());
             for confirm in confirms {
+                // Where the broker has closed the channel, the first says why.
                 confirmed.push(confirm.await?);
             }
-            Ok(confirmed)
+            failed.map_or(Ok(confirmed), Err)
         };
         let mut answers = Vec::new();
         for confirmation in self.patiently(published).await? {

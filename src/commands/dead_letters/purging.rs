@@ -9,7 +9,7 @@ use super::error::Failed;
 use super::letter::{Letter, Rules};
 use super::queue::{Place, Queue};
 use super::selection::Selection;
-use super::{count, unseen_line};
+use super::words::{count, unseen_line};
 use crate::broker::settings::BrokerSettings;
 
 /// How many letters are acknowledged at a time.

@@ -14,6 +14,7 @@ use super::listing::shown_age;
 use super::masking;
 use super::queue::Queue;
 use super::selection::Selection;
+use super::words::times;
 use crate::broker::settings::BrokerSettings;
 use crate::commands::harmless::harmless;
 use crate::job::phone::without_numbers;
@@ -71,7 +72,7 @@ fn about(letter: &Letter, now: SystemTime) -> Vec<String> {
         .zip(letter.age(now))
         .map(|(since, age)| format!("{} ({})", shown_age(age), humantime::format_rfc3339_seconds(since)));
     lines.push(line("age", since.as_deref().unwrap_or("-")));
-    lines.push(line("looked at", &super::times(returned(&letter.properties))));
+    lines.push(line("looked at", &times(returned(&letter.properties))));
     lines.extend(properties(&letter.properties));
     lines.extend(headers(&letter.properties));
     lines.push(line("body", &format!("{} bytes, with numbers masked", letter.body.len())));

@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use super::count;
 use super::fate::{Fate, Wanted};
+use super::words::count;
 use crate::commands::harmless::harmless;
 use crate::job::phone::without_numbers;
 

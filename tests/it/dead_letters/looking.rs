@@ -89,7 +89,7 @@ async fn letters_are_listed_by_age_and_chosen_by_id_reason_and_age() {
     let json: Vec<Value> = listed.stdout.lines().map(|line| serde_json::from_str(line).expect(line)).collect();
     assert_eq!((&json[0]["JobId"], &json[0]["Reason"]), (&"older".into(), &REFUSED.into()));
     assert_eq!((&json[0]["Phone"], &json[3]["AgeSeconds"]), (&"*******004".into(), &Value::Null));
-    assert!(json[0]["AgeSeconds"].as_u64() >= Some(172_900), "{}", json[0]);
+    assert!(json[0]["AgeSeconds"].as_u64() >= Some(172_800), "{}", json[0]);
     assert_eq!(letters_left(&stage).await, 4);
 }
 
@@ -102,9 +102,12 @@ async fn on_a_terminal_it_is_a_table() {
     let child = child.stdout(theirs).spawn().expect("the program");
     let ended = tokio::time::timeout(LIMIT, child.wait_with_output()).await.expect("its end").expect("a child");
     assert!(ended.status.success(), "{}", String::from_utf8_lossy(&ended.stderr));
-    let mut seen = [0; 4096];
-    let count = std::io::Read::read(&mut ours, &mut seen).expect("a terminal");
-    let seen = String::from_utf8_lossy(&seen[..count]);
+    let mut seen = String::new();
+    while seen.lines().count() < 2 || !seen.ends_with('\n') {
+        let mut some = [0; 4096];
+        let count = std::io::Read::read(&mut ours, &mut some).expect("a terminal");
+        seen.push_str(&String::from_utf8_lossy(&some[..count]));
+    }
     let lines: Vec<&str> = seen.lines().collect();
     assert_eq!(lines[0], "AGE    REASON                         JOB ID  PHONE       BYTES", "{seen}");
     assert_eq!(lines[1], "2h 1m  MultiChannelTempId is missing  a-job   *******001  50", "{seen}");

@@ -1,7 +1,5 @@
 //! `requeue`: which letters become jobs, what those jobs are, and what is said.
 
-use std::time::Duration;
-
 use esms_otp_worker::sandbox::Fault;
 use lapin::options::QueueDeleteOptions;
 
@@ -9,9 +7,10 @@ use super::{
     GIVEN_UP, REFUSED, aged, assert_said, dead_letters, emptied, jobs_waiting, kept, letter, letters_left, phone,
     stage, text, until_letters,
 };
+use crate::broker_failures::permissions::{Permissions, with_user};
 use crate::stage::{LIMIT, PHONE, Stage, ending, field};
 use crate::support::broker::Broker;
-use crate::support::client::{DIRECT_REPLY_TO, Job};
+use crate::support::client::{DIRECT_REPLY_TO, Job, Received, Results};
 use crate::support::wait::until;
 
 #[tokio::test]
@@ -154,6 +153,16 @@ async fn a_dry_run_says_what_would_become_of_each_letter_and_changes_nothing() {
     assert_eq!(redis.cli(&["EXISTS", "nothing"]).await, "0");
 }
 
+/// The next result of this job.
+async fn result_of(results: &mut Results, id: &str) -> Received {
+    loop {
+        let result = results.next(LIMIT).await;
+        if field(&result, "JobId") == id {
+            return result;
+        }
+    }
+}
+
 #[tokio::test]
 async fn what_may_have_been_sent_is_answered_or_stays_unless_a_second_otp_is_asked_for() {
     let (stage, _redis) = known().await;
@@ -171,15 +180,14 @@ async fn what_may_have_been_sent_is_answered_or_stays_unless_a_second_otp_is_ask
         assert_said(&ended, 0, &["unknown is sent again as unknown:again", "these persons may get a second one"]);
         // As if it had been killed before it acknowledged the letter.
         kept(&stage, [letter(2, "unknown", GIVEN_UP)]).await;
-        let result = results.collect(100, Duration::from_secs(2)).await;
-        let again = result.iter().find(|result| field(result, "JobId") == "unknown:again").expect("a result");
-        assert_eq!(ending(again), ("accepted".into(), 1, false));
+        let again = result_of(&mut results, "unknown:again").await;
+        assert_eq!(ending(&again), ("accepted".into(), 1, false));
         assert_eq!(text(again.properties.correlation_id()), "unknown");
         assert_eq!(stage.sandbox.accepted(&phone(2)), 1);
     }
     let ended = dead_letters(&stage, &["requeue", "--id", "forgotten", "--new-id"]).await;
     assert_said(&ended, 0, &["1 to be sent, perhaps again", "for 1 job: these persons may get a second one"]);
-    assert_eq!(field(&results.next(LIMIT).await, "JobId"), "forgotten");
+    assert_eq!(ending(&result_of(&mut results, "forgotten").await).0, "accepted");
     running.until_settled(&stage.names).await;
 }
 
@@ -265,4 +273,26 @@ async fn what_the_queue_of_jobs_does_not_take_stays() {
     let ended = dead_letters(&stage, &["requeue", "--all"]).await;
     assert_said(&ended, 1, &["requeued 0", "the broker has no queue", "to requeue to", "topology apply"]);
     assert_eq!(letters_left(&stage).await, 2);
+}
+
+/// The permissions are those that docs/dead-letters.md gives to an operator.
+#[tokio::test]
+async fn an_operators_user_needs_two_permissions_and_is_told_which_is_missing() {
+    let (stage, user) = with_user().await;
+    let dead = stage.names.dead.replace('.', "[.]");
+    let permissions = |write: &str, read: String| {
+        let [configure, write] = ["^$", write].map(str::to_owned);
+        Permissions { configure, write, read }
+    };
+    kept(&stage, [letter(1, "a", REFUSED), letter(2, "b", REFUSED)]).await;
+    user.allow(permissions("^$", "^$".into())).await;
+    assert_said(&dead_letters(&stage, &["list"]).await, 1, &["needs read permission on the queue of dead letters"]);
+    user.allow(permissions("^$", format!("^{dead}$"))).await;
+    assert_said(&dead_letters(&stage, &["list"]).await, 0, &["2 letters shown of 2"]);
+    let ended = dead_letters(&stage, &["requeue", "--all"]).await;
+    assert_said(&ended, 1, &["requeued 0", "needs write permission on the default exchange (amq.default)"]);
+    assert_eq!(letters_left(&stage).await, 2);
+    user.allow(permissions("^amq[.]default$", format!("^{dead}$"))).await;
+    assert_said(&dead_letters(&stage, &["requeue", "--all"]).await, 0, &["requeued 2"]);
+    until_letters(&stage, 0).await;
 }
