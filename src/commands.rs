@@ -2,7 +2,11 @@
 
 mod check;
 mod completions;
+mod dead_letters;
+mod harmless;
 mod health;
+mod job;
+mod ledger;
 mod limits;
 mod rows;
 mod run;
@@ -27,6 +31,8 @@ pub fn command() -> Command {
         .arg_required_else_help(true)
         .subcommand(run::command())
         .subcommand(check::command())
+        .subcommand(dead_letters::command())
+        .subcommand(job::command())
         .subcommand(limits::command())
         .subcommand(send::command())
         .subcommand(watch::command())
@@ -42,6 +48,8 @@ pub fn execute(given: &ArgMatches) -> ExitCode {
     match given.subcommand() {
         Some(("run", given)) => run::execute(given),
         Some(("check", given)) => check::execute(given),
+        Some(("dead-letters", given)) => dead_letters::execute(given),
+        Some(("job", given)) => job::execute(given),
         Some(("limits", given)) => limits::execute(given),
         Some(("send", given)) => send::execute(given),
         Some(("watch", given)) => watch::execute(given),

@@ -3,6 +3,7 @@
 //! Everything here is pure: no clock is read, nothing is sent, and nothing else of this program is imported.
 
 pub mod body;
+pub mod dead;
 pub mod envelope;
 pub mod phone;
 pub mod progress;

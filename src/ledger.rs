@@ -16,6 +16,7 @@ pub mod memory;
 pub mod pace;
 pub mod past;
 mod places;
+pub mod records;
 pub mod redis;
 pub mod refusal;
 pub mod settings;
@@ -28,6 +29,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
+use tracing::info;
 use uuid::Uuid;
 
 use crate::backoff::Policy;
@@ -152,6 +154,9 @@ impl Ledger {
     /// # Errors
     /// [`StoreError::NotOurs`]. Whatever else is wrong may be mended while the worker runs.
     pub async fn open(&self) -> Result<(), StoreError> {
+        if self.is_shared {
+            info!(worker = %self.process, "jobs are recorded under this name of the worker");
+        }
         not_ours(self.watch.observe(self.store.open().await))
     }
 

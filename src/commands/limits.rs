@@ -13,14 +13,13 @@ use std::time::Duration;
 use clap::{Arg, ArgMatches, Command};
 use tokio::time::timeout;
 
-use super::shell::{Output, WRONG_SETTINGS, block_on, failed, output_failed, say, source, wrong_settings};
+use super::ledger::{not_told, store, without_redis};
+use super::shell::{Output, block_on, failed, output_failed, source, wrong_settings, wrong_usage};
 use crate::broker::settings::BrokerSettings;
 use crate::job::phone::Phone;
-use crate::job::progress::OnAmbiguous;
 use crate::ledger::counts::Counts;
-use crate::ledger::home::Deployment;
 use crate::ledger::redis::RedisSettings;
-use crate::ledger::settings::{LedgerSettings, StoreSettings};
+use crate::ledger::settings::StoreSettings;
 use crate::ledger::store::StoreError;
 use crate::limits::Limits;
 use crate::settings::reader::{Reader, Source, WrongSettings};
@@ -35,6 +34,8 @@ const LEDGER_LIMIT: Duration = Duration::from_secs(10);
 
 /// The name of what stands where no argument may.
 const MISPLACED: &str = "misplaced";
+
+const ONLY_IN_MEMORY: &str = "with memory: only the worker itself knows what it has counted, until it ends";
 
 const NO_ARGUMENT: &str = "the number is read from standard input, and is no argument: shells remember arguments, \
     and others on the machine see them. Start the command without it, and type or paste the number when it asks";
@@ -105,7 +106,7 @@ pub(super) fn execute(given: &ArgMatches) -> ExitCode {
     };
     let report = match block_on(ask(wanted, limits, &redis, &phone)) {
         Ok(Ok(report)) => report,
-        Ok(Err(error)) => return not_told(&redis, &error),
+        Ok(Err(error)) => return failed(&not_told(&redis, &error)),
         Err(code) => return code,
     };
     match block_on(print(&report)) {
@@ -115,33 +116,14 @@ pub(super) fn execute(given: &ArgMatches) -> ExitCode {
     }
 }
 
-fn wrong_usage(why: &str) -> ExitCode {
-    say(&format!("esms-otp-worker: {why}"));
-    ExitCode::from(WRONG_SETTINGS)
-}
-
 fn read(source: &Source<'_>) -> Result<(Limits, RedisSettings), WrongSettings> {
     let mut reader = Reader::new(source);
     let broker = BrokerSettings::from_reader(&mut reader);
     let limits = Limits::from_reader(&mut reader);
-    let (vhost, queue) = (broker.addresses.first().vhost, broker.queue);
-    let deployment = Deployment { broker: None, vhost, queue };
-    // No job is worked here: how ambiguous attempts are dealt with and how long one takes changes nothing.
-    let ledger = LedgerSettings::from_reader(&mut reader, OnAmbiguous::Resend, Duration::ZERO, deployment);
-    match ledger.store {
+    match store(&mut reader, &broker) {
         StoreSettings::Redis(redis) => reader.finish((limits, *redis)),
-        StoreSettings::Memory => Err(without_redis(reader)),
+        StoreSettings::Memory => Err(without_redis(reader, ONLY_IN_MEMORY)),
     }
-}
-
-/// Other mistakes come first: one of them may be why there is no Redis.
-fn without_redis(mut reader: Reader<'_>) -> WrongSettings {
-    if !reader.has_mistakes() {
-        let rule =
-            "must be that of a Redis: with memory: only the worker itself knows what it has counted, until it ends";
-        reader.mistake(&table::OTP_LEDGER_URL, rule);
-    }
-    reader.finish(()).err().unwrap_or_else(|| WrongSettings(Vec::new()))
 }
 
 async fn ask(wanted: Wanted, limits: Limits, redis: &RedisSettings, phone: &Phone) -> Result<Report, StoreError> {
@@ -166,17 +148,4 @@ async fn print(report: &Report) -> std::io::Result<()> {
         output.line(line.as_bytes()).await?;
     }
     output.end().await
-}
-
-fn not_told(redis: &RedisSettings, error: &StoreError) -> ExitCode {
-    let address = redis.source.good();
-    let hint = match error {
-        StoreError::NotOurs(_) => {
-            "give this command the AMQP_URL, OTP_QUEUE, OTP_LEDGER_URL and OTP_LEDGER_PREFIX of the workers"
-        }
-        StoreError::Unreachable(_) | StoreError::Refused { .. } | StoreError::Unreadable(_) => {
-            error.hint().unwrap_or("check OTP_LEDGER_URL (scheme, host, port, user, password) and that the server runs")
-        }
-    };
-    failed(&format!("the ledger at {}:{} did not tell: {error}\nTo mend it: {hint}", address.host, address.port))
 }

@@ -135,3 +135,9 @@ pub(super) fn failed(why: &str) -> ExitCode {
     say(&format!("esms-otp-worker: {why}"));
     ExitCode::from(FAILED)
 }
+
+/// A flag or an argument is wrong.
+pub(super) fn wrong_usage(why: &str) -> ExitCode {
+    say(&format!("esms-otp-worker: {why}"));
+    ExitCode::from(WRONG_SETTINGS)
+}

@@ -3,6 +3,7 @@
 use lapin::BasicProperties;
 use lapin::types::AMQPValue;
 
+use crate::job::dead;
 use crate::job::progress::Progress;
 use crate::job::result::{Ending, Outcome};
 
@@ -33,7 +34,7 @@ impl DropReason {
     pub fn for_people(&self) -> Option<String> {
         match self {
             Self::Expired => None,
-            Self::Failed(why) => Some(format!("the broker gave the job up ({why}); an attempt may have been made")),
+            Self::Failed(why) => Some(format!("{} ({why}); an attempt may have been made", dead::GIVEN_UP)),
         }
     }
 

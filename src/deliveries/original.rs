@@ -6,6 +6,8 @@ use lapin::BasicProperties;
 use lapin::types::{AMQPValue, FieldTable, LongString};
 use serde_json::Value;
 
+use crate::job::dead;
+
 /// A message as it came.
 pub struct Original {
     /// The body.
@@ -42,7 +44,7 @@ impl Original {
     pub fn properties_with_error(&self, why: &str) -> BasicProperties {
         let given = &self.properties;
         let mut headers = given.headers().as_ref().map(kept_headers).unwrap_or_default();
-        headers.insert("x-error".into(), AMQPValue::LongString(LongString::from(why)));
+        headers.insert(dead::REASON.into(), AMQPValue::LongString(LongString::from(why)));
         let mut copy = BasicProperties::default().with_headers(headers).with_delivery_mode(2);
         if let Some(value) = given.content_type() {
             copy = copy.with_content_type(value.clone());

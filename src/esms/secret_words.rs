@@ -1,13 +1,9 @@
 //! What of a third party's words may leave the process. Pure.
 
+use crate::job::phone::without_numbers;
+
 /// How much of a body is quoted, in characters.
 const QUOTE: usize = 100;
-
-/// Digits in a row from which on they may be a phone number.
-const PHONE: usize = 7;
-
-/// The most characters between two digits of one number, as in `(+84) 901 - 888`.
-const GAP: usize = 3;
 
 /// `text` with `[removed]` where one of the secrets is.
 pub(super) fn without(text: &str, secrets: &[&str]) -> String {
@@ -50,22 +46,6 @@ pub(super) fn quote(text: &str, secrets: &[&str]) -> String {
 fn is_visible(char: char) -> bool {
     let is_format = matches!(char, '\u{ad}' | '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}');
     !char.is_control() && !is_format
-}
-
-/// `text` with every digit of a long number replaced, whatever separates its digits.
-fn without_numbers(text: &str) -> String {
-    let mut chars: Vec<char> = text.chars().collect();
-    let digits: Vec<usize> = (0..chars.len()).filter(|at| chars[*at].is_numeric()).collect();
-    let is_one_number = |one: &usize, next: &usize| {
-        let between = &chars[one + 1..*next];
-        between.len() <= GAP && !between.iter().any(|char| char.is_alphabetic())
-    };
-    let long: Vec<usize> =
-        digits.chunk_by(is_one_number).filter(|number| number.len() >= PHONE).flatten().copied().collect();
-    for at in long {
-        chars[at] = '*';
-    }
-    chars.into_iter().collect()
 }
 
 #[cfg(test)]

@@ -92,12 +92,35 @@ fn international(digits: &str) -> Cow<'_, str> {
     }
 }
 
+/// Digits in a row from which on they may be a phone number.
+const SHORTEST: usize = 7;
+
+/// The most characters between two digits of one number, as in `(+84) 901 - 888`.
+const GAP: usize = 3;
+
+/// `text` with every digit of a long number replaced, whatever separates its digits. For words in which any number may
+/// be a phone number.
+pub fn without_numbers(text: &str) -> String {
+    let mut chars: Vec<char> = text.chars().collect();
+    let digits: Vec<usize> = (0..chars.len()).filter(|at| chars[*at].is_numeric()).collect();
+    let is_one_number = |one: &usize, next: &usize| {
+        let between = &chars[one + 1..*next];
+        between.len() <= GAP && !between.iter().any(|char| char.is_alphabetic())
+    };
+    let long: Vec<usize> =
+        digits.chunk_by(is_one_number).filter(|number| number.len() >= SHORTEST).flatten().copied().collect();
+    for at in long {
+        chars[at] = '*';
+    }
+    chars.into_iter().collect()
+}
+
 /// How many digits of a masked number are shown, the last ones.
 const SHOWN: usize = 3;
 
 /// Whether these characters, or none, may stand between two digits of one number.
 fn is_gap(between: &[char]) -> bool {
-    between.len() <= 3 && !between.iter().any(|char| char.is_alphanumeric())
+    between.len() <= GAP && !between.iter().any(|char| char.is_alphanumeric())
 }
 
 fn masked(digits: &str) -> String {

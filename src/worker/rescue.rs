@@ -18,6 +18,7 @@ use super::ending::Worked;
 use crate::deliveries::in_flight::Custody;
 use crate::deliveries::job::{Hold, Job};
 use crate::deliveries::receipt::Receipt;
+use crate::job::dead::PANICKED;
 use crate::job::progress::{Past, Progress};
 use crate::job::result::Outcome;
 use crate::ledger::Claimed;
@@ -27,9 +28,6 @@ const MOST_PANICS: u32 = 2;
 
 /// How long the ledger may take to answer. Without an answer the job goes back uncounted.
 const ANSWER_WITHIN: Duration = Duration::from_secs(2);
-
-/// What people are told of a job that is given up.
-const WHY: &str = "the worker panicked while it worked this job, and it is not tried again";
 
 impl Worker {
     /// Puts the job back, or ends it.
@@ -98,10 +96,10 @@ impl Worker {
             hint = "report the log line `panicked` before this one, with its location; a copy of the job is on the dead-letter queue",
             "working the job panicked; it is given up"
         );
-        self.parts.outbox.dead_letter(&job.original, WHY).await;
+        self.parts.outbox.dead_letter(&job.original, PANICKED).await;
         let ending = match &job.dropped {
             Some(reason) => reason.end(progress),
-            None => progress.end_without_answer(Outcome::Failed, WHY),
+            None => progress.end_without_answer(Outcome::Failed, PANICKED),
         };
         match self.record(job, hold, ending).await {
             Some(event) => Worked::Ended(event),
