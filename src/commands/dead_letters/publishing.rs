@@ -13,6 +13,7 @@ use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::error::{Failed, refusal};
+use crate::broker::alarm::in_words;
 use crate::broker::settings::BrokerSettings;
 use crate::broker::{REPLY_WITHIN, close};
 use crate::commands::shell::say;
@@ -116,11 +117,11 @@ impl Publisher {
                 Some(event) = self.events.next() => match event {
                     Event::ConnectionBlocked(reason) => {
                         is_blocked = true;
-                        self.tell(&format!("the broker takes nothing now ({reason}): free its memory or disk. This waits for it"));
+                        self.tell(&in_words(Some(reason.as_str())));
                     }
                     Event::ConnectionUnblocked => {
                         is_blocked = false;
-                        self.tell("the broker takes messages again");
+                        self.tell(&in_words(None));
                     }
                     _ => {}
                 },

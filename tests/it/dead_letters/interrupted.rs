@@ -154,7 +154,7 @@ async fn a_broker_that_takes_nothing_is_waited_for_and_one_that_is_killed_has_lo
     watermark("0.0").await;
     until("the alarm", LIMIT, async || broker.eval("rabbit_alarm:get_alarms().").await.contains("memory")).await;
     let mut blocked = requeue();
-    blocked.wait_for_log("the broker takes nothing now", LIMIT).await;
+    blocked.wait_for_log("the broker takes no messages now", LIMIT).await;
     assert_eq!(broker.messages(&stage.names.dead).await, LETTERS);
     watermark("0.4").await;
     blocked.wait_for_log("the broker takes messages again", LIMIT).await;
