@@ -137,6 +137,8 @@ def commands_of(text, own):
             without_comments = [re.sub(r"(^|\s+)# .*", "", line).strip() for line in lines]
             # A function is what it calls.
             yield from (re.sub(r"^\w+\(\) \{ (.*); \}$", r"\1", line) for line in without_comments if line)
+        elif language == "console":  # commands after a prompt, and what they print
+            yield from re.findall(r"^\$ (.*)", block, re.M)
         elif language not in OTHER_LANGUAGES:
             yield f"a block of the language {language!r}, which is not known here"
     for span in re.findall(r"`([^`\n]+)`", re.sub(r"^ *```.*?^ *```", "", text, flags=re.M | re.S)):

@@ -75,6 +75,7 @@ fi
 ln -s "$bin/esms-otp-worker" "$bin/esms-sandbox" "$dir/bin/"
 "$dir/bin/rabbitmqctl" --quiet add_vhost otp
 "$dir/bin/rabbitmqctl" --quiet add_user otp-worker password
+"$dir/bin/rabbitmqctl" --quiet add_user otp-operator password
 export PATH=$dir/bin:$PATH HTTP_ADDR=127.0.0.1:$worker SANDBOX=127.0.0.1:$sandbox
 python3 "$here/commands.py"
 echo "docs-check: ok, $SECONDS s"

@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 #
 # make page-check: the sandbox's page in a real Chromium (page.py, beside this file). Chromium and its driver are
-# installed by apt where they are missing. UPDATE_DOCS=1 takes the pictures of docs/sandbox.md. PAGE_FLOOD=1000000 sends
-# so many messages in the flood.
+# installed by apt where they are missing. UPDATE_DOCS=1 takes the pictures of docs/sandbox.md. PAGE_FLOOD=900000 sends
+# so many messages in the flood, each to another number; the sandbox knows no more than a million.
 #
 # The programs are those in $OTP_BIN, else of the debug build.
 set -euo pipefail

@@ -89,7 +89,9 @@ def flood(port, count, connections=64, at_once=20):
         waiting.register(to, selectors.EVENT_READ)
         next_batch(to)
     while waiting.get_map():
-        for ready, _ in waiting.select(60):
+        events = waiting.select(60)
+        assert events, "the sandbox does not answer"
+        for ready, _ in events:
             answered = ready.fileobj.recv(1 << 16)
             assert answered, "the sandbox closed a connection"
             # The end of each answer's JSON; an answer may come in two pieces, this one byte cannot.
