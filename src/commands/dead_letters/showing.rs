@@ -72,7 +72,7 @@ fn about(letter: &Letter, now: SystemTime) -> Vec<String> {
         .zip(letter.age(now))
         .map(|(since, age)| format!("{} ({})", shown_age(age), humantime::format_rfc3339_seconds(since)));
     lines.push(line("age", since.as_deref().unwrap_or("-")));
-    lines.push(line("looked at", &times(returned(&letter.properties))));
+    lines.push(line("returned", &times(returned(&letter.properties))));
     lines.extend(properties(&letter.properties));
     lines.extend(headers(&letter.properties));
     lines.push(line("body", &format!("{} bytes, with numbers masked", letter.body.len())));
