@@ -39,7 +39,14 @@ pub(super) fn execute(given: &ArgMatches, mut all: Command) -> ExitCode {
     let name = all.get_name().to_owned();
     let mut script = Vec::new();
     clap_complete::generate(*shell, &mut all, name, &mut script);
-    print(&script)
+    print(&mended(&script))
+}
+
+/// In the script for bash, clap_complete 4.6 names a program with a hyphen in one way where it is set, and in another where
+/// it is looked up: only the names of commands would be completed (<https://github.com/clap-rs/clap/issues/6421>).
+fn mended(script: &[u8]) -> Vec<u8> {
+    let script = String::from_utf8_lossy(script);
+    script.replace("esms__subcmd__otp__subcmd__worker", "esms__otp__worker").into_bytes()
 }
 
 /// Runs `man` for the commands of `all`: a section for the program, and one for each command.

@@ -242,8 +242,29 @@ pub fn logged_id(id: &str, request: Option<&OtpRequest>) -> String {
     match (request, Phone::parse(id)) {
         (_, Ok(phone)) => phone.to_string(),
         (Some(request), Err(_)) => request.phone.masked_in(id),
-        (None, Err(_)) => id.to_owned(),
+        (None, Err(_)) => without_numbers_of_vietnam(id),
     }
+}
+
+/// The id of a message that is no job may hold a number, too: with the separators of an id around it, and with the form of
+/// one of Vietnam, so that times and counts stay what they are.
+fn without_numbers_of_vietnam(id: &str) -> String {
+    let mut shown = String::with_capacity(id.len());
+    for part in id.split_inclusive(|char: char| !char.is_alphanumeric()) {
+        let (word, end) = part.split_at(part.trim_end_matches(|char: char| !char.is_alphanumeric()).len());
+        match Phone::parse(word) {
+            Ok(phone) if is_of_vietnam(word) => shown.push_str(&phone.to_string()),
+            Ok(_) | Err(_) => shown.push_str(word),
+        }
+        shown.push_str(end);
+    }
+    shown
+}
+
+fn is_of_vietnam(digits: &str) -> bool {
+    (digits.starts_with('0') && matches!(digits.len(), 10 | 11))
+        || (digits.starts_with("84") && matches!(digits.len(), 11 | 12))
+        || (digits.starts_with("0084") && matches!(digits.len(), 13 | 14))
 }
 
 #[cfg(test)]

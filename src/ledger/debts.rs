@@ -48,16 +48,11 @@ pub struct Debt {
 }
 
 impl Debt {
-    /// Whom the store is told as the owner. That an OTP went out is written whoever has the job now.
-    fn owner(&self) -> Option<&str> {
-        (self.event.outcome != Outcome::Accepted).then_some(self.owner.as_str())
-    }
-
     fn end(&self) -> End<'_> {
         End {
             id: &self.id,
             fingerprint: self.fingerprint,
-            owner: self.owner(),
+            owner: Some(&self.owner),
             event: &self.event,
             place: self.place.as_ref(),
             attempted: self.attempted,
@@ -210,8 +205,12 @@ impl WriteBack {
     async fn write_once(&self, results: &impl Correct) -> Result<usize, usize> {
         let mut written = 0;
         while let Some(debt) = self.beside.first() {
-            let said = self.store.finish(debt.end()).await.map(|(finish, _)| finish);
+            let (said, is_second) = self.write(&debt).await;
             match said {
+                Ok(Finish::Recorded) if is_second => {
+                    written += 1;
+                    self.tell_of_second_otp(&debt, &debt.event, results).await;
+                }
                 Ok(Finish::Recorded) => {
                     written += 1;
                     self.beside.paid(&debt, Some(&debt.event));
@@ -225,14 +224,28 @@ impl WriteBack {
                     }
                     self.beside.paid(&debt, Some(&recorded));
                 }
-                // Another worker has the job, or nobody can write its record.
-                Ok(Finish::HeldByAnother) | Err(StoreError::Unreadable(_)) => self.beside.paid(&debt, None),
+                // Nobody can write its record.
+                Ok(Finish::HeldByAnother { .. }) | Err(StoreError::Unreadable(_)) => self.beside.paid(&debt, None),
                 Err(StoreError::Unreachable(_) | StoreError::Refused { .. } | StoreError::NotOurs(_)) => {
                     return Err(written);
                 }
             }
         }
         Ok(written)
+    }
+
+    /// Writes a result. That an OTP went out is written whoever has the job now: says whether that one may have sent it,
+    /// too, and could not know of this one.
+    async fn write(&self, debt: &Debt) -> (Result<Finish, StoreError>, bool) {
+        let said = self.store.finish(debt.end()).await.map(|(finish, _)| finish);
+        match said {
+            Ok(Finish::HeldByAnother { may_have_sent }) if debt.event.outcome == Outcome::Accepted => {
+                let for_all = End { owner: None, ..debt.end() };
+                let said = self.store.finish(for_all).await.map(|(finish, _)| finish);
+                (said, may_have_sent && !debt.event.may_be_duplicate)
+            }
+            said => (said, false),
+        }
     }
 
     /// Publishes a result that says more behind one that this worker has published.
@@ -294,15 +307,6 @@ mod tests {
         tokio::time::advance(Duration::from_secs(40)).await;
         assert_eq!(beside.first().unwrap().id, "new");
         assert_eq!(beside.owed(), 1);
-    }
-
-    #[test]
-    fn only_a_result_that_says_that_an_otp_went_out_is_written_whoever_has_the_job() {
-        for outcome in Outcome::ALL {
-            let event = Ending::without_attempt(outcome, "a test").into_event("a", SystemTime::UNIX_EPOCH);
-            let owner = Debt { event, ..debt("a") }.owner().map(str::to_owned);
-            assert_eq!(owner, (outcome != Outcome::Accepted).then(|| "one".to_owned()), "{outcome:?}");
-        }
     }
 
     #[test]

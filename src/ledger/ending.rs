@@ -43,7 +43,7 @@ impl Ledger {
         let (id, fingerprint, place, attempted) = (job.id, job.fingerprint, job.place, holding.attempted());
         let end = End { id, fingerprint, owner, event, place, attempted };
         let (finish, seen) = match self.until_answered(|| self.store.finish(end)).await {
-            Ok((Finish::HeldByAnother, _)) => return Finish::HeldByAnother,
+            Ok((held @ Finish::HeldByAnother { .. }, _)) => return held,
             Ok((finish, seen)) => {
                 holding.set_record(Record::InStore);
                 self.remember(job, finish.recorded().unwrap_or(event));

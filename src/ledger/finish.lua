@@ -4,11 +4,12 @@
 -- repeat tries the job anew (1 or 0), how often it was tried anew before, whether an OTP went out or may have (1 or 0),
 -- how many ms ago the last attempt that the worker knows of began ('' if it knows none), then as places.lua says.
 local time = redis.call('TIME')
-local job = redis.pcall('HMGET', KEYS[1], 'fingerprint', 'state', 'owner', 'result', 'reruns', 'anew', 'began')
+local job = redis.pcall('HMGET', KEYS[1], 'fingerprint', 'state', 'owner', 'result', 'reruns', 'anew', 'began', 'step',
+  'progress')
 if job.err then
   return job
 end
-local fingerprint, state, owner, result, reruns, anew, began = unpack(job)
+local fingerprint, state, owner, result, reruns, anew, began, step, progress = unpack(job)
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 local runs = math.max(tonumber(reruns) or 0, tonumber(ARGV[7]))
 
@@ -22,7 +23,9 @@ if state == 'done' and result and not says_more then
   return {'already', result, reruns or ''}
 end
 if owner and owner ~= ARGV[3] and ARGV[3] ~= '' then
-  return {'held'}
+  -- A claim keeps the mark of the attempt before it, with step 0: that one is not the owner's.
+  local is_marked = state == 'sending' and (tonumber(step) or 0) > 0
+  return {'held', is_marked and '1' or '0', progress or ''}
 end
 redis.call('DEL', KEYS[1])
 redis.call('HSET', KEYS[1], 'fingerprint', ARGV[1], 'state', 'done', 'result', ARGV[4])

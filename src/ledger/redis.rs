@@ -177,7 +177,11 @@ impl Redis {
         let (word, more) = (said.next().unwrap_or_default(), said.next().unwrap_or_default());
         match word.as_ref() {
             b"recorded" => Ok((Finish::Recorded, places::seen(&more))),
-            b"held" => Ok((Finish::HeldByAnother, None)),
+            b"held" => {
+                let is_marked = more.as_ref() == b"1";
+                let may_have_sent = is_marked || progress(&said.next().unwrap_or_default())?.ambiguous_attempts > 0;
+                Ok((Finish::HeldByAnother { may_have_sent }, None))
+            }
             b"already" => {
                 let reruns = number(&said.next().unwrap_or_default()).ok_or_else(unreadable)?;
                 event(more, reruns).map(|recorded| (Finish::Already(recorded), None))

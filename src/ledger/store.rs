@@ -214,7 +214,10 @@ pub enum Finish {
     /// The job had another already.
     Already(ResultEvent),
     /// Another worker has the job now.
-    HeldByAnother,
+    HeldByAnother {
+        /// Whether its record shows an attempt that may have sent it.
+        may_have_sent: bool,
+    },
 }
 
 impl Finish {
@@ -222,7 +225,7 @@ impl Finish {
     pub const fn recorded(&self) -> Option<&ResultEvent> {
         match self {
             Finish::Already(recorded) => Some(recorded),
-            Finish::Recorded | Finish::HeldByAnother => None,
+            Finish::Recorded | Finish::HeldByAnother { .. } => None,
         }
     }
 }

@@ -305,9 +305,9 @@ async fn with_send_a_job_given_back_without_the_store_is_gone_on_with_by_this_pr
 async fn an_answer_for_all_is_written_whoever_holds_the_job() {
     let (ledger, store) = ledger(OnLedgerError::Hold);
     store.claims.lock().unwrap().push_back(Ok(Claim::New));
-    store.finishes.lock().unwrap().extend([Ok(Finish::HeldByAnother), Ok(Finish::Recorded)]);
+    store.finishes.lock().unwrap().extend([Ok(Finish::HeldByAnother { may_have_sent: true }), Ok(Finish::Recorded)]);
     let (hold, _) = held(&ledger, first()).await;
-    assert!(matches!(ledger.finish(first(), &hold, &event(), &event()).await, Finish::HeldByAnother));
+    assert!(matches!(ledger.finish(first(), &hold, &event(), &event()).await, Finish::HeldByAnother { .. }));
     assert!(matches!(ledger.finish_for_all(first(), &hold, &event()).await, Finish::Recorded));
     assert_eq!(store.asked.lock().unwrap()[1..], ["finish a true".to_owned(), "finish a false".to_owned()]);
 }

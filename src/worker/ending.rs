@@ -63,11 +63,11 @@ pub(super) fn after_finish(
         }
         Finish::Already(recorded) => Step::PublishRecorded(recorded),
         // That an OTP went out is worth more than what the other worker may find.
-        Finish::HeldByAnother if is_accepted && !is_for_all => {
+        Finish::HeldByAnother { .. } if is_accepted && !is_for_all => {
             // The other may have sent it, too. It has not where it gives up because of the mark it found.
             Step::RecordForAll { may_be_duplicate: on_ambiguous == OnAmbiguous::Resend }
         }
-        Finish::HeldByAnother => Step::WaitForAnother,
+        Finish::HeldByAnother { .. } => Step::WaitForAnother,
     }
 }
 
@@ -168,11 +168,15 @@ mod tests {
     fn while_another_has_the_job_only_an_otp_that_went_out_is_written_down_for_all_and_once() {
         let accepted = ending(Outcome::Accepted, false);
         for (on_ambiguous, may_be_duplicate) in [(OnAmbiguous::Resend, true), (OnAmbiguous::GiveUp, false)] {
-            let first = step(Finish::HeldByAnother, &accepted, false, on_ambiguous);
+            let first = step(Finish::HeldByAnother { may_have_sent: false }, &accepted, false, on_ambiguous);
             assert_eq!(first, Step::RecordForAll { may_be_duplicate });
-            assert_eq!(step(Finish::HeldByAnother, &accepted, true, on_ambiguous), Step::WaitForAnother);
+            assert_eq!(
+                step(Finish::HeldByAnother { may_have_sent: false }, &accepted, true, on_ambiguous),
+                Step::WaitForAnother
+            );
             for outcome in [Outcome::Rejected, Outcome::Failed, Outcome::Unknown, Outcome::Expired] {
-                let step = step(Finish::HeldByAnother, &ending(outcome, false), false, on_ambiguous);
+                let step =
+                    step(Finish::HeldByAnother { may_have_sent: false }, &ending(outcome, false), false, on_ambiguous);
                 assert_eq!(step, Step::WaitForAnother, "{outcome:?}");
             }
         }

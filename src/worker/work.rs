@@ -265,7 +265,7 @@ impl Worker {
             let event = if is_alone { alone } else { event };
             let recorded = match &said {
                 Finish::Already(recorded) => Some(recorded.clone()),
-                Finish::Recorded | Finish::HeldByAnother => None,
+                Finish::Recorded | Finish::HeldByAnother { .. } => None,
             };
             match after_finish(said, &ending, event, is_for_all, self.rules.on_ambiguous) {
                 Step::Publish(event) => return Some(self.ended(job, &ending, event)),

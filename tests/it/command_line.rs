@@ -158,6 +158,8 @@ async fn a_shell_that_is_known_gets_its_completions() {
         assert_eq!((ended.code, ended.stderr.as_str()), (0, ""), "{shell}");
         assert!(ended.stdout.contains("ledger-on-error") && ended.stdout.contains("topology"), "{shell}");
     }
+    complete_in_bash("esms-otp-worker dead-letters r", "requeue").await;
+    complete_in_bash("esms-otp-worker watch --outcome rej", "rejected").await;
     let ended = run(&["completions", "csh"], &[]).await;
     assert_eq!((ended.code, ended.stdout.as_str()), (2, ""));
     // What bash reads as a program is one.
@@ -398,4 +400,22 @@ async fn json_log_lines_are_one_object_each() {
         let json: serde_json::Value = serde_json::from_str(&line).unwrap_or_else(|error| panic!("{error}: {line}"));
         assert!(["timestamp", "level", "message", "target"].iter().all(|field| json[field].is_string()), "{line}");
     }
+}
+
+/// What bash itself offers for the last word.
+async fn complete_in_bash(typed: &str, offered: &str) {
+    let script = run(&["completions", "bash"], &[]).await.stdout;
+    let words: Vec<&str> = typed.split(' ').collect();
+    let asked = format!(
+        "{script}\nCOMP_WORDS=({typed}) COMP_CWORD={} COMP_LINE='{typed}' COMP_POINT={}\n\
+         _esms__otp__worker esms-otp-worker {} {}\necho \"${{COMPREPLY[*]}}\"",
+        words.len() - 1,
+        typed.len(),
+        words[words.len() - 1],
+        words[words.len() - 2],
+    );
+    let shell = tokio::process::Command::new("bash").args(["--norc", "-c", &asked]).output();
+    let ended = timeout(LIMIT, shell).await.expect("an end in time").unwrap();
+    let said = String::from_utf8_lossy(&ended.stdout);
+    assert_eq!(said.trim(), offered, "{typed}: {}", String::from_utf8_lossy(&ended.stderr));
 }

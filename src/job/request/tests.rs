@@ -30,7 +30,19 @@ fn an_id_is_logged_as_it_is_unless_it_holds_the_number() {
         assert!(!logged.contains("901888484") && logged.contains("484"), "{id}: {logged}");
     }
     // A message that is no job: an id that is a number is masked all the same.
-    assert_eq!(logged_id("0901888484", None), "*******484");
+    for (id, logged) in [
+        ("0901888484", "*******484"),
+        ("otp-0901888484-1", "otp-*******484-1"),
+        ("user.84901888484", "user.********484"),
+        ("login:0901888484:7", "login:*******484:7"),
+        ("0901888484|0902888485|", "*******484|*******485|"),
+        // Times, counts and random ids.
+        ("login-1764154000123", "login-1764154000123"),
+        ("order-4711-20261126", "order-4711-20261126"),
+        ("batch-0901888484abcdef-1", "batch-0901888484abcdef-1"),
+    ] {
+        assert_eq!(logged_id(id, None), logged);
+    }
 }
 
 fn an_otp() -> OtpRequest {

@@ -91,7 +91,7 @@ async fn what_the_store_did_not_take_is_written_in_order_once_it_answers_and_the
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
     let asked = store.asked.lock().unwrap().clone();
-    assert_eq!(asked, ["finish one false", "finish one false", "finish one false", "finish two false"]);
+    assert_eq!(asked, ["finish one true", "finish one true", "finish one true", "finish two true"]);
     // The store is asked again, and its result counts.
     store.claims.lock().unwrap().push_back(Ok(Claim::Done(theirs.clone())));
     let found = ledger.claim(JobRef { id: "two", ..first() }).await;
@@ -138,6 +138,35 @@ async fn where_another_worker_sent_the_job_too_its_result_is_corrected_everywher
         assert_eq!(results.0.lock().unwrap().clone(), published.into_iter().collect::<Vec<_>>());
         let told_store = store.asked.lock().unwrap().iter().any(|asked| asked.starts_with("correct"));
         assert_eq!(told_store, is_told_store);
+        assert_eq!(ledger.beside.owed(), 0);
+    }
+}
+
+/// The worker that has the job now may have sent it before it died.
+#[tokio::test]
+async fn that_an_otp_went_out_is_written_whoever_has_the_job_and_says_what_the_other_may_have_sent() {
+    let ended_as = |outcome| Ending::without_attempt(outcome, "a test").into_event("a", SystemTime::UNIX_EPOCH);
+    for (ours, may_have_sent, published) in [
+        (accepted(), true, Some(accepted().as_duplicate())),
+        (accepted(), false, None),
+        // It says so already.
+        (accepted().as_duplicate(), true, None),
+        (ended_as(Outcome::Rejected), true, None),
+        (ended_as(Outcome::Failed), true, None),
+    ] {
+        let (ledger, store) = ledger(OnLedgerError::Send);
+        let (holding, _) = held(&ledger, first()).await;
+        ledger.finish(first(), &holding, &ours, &ours).await;
+        store.asked.lock().unwrap().clear();
+        store.finishes.lock().unwrap().extend([Ok(Finish::HeldByAnother { may_have_sent }), Ok(Finish::Recorded)]);
+        let (ended, results) = (CancellationToken::new(), Arc::new(Corrected::default()));
+        ended.cancel();
+        write_back(&ledger).run(ended, Arc::clone(&results)).await;
+        assert_eq!(results.0.lock().unwrap().clone(), published.clone().into_iter().collect::<Vec<_>>());
+        let asked = store.asked.lock().unwrap().clone();
+        let is_written = asked.iter().filter(|asked| asked.starts_with("finish")).count() == 2;
+        assert_eq!(is_written, ours.outcome == Outcome::Accepted, "{asked:?}");
+        assert_eq!(asked.iter().any(|asked| asked.starts_with("correct")), published.is_some(), "{asked:?}");
         assert_eq!(ledger.beside.owed(), 0);
     }
 }

@@ -145,12 +145,35 @@ async fn a_mark_renews_the_lease_and_a_wait_adds_to_it() {
     assert_eq!(claim_after_the_lease(&store, "two").await, (Left::Sending, 2));
 }
 
+/// What the record of another worker shows: an attempt of its own, or one that it knows of.
+#[tokio::test]
+async fn whoever_ends_a_job_that_another_has_is_told_whether_that_one_may_have_sent_it() {
+    let redis = Redis::start().await;
+    let store = store_at(&redis, SHORT);
+    let held = async || match finish(&store, Some("one"), Outcome::Accepted).await {
+        Finish::HeldByAnother { may_have_sent } => may_have_sent,
+        other => panic!("{other:?}"),
+    };
+    claim(&store, "one").await;
+    assert!(note(&store, "one", 1, Stage::Sending, 1).await);
+    // The mark that another finds is not its own.
+    assert_eq!(claim_after_the_lease(&store, "two").await, (Left::Sending, 1));
+    assert!(!held().await);
+    assert!(note(&store, "two", 1, Stage::Waiting(LEASE), 1).await);
+    assert!(!held().await);
+    assert!(note(&store, "two", 2, Stage::Sending, 2).await);
+    assert!(held().await);
+}
+
 #[tokio::test]
 async fn the_first_result_stays_whoever_comes_after_it() {
     let redis = Redis::start().await;
     let store = store_at(&redis, LEASE);
     claim(&store, "one").await;
-    assert!(matches!(finish(&store, Some("two"), Outcome::Failed).await, Finish::HeldByAnother));
+    assert!(matches!(
+        finish(&store, Some("two"), Outcome::Failed).await,
+        Finish::HeldByAnother { may_have_sent: false }
+    ));
     assert!(matches!(finish(&store, Some("one"), Outcome::Accepted).await, Finish::Recorded));
     for owner in [Some("one"), Some("two"), None] {
         let finish = finish(&store, owner, Outcome::Unknown).await;
