@@ -18,6 +18,8 @@ WORDS = {"accepted": ("Enter the code that we have sent to you.", "in 60 s, with
          "expired": ("No code was sent in time. Please try again.", "now, with the same id"),
          "limited": ("You have asked for many codes. Please wait.", "no"),
          "invalid": ("We cannot send a code to this number. Is it right?", "no")}
+if len(sys.argv) != 4:
+    sys.exit(__doc__)
 phone, template, job_id = sys.argv[1:4]
 results, answers = [], "amq.rabbitmq.reply-to"
 # The code lives for 5 minutes. It must be sent within 20 s; a call that has begun by then may take some seconds more.

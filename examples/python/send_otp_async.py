@@ -36,6 +36,8 @@ async def send(phone, template, job_id):
         return (await asyncio.wait_for(result.get(), 35)).body.decode()
 
 logging.disable()  # the library logs stack traces, also of errors that are caught here
+if len(sys.argv) != 4:
+    sys.exit(__doc__)
 try:
     answer = asyncio.run(send(*sys.argv[1:4]))
 except DeliveryError:

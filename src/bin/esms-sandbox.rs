@@ -36,8 +36,8 @@ Example: 50 ms to answer, one in fifty accepted and then reset, one in twenty
 told to come back in a second:
   esms-sandbox --latency 50ms --fault reset_after=0.02 --fault status:429:1=0.05
 
-While it runs, http://127.0.0.1:8081/ is a page of what was \"sent\", with buttons for
-trouble. And:
+While it runs, http://127.0.0.1:8081/ is a page of what was \"sent\",
+with buttons for trouble. And:
   curl http://127.0.0.1:8081/_sandbox/stats
   curl http://127.0.0.1:8081/_sandbox/duplicates
   curl http://127.0.0.1:8081/_sandbox/phones/0901888484

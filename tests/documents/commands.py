@@ -91,7 +91,7 @@ RULES = {
     r"esms-otp-worker watch.*": Run({"esms-otp-worker": "timeout --preserve-status --signal INT 2 esms-otp-worker"}),
     r"esms-otp-worker topology \| .*": Run(),
     r"(AMQP_URL=\S+ )?esms-otp-worker topology .* \| kubectl .*": Stub(),
-    r"esms-(otp-worker|sandbox) .*": Parsed(),
+    r"(ESMS_\w+=\S+ )*esms-(otp-worker|sandbox) .*": Parsed(),
     r"make help": Run(says="examples-check"),
     r"make test": Elsewhere(CI, "readme_command test"),
     r"make demo": Elsewhere(CI, "readme_command demo"),

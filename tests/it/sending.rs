@@ -166,7 +166,7 @@ async fn a_bad_line_is_named_by_its_number_and_the_rest_is_sent() {
         ["not queued: line 3: ", "Phone"],
         ["not queued: line 5: ", "JSON"],
         ["not queued: line 6: ", "ApiKey"],
-        ["queued 2 jobs: 2 accepted", ""],
+        ["queued 2 jobs: 2 accepted; 3 lines are not queued", ""],
     ]) {
         assert!(line.starts_with(words[0]) && line.contains(words[1]), "{line}");
     }

@@ -15,8 +15,8 @@ const FIELDS: [&str; 6] = ["Phone", "MultiChannelTempId", "TypeId", "TimeAlive",
 /// The most bytes of a row. In a longer one, a quotation mark is not closed.
 const LONGEST_ROW: usize = 1024 * 1024;
 
-const QUANTITY: &str = "Phone is no longer as it was written: a spreadsheet took it for a quantity (it has nine digits \
-    without the leading zero, a decimal point or an exponent). Format the column as text, and write the numbers again";
+const QUANTITY: &str = "Phone was changed by a spreadsheet: it has nine digits without the leading zero, a decimal point \
+    or an exponent. Format the column as text, and write the numbers again";
 
 /// Reads no more than is allowed, so that a row cannot take all memory.
 struct Bounded<R> {
@@ -207,7 +207,7 @@ mod tests {
     #[test]
     fn a_row_that_is_no_job_is_told_why() {
         for (text, named) in [
-            (&b"Phone\n901888484\n"[..], "quantity"),
+            (&b"Phone\n901888484\n"[..], "spreadsheet"),
             (b"Phone\n\xff\xfe01\n", "not UTF-8"),
             (b"Phone,Name\n0901000002,\"Binh\n0901000003,\"Cuc\"\n", "one row with 2 lines"),
         ] {

@@ -182,7 +182,12 @@ fn ended_in_words(summary: &Summary) -> String {
             format!("\n{missing} without a result in time: is a worker running? They are still queued or being worked")
         }
     };
-    format!("queued {} {jobs}{colon}{}{missing}", summary.queued, outcomes.join(", "))
+    let refused = match summary.refused {
+        0 => String::new(),
+        1 => "; 1 line is not queued".into(),
+        refused => format!("; {refused} lines are not queued"),
+    };
+    format!("queued {} {jobs}{colon}{}{refused}{missing}", summary.queued, outcomes.join(", "))
 }
 
 fn as_json(event: &Event<'_>) -> Value {
