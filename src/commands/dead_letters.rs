@@ -121,8 +121,8 @@ fn requeue_command() -> Command {
         .after_help(
             "A letter goes only once the broker has confirmed its job. Interrupted at any\n\
              moment, give the command again: what was moved twice has the same id, and the\n\
-             ledger answers it. What cannot be understood, or would only come back, stays and\n\
-             is counted. Give the command the settings of the workers.\n\
+             ledger answers it. What cannot be understood, or ended unknown, stays and is\n\
+             counted. Give the command the settings of the workers.\n\
              Exit code 0: all that was chosen went. 1: it failed, or something stayed.\n\
              2: a setting or the usage is wrong.",
         )

@@ -11,7 +11,7 @@ use std::time::{Duration, SystemTime};
 use clap::{Arg, ArgAction, ArgMatches, Command};
 use tokio::time::timeout;
 
-use super::harmless::harmless_json;
+use super::harmless::{harmless, harmless_json};
 use super::ledger::{not_told, store, without_redis};
 use super::shell::{block_on, failed, print_lines, source, wrong_settings, wrong_usage};
 use crate::broker::settings::BrokerSettings;
@@ -30,7 +30,8 @@ const GROUPS: &[Group] = &[Group::Broker, Group::Topology, Group::Ledger];
 /// The limit on all that is asked of Redis.
 const LEDGER_LIMIT: Duration = Duration::from_secs(10);
 
-const ONLY_IN_MEMORY: &str = "with memory: only the worker itself knows its jobs, until it ends; its log tells of them";
+const ONLY_IN_MEMORY: &str = "with memory: only the worker itself knows its jobs, until it ends; its log tells of them. \
+     Where the workers have a Redis, set OTP_LEDGER_URL=redis://HOST:6379 as they do; esms-otp-worker job --help tells more";
 
 /// The command and its flags.
 pub(super) fn command() -> Command {
@@ -51,8 +52,8 @@ pub(super) fn command() -> Command {
 
 /// Runs the command.
 pub(super) fn execute(given: &ArgMatches) -> ExitCode {
-    let redis = match read(&source(given)) {
-        Ok(redis) => redis,
+    let (redis, broker) = match read(&source(given)) {
+        Ok(read) => read,
         Err(error) => return wrong_settings(&error),
     };
     let id = given.get_one::<String>("id").map_or("", String::as_str);
@@ -69,7 +70,7 @@ pub(super) fn execute(given: &ArgMatches) -> ExitCode {
             };
             print_lines(&lines, ExitCode::SUCCESS)
         }
-        Ok(Ok(Found::Nothing)) => failed(&nothing(id)),
+        Ok(Ok(Found::Nothing)) => failed(&nothing(id, &broker)),
         Ok(Ok(Found::Unreadable)) => {
             failed(&format!("the record of the job {} cannot be read: {UNREADABLE}", shown(id)))
         }
@@ -81,11 +82,12 @@ pub(super) fn execute(given: &ArgMatches) -> ExitCode {
 const UNREADABLE: &str = "another program, or another version of this one, wrote it\n\
     To workers the job counts as one that may have been sent. To mend it: find out what wrote the record, and delete it";
 
-fn nothing(id: &str) -> String {
+fn nothing(id: &str, broker: &BrokerSettings) -> String {
+    let (queue, dead) = (harmless(&broker.queue), harmless(&broker.dead_letter));
     format!(
         "the ledger has no record of the job {}\nThat can be because\n  \
-         no worker has begun it yet: is it still in OTP_QUEUE, and does a worker run?\n  \
-         it could not be understood: then it is on OTP_DEAD_LETTER_EXCHANGE (dead-letters show ID)\n  \
+         no worker has begun it yet: is it still on the queue {queue}, and does a worker run?\n  \
+         it could not be understood: then it is on {dead} (esms-otp-worker dead-letters show ID)\n  \
          its last change is longer ago than OTP_LEDGER_TTL\n  \
          its worker could not reach the ledger at that time\n  \
          the id, or OTP_LEDGER_PREFIX, is another: AMQP_URL, OTP_QUEUE and the prefix must be the workers'",
@@ -93,11 +95,11 @@ fn nothing(id: &str) -> String {
     )
 }
 
-fn read(source: &Source<'_>) -> Result<RedisSettings, WrongSettings> {
+fn read(source: &Source<'_>) -> Result<(RedisSettings, BrokerSettings), WrongSettings> {
     let mut reader = Reader::new(source);
     let broker = BrokerSettings::from_reader(&mut reader);
     match store(&mut reader, &broker) {
-        StoreSettings::Redis(redis) => reader.finish(*redis),
+        StoreSettings::Redis(redis) => reader.finish((*redis, broker)),
         StoreSettings::Memory => Err(without_redis(reader, ONLY_IN_MEMORY)),
     }
 }

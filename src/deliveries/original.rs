@@ -40,10 +40,19 @@ impl Original {
     }
 
     /// The properties of the copy: those of the original, and `x-error`. Properties that would make the copy
-    /// expire, be refused or be routed elsewhere are left out.
+    /// expire, be refused or be routed elsewhere are left out; the `expiration` is kept as a header.
     pub fn properties_with_error(&self, why: &str) -> BasicProperties {
         let given = &self.properties;
-        let mut headers = given.headers().as_ref().map(kept_headers).unwrap_or_default();
+        let mut headers = FieldTable::default();
+        let mut room = MOST_HEADERS;
+        if let Some(value) = dead::expiration(given) {
+            let text = AMQPValue::LongString(LongString::from(value.as_str()));
+            room -= header_size(dead::EXPIRATION, &text).unwrap_or_default();
+            headers.insert(dead::EXPIRATION.into(), text);
+        }
+        if let Some(given) = given.headers() {
+            keep_headers(&mut headers, given, room);
+        }
         headers.insert(dead::REASON.into(), AMQPValue::LongString(LongString::from(why)));
         let mut copy = BasicProperties::default().with_headers(headers).with_delivery_mode(2);
         if let Some(value) = given.content_type() {
@@ -80,23 +89,26 @@ const MOST_HEADERS: usize = 1024;
 
 /// The headers that help a person: texts and numbers, as long as there is room. `CC` and `BCC` are left out,
 /// because RabbitMQ would route by them.
-fn kept_headers(given: &FieldTable) -> FieldTable {
-    let mut kept = FieldTable::default();
-    let mut room = MOST_HEADERS;
+fn keep_headers(kept: &mut FieldTable, given: &FieldTable, mut room: usize) {
     for (name, value) in given.inner() {
-        let value_size = match value {
-            AMQPValue::LongString(text) => text.as_bytes().len(),
-            AMQPValue::FieldTable(_) | AMQPValue::FieldArray(_) | AMQPValue::ByteArray(_) => continue,
-            _ => size_of::<u64>(),
-        };
-        // Name and value, and three more: the name's length, the type, and the value's length.
-        let size = 1 + name.as_str().len() + 1 + 4 + value_size;
-        if size <= room && !matches!(name.as_str(), "CC" | "BCC") {
+        let Some(size) = header_size(name.as_str(), value) else { continue };
+        let is_taken = kept.contains_key(name.as_str());
+        if size <= room && !is_taken && !matches!(name.as_str(), "CC" | "BCC") {
             room -= size;
             kept.insert(name.clone(), value.clone());
         }
     }
-    kept
+}
+
+/// The bytes of a header; none of one that is not kept.
+fn header_size(name: &str, value: &AMQPValue) -> Option<usize> {
+    let value_size = match value {
+        AMQPValue::LongString(text) => text.as_bytes().len(),
+        AMQPValue::FieldTable(_) | AMQPValue::FieldArray(_) | AMQPValue::ByteArray(_) => return None,
+        _ => size_of::<u64>(),
+    };
+    // Name and value, and three more: the name's length, the type, and the value's length.
+    Some(1 + name.len() + 1 + 4 + value_size)
 }
 
 const CREDENTIALS: [&str; 2] = ["apikey", "secretkey"];
@@ -173,7 +185,25 @@ mod tests {
         let copy = Original { body: Vec::new(), properties }.properties_with_error("why");
         assert_eq!((copy.expiration(), copy.user_id(), copy.delivery_mode()), (&None, &None, &Some(2)));
         let names: Vec<&str> = copy.headers().as_ref().unwrap().inner().keys().map(|k| k.as_str()).collect();
-        assert_eq!(names, ["traceparent", "x-error"]);
+        assert_eq!(names, ["traceparent", "x-error", "x-expiration"]);
         assert_eq!(copy.message_id().as_ref().unwrap().as_str(), "a");
+    }
+
+    #[test]
+    fn the_copy_keeps_the_expiration_as_a_header_whatever_else_there_is() {
+        let mut headers = FieldTable::default();
+        headers.insert("a".into(), AMQPValue::LongString("x".repeat(MOST_HEADERS - 1 - 1 - 1 - 4).into()));
+        headers.insert("x-expiration".into(), AMQPValue::LongString("1".into()));
+        let given = BasicProperties::default().with_headers(headers);
+        let kept = |properties: BasicProperties| {
+            let copy = Original { body: Vec::new(), properties }.properties_with_error("why");
+            let headers = copy.headers().as_ref().unwrap().inner().clone();
+            let expiration = headers.get("x-expiration").cloned();
+            (expiration, headers.contains_key("a"))
+        };
+        let text = |text: &str| Some(AMQPValue::LongString(text.into()));
+        assert_eq!(kept(given.clone().with_expiration("60000".into())), (text("60000"), false));
+        assert_eq!(kept(given), (text("1"), false));
+        assert_eq!(kept(BasicProperties::default()), (None, false));
     }
 }

@@ -105,7 +105,8 @@ async fn a_job_delivered_over_the_limit_is_unknown_and_kept_for_people_with_the_
     let stage = declared().await;
     let client = stage.client().await;
     let job = Job::for_phone(PHONE, "poison")
-        .header("traceparent", "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01");
+        .header("traceparent", "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01")
+        .expiration(Duration::from_secs(3_600));
     client.publish(&stage.names.jobs, job).await;
     assert_eq!(take_and_put_back(&client, &stage).await, 21, "the first delivery, and 20 more");
 
@@ -117,6 +118,10 @@ async fn a_job_delivered_over_the_limit_is_unknown_and_kept_for_people_with_the_
     assert!(error_of(&kept).contains("delivered over the limit"), "{}", error_of(&kept));
     assert_eq!(kept.properties.message_id().as_ref().map(|id| id.as_str()), Some("poison"));
     assert_eq!(kept.json()["Phone"], PHONE);
+    // The broker took the property away.
+    let headers = kept.properties.headers().clone().expect("headers");
+    let expiration = lapin::types::AMQPValue::LongString("3600000".into());
+    assert_eq!(headers.inner().get("x-expiration"), Some(&expiration));
     until_settled(&stage).await;
     assert_eq!(running.metric("otp_dead_lettered_total", &[]).await, 1.0);
     assert_eq!(stage.sandbox.stats().requests, 0);

@@ -117,7 +117,13 @@ async fn a_job_in_hand_is_told_with_its_worker_and_its_lease() {
     let ambiguous = "attempts   1, 1 of which may have sent an OTP without a usable answer";
     assert_told(
         &told,
-        &["state      waiting: the last attempt is over", ambiguous, "trouble    ", "its worker ends it"],
+        &[
+            "state      waiting: the last attempt is over",
+            ambiguous,
+            "trouble    ",
+            "its worker ends it",
+            "; if that worker has died, another",
+        ],
     );
     let story: Value = serde_json::from_str(&job(&stage, &["waiting", "--json"]).await.stdout).expect("JSON");
     assert_eq!((&story["Worker"], &story["AmbiguousAttempts"]), (&name.into(), &1.into()));
@@ -163,7 +169,14 @@ async fn a_job_that_is_not_known_and_a_record_that_cannot_be_read_are_told_with_
         }
         let ended = job(&stage, &["--", id]).await;
         assert_eq!((ended.code, ended.stdout.as_str()), (1, ""), "{id:?}: {ended:?}");
-        for said in ["the ledger has no record of the job ", "OTP_LEDGER_TTL", "OTP_LEDGER_PREFIX"] {
+        let (queue, dead) = (&stage.names.jobs, &stage.names.dead);
+        for said in [
+            "the ledger has no record of the job ",
+            &format!("is it still on the queue {queue}, and"),
+            &format!("then it is on {dead} (esms-otp-worker dead-letters show ID)"),
+            "OTP_LEDGER_TTL",
+            "OTP_LEDGER_PREFIX",
+        ] {
             assert!(ended.stderr.contains(said), "{said} is not in: {ended:?}");
         }
         assert!(!ended.stderr.contains(['\u{1b}', '\u{202e}']), "{ended:?}");
@@ -203,6 +216,11 @@ async fn without_a_redis_that_answers_it_says_what_to_do() {
     assert!(ended.code == 1 && ended.stderr.contains("check OTP_LEDGER_URL"), "{ended:?}");
     stage.unset("OTP_LEDGER_URL");
     let ended = job(&stage, &["a"]).await;
-    assert!(ended.code == 2 && ended.stderr.contains("with memory: only the worker itself knows"), "{ended:?}");
+    assert_eq!(ended.code, 2, "{ended:?}");
+    for said in
+        ["with memory: only the worker itself knows", "OTP_LEDGER_URL=redis://HOST:6379", "esms-otp-worker job --help"]
+    {
+        assert!(ended.stderr.contains(said), "{said} is not in: {ended:?}");
+    }
     assert_eq!(run(&["job"], &[]).await.code, 2);
 }

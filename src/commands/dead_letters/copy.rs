@@ -26,7 +26,7 @@ pub(super) fn of_job(letter: &Letter, id: &str, is_fresh: bool) -> BasicProperti
     if let Some(value) = given.timestamp() {
         job = job.with_timestamp(*value);
     }
-    match given.expiration() {
+    match &letter.expiration {
         Some(value) => job.with_expiration(value.clone()),
         None => job,
     }
@@ -91,7 +91,9 @@ fn is_count(name: &str) -> bool {
 /// The headers that a message has because it is a dead letter.
 fn is_of_death(name: &str) -> bool {
     let by_broker = ["x-first-death-", "x-last-death-"];
-    is_count(name) || matches!(name, dead::REASON | "x-death") || by_broker.iter().any(|begin| name.starts_with(begin))
+    is_count(name)
+        || matches!(name, dead::REASON | dead::EXPIRATION | "x-death")
+        || by_broker.iter().any(|begin| name.starts_with(begin))
 }
 
 #[cfg(test)]

@@ -76,6 +76,10 @@ pub(super) enum Fate {
 const PERHAPS_SENT: &str =
     "an OTP may have gone out for it, and the ledger knows nothing of it (any more): --new-id sends it all the same";
 
+const UNKNOWN: &str = "it ended unknown: --new-id sends it again";
+
+const UNKNOWN_AND_LATE: &str = "it ended unknown, and its deadline has passed: --fresh --new-id sends it again";
+
 const ANOTHER_JOB: &str = "its message_id is that of another job, which the ledger knows";
 
 const UNREADABLE: &str = "its record in the ledger cannot be read: another program, or another version of this one, wrote it; find out which, and delete it";
@@ -90,6 +94,9 @@ pub(super) fn fate(letter: &Letter, known: Known, wanted: Wanted) -> Fate {
         Known::AnotherJob => Fate::Stays(ANOTHER_JOB.into()),
         Known::Unreadable => Fate::Stays(UNREADABLE.into()),
         Known::Ended(Outcome::Unknown) if wanted.is_sent_again && !is_expired => Fate::NewId(next_id(&letter.id)),
+        // It stays, whatever is left out: once its letter has gone, nobody could ask for it.
+        Known::Ended(Outcome::Unknown) if is_expired => Fate::Stays(UNKNOWN_AND_LATE.into()),
+        Known::Ended(Outcome::Unknown) => Fate::Stays(UNKNOWN.into()),
         Known::Ended(outcome) if !outcome.may_be_tried_anew() => Fate::Answered(outcome.as_str()),
         Known::NotEnded(_) => Fate::GoesOn,
         Known::Ended(_) | Known::Nothing | Known::NotAsked if is_expired => Fate::Expired,
@@ -158,9 +165,10 @@ mod tests {
             (NotAsked, FRESH, Fate::NotTold, Fate::NotTold),
             (Ended(Accepted), BOTH, Fate::Answered("accepted"), Fate::Answered("accepted")),
             (Ended(Rejected), BOTH, Fate::Answered("rejected"), Fate::Answered("rejected")),
-            (Ended(Unknown), FRESH, Fate::Answered("unknown"), Fate::Answered("unknown")),
+            (Ended(Unknown), PLAIN, stays(UNKNOWN), stays(UNKNOWN_AND_LATE)),
+            (Ended(Unknown), FRESH, stays(UNKNOWN), stays(UNKNOWN)),
             // A new id would only get an `expired` beside the `unknown`.
-            (Ended(Unknown), AGAIN, again(), Fate::Answered("unknown")),
+            (Ended(Unknown), AGAIN, again(), stays(UNKNOWN_AND_LATE)),
             (Ended(Unknown), BOTH, again(), again()),
             (Ended(Failed), PLAIN, Fate::TriedAnew("failed"), Fate::Expired),
             (Ended(Expired), FRESH, Fate::TriedAnew("expired"), Fate::TriedAnew("expired")),

@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime};
 
 use lapin::BasicProperties;
 use lapin::message::Delivery;
-use lapin::types::AMQPValue;
+use lapin::types::{AMQPValue, ShortString};
 use ring::digest;
 
 use crate::commands::harmless::harmless;
@@ -43,6 +43,8 @@ pub(super) struct Letter {
     pub(super) since: Option<SystemTime>,
     /// Whether a worker would not send it any more.
     pub(super) is_expired: bool,
+    /// The `expiration` that its producer gave the job.
+    pub(super) expiration: Option<ShortString>,
     /// The properties.
     pub(super) properties: BasicProperties,
     /// The body.
@@ -64,9 +66,13 @@ impl Letter {
 
     /// Reads a message that was taken from its queue at this moment.
     pub(super) fn read(properties: BasicProperties, body: Vec<u8>, taken: Moment, rules: &Rules) -> Self {
-        let envelope = Envelope::read(&properties, taken, rules.job_ttl);
+        let expiration = dead::expiration(&properties);
+        let envelope = match &expiration {
+            Some(value) => Envelope::read(&properties.clone().with_expiration(value.clone()), taken, rules.job_ttl),
+            None => Envelope::read(&properties, taken, rules.job_ttl),
+        };
         let given = properties.message_id().as_ref().map(|id| id.as_str()).filter(|id| !id.is_empty());
-        let text = |text: &Option<lapin::types::ShortString>| text.as_ref().map(|text| text.as_str().to_owned());
+        let text = |text: &Option<ShortString>| text.as_ref().map(|text| text.as_str().to_owned());
         let (encoding, kind) = (text(properties.content_encoding()), text(properties.kind()));
         let job = match envelope.id_problem {
             Some(problem) => Err(problem.to_owned()),
@@ -79,6 +85,7 @@ impl Letter {
             job,
             since: envelope.created.or_else(|| dropped_at(&properties)),
             is_expired: envelope.deadline <= taken.instant,
+            expiration,
             properties,
             body,
         }
@@ -137,7 +144,7 @@ pub(super) fn returned(properties: &BasicProperties) -> u64 {
 /// The id of a letter without one: the same each time that it is read. Two letters that are alike in everything that
 /// goes into it are one job.
 fn derived_id(properties: &BasicProperties, body: &[u8]) -> String {
-    let short = |text: &Option<lapin::types::ShortString>| text.as_ref().map_or(String::new(), |text| text.to_string());
+    let short = |text: &Option<ShortString>| text.as_ref().map_or(String::new(), |text| text.to_string());
     let said = |name: &str| header(properties, name).and_then(text).unwrap_or_default().into_owned();
     let parts = [
         short(properties.correlation_id()),

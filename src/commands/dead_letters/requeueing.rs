@@ -119,7 +119,7 @@ impl Run<'_> {
             let mut going = Vec::new();
             for (in_hand, fate) in some.into_iter().zip(fates) {
                 if self.requeue.is_dry_run || matches!(fate, Fate::Stays(_)) {
-                    self.tally.add(&fate);
+                    self.tally.add(&in_hand.1.id, &fate);
                     queue.keep(in_hand.0, in_hand.1);
                 } else {
                     going.push((in_hand, fate));
@@ -163,12 +163,12 @@ impl Run<'_> {
         let (mut moved, mut renamed) = (Vec::new(), Vec::new());
         for (((place, letter), fate), answer) in going.into_iter().zip(answers) {
             if answer == Answer::Refused {
-                self.tally.add(&Fate::Stays(REFUSED.to_owned()));
+                self.tally.add(&letter.id, &Fate::Stays(REFUSED.to_owned()));
                 queue.keep(place, letter);
                 continue;
             }
             moved.push(place);
-            self.tally.add(&fate);
+            self.tally.add(&letter.id, &fate);
             if let Fate::NewId(id) = &fate {
                 let new = harmless(&logged_id(id, letter.job.as_ref().ok()));
                 renamed.push(format!("{} is sent again as {new}", letter.shown_id()));

@@ -64,7 +64,10 @@ fn about(letter: &Letter, now: SystemTime) -> Vec<String> {
     let mut lines =
         vec![line("job", &format!("{}{derived}", letter.shown_id())), line("reason", &letter.shown_reason())];
     if let Err(why) = &letter.job {
-        lines.push(line("no job", &harmless(&without_numbers(why))));
+        let why = harmless(&without_numbers(why));
+        if why != letter.shown_reason() {
+            lines.push(line("still wrong", &why));
+        }
     }
     lines.push(line("phone", letter.shown_phone().as_deref().unwrap_or("-")));
     let since = letter

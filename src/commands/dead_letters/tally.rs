@@ -1,6 +1,6 @@
 //! What was done with letters, or would be, in words. Pure.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 
 use super::fate::{Fate, Wanted};
 use super::words::count;
@@ -17,8 +17,16 @@ pub(super) struct Tally {
     pub(super) looked_at: usize,
     /// Letters that were chosen.
     pub(super) chosen: usize,
-    moved: BTreeMap<Kind, usize>,
+    moved: BTreeMap<Kind, Moved>,
     stayed: BTreeMap<String, usize>,
+}
+
+/// Letters that go.
+#[derive(Debug, Default)]
+struct Moved {
+    letters: usize,
+    /// The ids of their jobs: several letters can be of one job.
+    jobs: HashSet<String>,
 }
 
 /// What becomes of letters that go, in the order in which it is told.
@@ -35,8 +43,8 @@ enum Kind {
 }
 
 impl Tally {
-    /// A letter has this fate.
-    pub(super) fn add(&mut self, fate: &Fate) {
+    /// A letter with this job's id has this fate.
+    pub(super) fn add(&mut self, id: &str, fate: &Fate) {
         let kind = match fate {
             Fate::Sent => Kind::Sent,
             Fate::TriedAnew(outcome) => Kind::TriedAnew(outcome),
@@ -51,12 +59,14 @@ impl Tally {
                 return;
             }
         };
-        *self.moved.entry(kind).or_default() += 1;
+        let moved = self.moved.entry(kind).or_default();
+        moved.letters += 1;
+        moved.jobs.insert(id.to_owned());
     }
 
     /// How many letters go.
     pub(super) fn moved(&self) -> usize {
-        self.moved.values().sum()
+        self.moved.values().map(|moved| moved.letters).sum()
     }
 
     /// How many chosen letters stay.
@@ -64,15 +74,17 @@ impl Tally {
         self.stayed.values().sum()
     }
 
-    fn of(&self, kind: Kind) -> usize {
-        self.moved.get(&kind).copied().unwrap_or_default()
+    fn jobs(&self, kind: Kind) -> usize {
+        self.moved.get(&kind).map_or(0, |moved| moved.jobs.len())
     }
 
     /// What is told of them. `is_done`: it was done, and not only asked what would be.
     pub(super) fn lines(&self, wanted: Wanted, is_done: bool, is_in_memory: bool) -> Vec<String> {
         let mut lines = vec![format!("{} of {} chosen", count(self.chosen, "letter"), self.looked_at)];
         lines.push(format!("{} {}", if is_done { "requeued" } else { "would be requeued:" }, self.moved()));
-        lines.extend(self.moved.iter().map(|(kind, letters)| format!("  {letters:>6} {}", meaning(*kind))));
+        lines.extend(self.moved.iter().map(|(kind, moved)| {
+            format!("  {:>6} {}{}", moved.letters, meaning(*kind), copies(moved.letters, moved.jobs.len()))
+        }));
         if self.stayed() > 0 {
             lines.push(format!("{} {}", if is_done { "stayed" } else { "would stay:" }, self.stayed()));
             let mut reasons: Vec<_> = self.stayed.iter().collect();
@@ -89,14 +101,14 @@ impl Tally {
 
     fn warnings(&self, wanted: Wanted, is_in_memory: bool) -> Vec<String> {
         let mut lines = Vec::new();
-        let again = self.of(Kind::SentAgain) + self.of(Kind::NewId);
+        let again = self.jobs(Kind::SentAgain) + self.jobs(Kind::NewId);
         if again > 0 {
             lines.push(format!(
                 "An OTP may have gone out before for {}: these persons may get a second one",
                 count(again, "job")
             ));
         }
-        if is_in_memory && self.of(Kind::NotTold) > 0 {
+        if is_in_memory && self.jobs(Kind::NotTold) > 0 {
             lines.push(
                 "The ledger is the memory of each worker (OTP_LEDGER_URL is memory:), and nobody else can ask it."
                     .into(),
@@ -105,12 +117,21 @@ impl Tally {
                 "A worker that has been restarted since, or another one, sends a job that was sent before".into(),
             );
         }
-        if self.of(Kind::Expired) > 0 && !wanted.is_fresh {
+        if self.jobs(Kind::Expired) > 0 && !wanted.is_fresh {
             lines.push(
                 "Expired jobs are not sent. --fresh gives each a new lifetime: do their persons still wait?".into(),
             );
         }
         lines
+    }
+}
+
+/// How many jobs there are, where they are fewer than the letters.
+fn copies(letters: usize, jobs: usize) -> String {
+    match letters.saturating_sub(jobs) {
+        0 => String::new(),
+        1 => format!(" ({}: 1 letter is a copy)", count(jobs, "job")),
+        more => format!(" ({}: {more} letters are copies)", count(jobs, "job")),
     }
 }
 
@@ -133,7 +154,7 @@ mod tests {
 
     fn tally(fates: &[Fate]) -> Tally {
         let mut tally = Tally { looked_at: 9, chosen: fates.len(), ..Tally::default() };
-        fates.iter().for_each(|fate| tally.add(fate));
+        fates.iter().enumerate().for_each(|(n, fate)| tally.add(&n.to_string(), fate));
         tally
     }
 
@@ -142,7 +163,7 @@ mod tests {
         let stays = |why: &str| Fate::Stays(why.to_owned());
         let fates = [
             Fate::Sent,
-            Fate::Answered("unknown"),
+            Fate::Answered("accepted"),
             Fate::Sent,
             stays("b"),
             stays("a\u{1b}"),
@@ -158,13 +179,33 @@ mod tests {
                 "would be requeued: 4",
                 "       2 to be sent: the ledger knows nothing of them",
                 "       1 expired: their deadline has passed, and they end so",
-                "       1 answered by the ledger: they ended unknown, and nothing is sent",
+                "       1 answered by the ledger: they ended accepted, and nothing is sent",
                 "would stay: 3",
                 "       2 b",
                 "       1 a\\u{1b}",
                 "Expired jobs are not sent. --fresh gives each a new lifetime: do their persons still wait?",
             ]
         );
+    }
+
+    #[test]
+    fn letters_of_one_job_are_told_as_copies() {
+        let mut tally = Tally::default();
+        for id in ["a", "b", "a", "a"] {
+            tally.add(id, &Fate::Sent);
+        }
+        for id in ["c", "c"] {
+            tally.add(id, &Fate::SentAgain);
+        }
+        let told = tally.lines(Wanted::default(), false, false).join("\n");
+        for said in [
+            "would be requeued: 6",
+            "4 to be sent: the ledger knows nothing of them (2 jobs: 2 letters are copies)",
+            "(any more) (1 job: 1 letter is a copy)",
+            "for 1 job: these persons",
+        ] {
+            assert!(told.contains(said), "{said} is not in:\n{told}");
+        }
     }
 
     #[test]

@@ -152,7 +152,7 @@ fn next(stage: &Stage) -> &'static str {
         },
         Stage::Held(held) => match (held.state, held.lease.is_some()) {
             (_, true) => {
-                "its worker ends it, and publishes the result. Whoever has published it again by then gets the same"
+                "its worker ends it, and publishes the result. Whoever has published it again by then gets the same; if that worker has died, another takes it over when the lease is over"
             }
             (State::Sending, false) => {
                 "the broker delivers it again. The next worker takes the attempt for one that may have sent an OTP: OTP_ON_AMBIGUOUS decides"
@@ -162,10 +162,18 @@ fn next(stage: &Stage) -> &'static str {
     }
 }
 
-/// In whole seconds, never too few.
+/// In whole seconds, never too few. There are no days: 24h is easily compared with 23h 59m.
 fn seconds(time: Duration) -> String {
     let whole = time.as_secs() + u64::from(time.subsec_nanos() > 0);
-    humantime::format_duration(Duration::from_secs(whole)).to_string()
+    let parts = [(whole / 3_600, 'h'), (whole / 60 % 60, 'm'), (whole % 60, 's')];
+    let said: Vec<String> =
+        parts.iter().filter(|(count, _)| *count > 0).map(|(count, unit)| format!("{count}{unit}")).collect();
+    if said.is_empty() { "0s".into() } else { said.join(" ") }
+}
+
+/// Seconds for JSON, with three decimals at the most.
+fn decimals(time: Duration) -> f64 {
+    Duration::new(time.as_secs(), time.subsec_millis() * 1_000_000).as_secs_f64()
 }
 
 /// The story as one object.
@@ -187,15 +195,15 @@ pub(super) fn as_json(id: &str, record: &Record) -> Value {
         Stage::Held(Held { state, owner, lease, began, progress }) => {
             tell("State", json!(state.as_str()));
             tell("Worker", json!(owner.rsplit_once(':').map_or(owner.as_str(), |(worker, _)| worker)));
-            tell("LeaseSeconds", json!(lease.map(|left| left.as_secs_f64())));
-            tell("LastAttemptSecondsAgo", json!(began.map(|began| began.as_secs_f64())));
+            tell("LeaseSeconds", json!(lease.map(decimals)));
+            tell("LastAttemptSecondsAgo", json!(began.map(decimals)));
             for (name, value) in been_through(progress) {
                 tell(name, value);
             }
         }
     }
     tell("Run", json!(record.reruns + 1));
-    tell("KeptSeconds", json!(record.kept_for.map(|kept| kept.as_secs_f64())));
+    tell("KeptSeconds", json!(record.kept_for.map(decimals)));
     tell("Next", json!(next(&record.stage)));
     Value::Object(story)
 }

@@ -1,5 +1,7 @@
 //! `requeue`: which letters become jobs, what those jobs are, and what is said.
 
+use std::time::Duration;
+
 use esms_otp_worker::sandbox::Fault;
 use lapin::options::QueueDeleteOptions;
 
@@ -122,13 +124,13 @@ async fn a_dry_run_says_what_would_become_of_each_letter_and_changes_nothing() {
         0,
         &[
             "8 letters of 8 chosen",
-            "would be requeued: 5",
+            "would be requeued: 4",
             "1 to be sent: the ledger",
             "1 to be tried anew: they ended failed",
             "1 expired: their deadline",
             "1 answered by the ledger: they ended accepted",
-            "1 answered by the ledger: they ended unknown",
-            "would stay: 3",
+            "would stay: 4",
+            "1 it ended unknown: --new-id sends it again",
             "1 its message_id is that of another job",
             "1 an OTP may have gone out for it, and the ledger knows nothing of it (any more): --new-id",
             "1 the body is not valid JSON (line 1, column 2)",
@@ -166,15 +168,13 @@ async fn result_of(results: &mut Results, id: &str) -> Received {
 #[tokio::test]
 async fn what_may_have_been_sent_is_answered_or_stays_unless_a_second_otp_is_asked_for() {
     let (stage, _redis) = known().await;
-    assert_said(&dead_letters(&stage, &["requeue", "--all"]).await, 1, &["requeued 5", "stayed 3"]);
+    assert_said(&dead_letters(&stage, &["requeue", "--all"]).await, 1, &["requeued 4", "stayed 4"]);
     let (running, (_client, mut results)) = (stage.worker().await, stage.audience().await);
     until("every job is worked", LIMIT, async || jobs_waiting(&stage).await == 0).await;
     running.until_settled(&stage.names).await;
     for (n, otps) in [(1, 1), (2, 0), (3, 1), (5, 0), (6, 1), (7, 0), (8, 0)] {
         assert_eq!(stage.sandbox.accepted(&phone(n)), otps, "{n}");
     }
-    // `unknown` was answered; its letter is there once more.
-    kept(&stage, [letter(2, "unknown", GIVEN_UP)]).await;
     for _ in 0..2 {
         let ended = dead_letters(&stage, &["requeue", "--id", "unknown", "--new-id"]).await;
         assert_said(&ended, 0, &["unknown is sent again as unknown:again", "these persons may get a second one"]);
@@ -216,6 +216,39 @@ async fn a_late_job_ends_expired_and_a_fresh_one_is_sent() {
         assert_eq!(ending(&results.next(LIMIT).await), ("accepted".into(), 1, false));
     }
     running.until_settled(&stage.names).await;
+}
+
+/// The letters are those of a worker, so that it is seen that it keeps the `expiration`.
+#[tokio::test]
+async fn past_the_expiration_that_its_producer_gave_it_a_job_is_not_sent() {
+    let (stage, _redis) = stage().await;
+    let mut running = stage.worker().await;
+    let (client, mut results) = stage.audience().await;
+    for (n, id, age) in [(1, "late", 125), (2, "in-time", 0)] {
+        let job = Job::new(serde_json::json!({"Phone": phone(n)})).id(id).expiration(Duration::from_secs(120));
+        client.publish(&stage.names.jobs, aged(job, age)).await;
+        assert_eq!(ending(&results.next(LIMIT).await).0, "invalid", "{id}");
+    }
+    running.until_settled(&stage.names).await;
+    assert_eq!(running.stop().await, Some(0));
+    assert_said(&dead_letters(&stage, &["show", "late"]).await, 0, &["header         x-expiration: 120000"]);
+    let requeue = ["requeue", "--all", "--esms-template-id", "1", "--job-ttl", "1h"];
+    let said = ["1 to be sent: the ledger", "1 expired: their deadline has passed"];
+    let fresh = ["2 to be sent: the ledger"];
+    assert_said(&dead_letters(&stage, &[&requeue[..], &["--dry-run"]].concat()).await, 0, &said);
+    assert_said(&dead_letters(&stage, &[&requeue[..], &["--dry-run", "--fresh"]].concat()).await, 0, &fresh);
+    assert_said(&dead_letters(&stage, &requeue).await, 0, &said);
+    until_letters(&stage, 0).await;
+    let jobs = emptied(&client, &stage.names.jobs).await;
+    let names = |job: &lapin::message::BasicGetMessage| {
+        let headers = job.properties.headers().clone().unwrap_or_default();
+        headers.inner().keys().map(ToString::to_string).collect::<Vec<_>>()
+    };
+    assert_eq!(jobs.len(), 2);
+    for job in jobs {
+        assert_eq!(text(job.properties.expiration()), "120000");
+        assert!(!names(&job).contains(&"x-expiration".to_owned()), "{:?}", names(&job));
+    }
 }
 
 #[tokio::test]

@@ -61,6 +61,41 @@ fn a_fresh_job_has_no_old_lifetime() {
 }
 
 #[test]
+fn the_expiration_that_the_worker_kept_is_that_of_the_job_again() {
+    for (kept, own, restored) in [
+        (Some("60000"), None, Some("60000")),
+        (Some("60000"), Some("70000"), Some("70000")),
+        // The broker would refuse these.
+        (Some("4294967296"), None, None),
+        (Some("-1"), None, None),
+        (Some("soon"), Some("70000"), Some("70000")),
+        (Some(""), None, None),
+        (None, None, None),
+    ] {
+        let mut properties = BasicProperties::default();
+        if let Some(kept) = kept {
+            let mut headers = FieldTable::default();
+            headers.insert("x-expiration".into(), AMQPValue::LongString(kept.into()));
+            properties = properties.with_headers(headers);
+        }
+        if let Some(own) = own {
+            properties = properties.with_expiration(own.into());
+        }
+        let job = of_job(&letter(properties.clone()), "id", false);
+        assert_eq!(job.expiration().as_ref().map(ShortString::as_str), restored, "{kept:?} {own:?}");
+        assert!(names(&job).is_empty(), "{kept:?}");
+        let fresh = of_job(&letter(properties.clone()), "id", true);
+        assert_eq!((fresh.expiration(), names(&fresh).len()), (&None, 0), "{kept:?}");
+        // The letter itself must not expire.
+        let renewed = of_letter(&properties);
+        assert_eq!(
+            (names(&renewed).len(), renewed.expiration().is_some()),
+            (usize::from(kept.is_some()), own.is_some())
+        );
+    }
+}
+
+#[test]
 fn the_result_of_a_job_with_a_new_id_still_has_the_old_one_as_its_correlation() {
     let correlation = |properties: BasicProperties| {
         of_job(&letter(properties), "id:again", false).correlation_id().as_ref().map(ToString::to_string)

@@ -43,6 +43,25 @@ fn a_letter_says_why_since_when_and_whom() {
 }
 
 #[test]
+fn a_letter_is_expired_when_its_producer_would_say_so() {
+    let taken = Moment::now();
+    let age = |seconds: u64| taken.wall.duration_since(SystemTime::UNIX_EPOCH).unwrap().as_secs() - seconds;
+    for (kept, seconds, is_expired) in [
+        (Some("60000"), 62, true),
+        (Some("60000"), 30, false),
+        (Some("0"), 2, true),
+        (Some("600000"), 302, true),
+        (Some("soon"), 62, false),
+        (None, 62, false),
+        (None, 302, true),
+    ] {
+        let headers: Vec<_> = kept.iter().map(|kept| ("x-expiration", text(kept))).collect();
+        let letter = read(with(&headers).with_timestamp(age(seconds)), JOB);
+        assert_eq!(letter.is_expired, is_expired, "{kept:?} {seconds}");
+    }
+}
+
+#[test]
 fn a_letter_of_the_brokers_own_says_why_and_since_when() {
     let letter = read(dropped_by_broker(), JOB);
     assert_eq!(letter.shown_reason(), "dropped by the broker (delivery_limit)");

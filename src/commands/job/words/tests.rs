@@ -80,7 +80,7 @@ fn a_job_that_has_not_ended_is_told_with_its_worker_and_lease() {
             "lease      for 9s more, unless the worker renews it",
             "attempts   2, 1 of which may have sent an OTP without a usable answer; the last began 2s ago",
             "trouble    a timeout",
-            "next       its worker ends it, and publishes the result. Whoever has published it again by then gets the same",
+            "next       its worker ends it, and publishes the result. Whoever has published it again by then gets the same; if that worker has died, another takes it over when the lease is over",
             "kept       for 1h more; then the ledger forgets it",
         ]
     );
@@ -93,6 +93,21 @@ fn a_job_that_has_not_ended_is_told_with_its_worker_and_lease() {
     ] {
         let lines = told("a", held(state, lease)).join("\n");
         assert!(lines.contains(said), "{state:?} {lease:?}: {lines}");
+    }
+}
+
+#[test]
+fn times_are_told_without_days_and_with_few_decimals() {
+    for (millis, said, json) in [
+        (0, "0s", 0.0),
+        (1, "1s", 0.001),
+        (59_000, "59s", 59.0),
+        (3_600_000, "1h", 3_600.0),
+        (86_399_001, "24h", 86_399.001),
+        (90_061_000, "25h 1m 1s", 90_061.0),
+    ] {
+        let time = Duration::from_millis(millis) + Duration::from_micros(if millis == 1 { 400 } else { 0 });
+        assert_eq!((seconds(time).as_str(), decimals(time)), (said, json));
     }
 }
 
