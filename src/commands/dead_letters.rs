@@ -38,7 +38,7 @@ use listing::Listing;
 use purging::{Purge, Purged, can_ask};
 use requeueing::{Done, Requeue};
 use selection::{NOT_SAID, Selection, add_flags, add_flags_and_all, is_said};
-use words::unseen_line;
+use words::{held_line, unseen_line};
 
 /// The settings of commands that tell what would become of a job.
 const LEDGER_GROUPS: &[Group] = &[Group::Broker, Group::Topology, Group::Ledger];
@@ -224,19 +224,24 @@ fn requeue(given: &ArgMatches) -> ExitCode {
     let wanted = Wanted { is_fresh: given.get_flag("fresh"), is_sent_again: given.get_flag("new-id") };
     let is_dry_run = given.get_flag("dry-run");
     let asked = Requeue { selection: Selection::read(given), wanted, rules, is_dry_run };
-    let Done { tally, is_in_memory, unseen, ended } = match run(|stop| requeueing::requeue(&broker, store, asked, stop))
-    {
-        Ok(done) => done,
-        Err(code) => return code,
-    };
+    let Done { tally, is_in_memory, unseen, held_by_others, ended } =
+        match run(|stop| requeueing::requeue(&broker, store, asked, stop)) {
+            Ok(done) => done,
+            Err(code) => return code,
+        };
     let mut lines = tally.lines(wanted, !is_dry_run, is_in_memory);
     lines.extend(unseen.iter().map(|id| unseen_line(id)));
-    let is_whole = unseen.is_empty() && (is_dry_run || tally.stayed() == 0);
+    lines.extend(held_line(held_by_others));
+    let is_whole = unseen.is_empty() && held_by_others == 0 && (is_dry_run || tally.stayed() == 0);
     let code = print_lines(&lines, if is_whole { ExitCode::SUCCESS } else { ExitCode::from(FAILED) });
     match ended {
         Ok(()) => code,
         Err(error) => {
-            say("It ended early. What is told above was done, and the rest is still there; give the command again");
+            say(
+                "It ended early. What is told above was done, and the rest is still there. Some of the last jobs may be on \
+                both queues: they have the same id, and the ledger answers the second. Mend what follows, if it is not \
+                an interruption, and give the command again",
+            );
             failed(&error.to_string())
         }
     }

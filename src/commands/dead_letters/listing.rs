@@ -10,7 +10,7 @@ use super::error::Failed;
 use super::letter::{Letter, Rules};
 use super::queue::Queue;
 use super::selection::Selection;
-use super::words::count;
+use super::words::{count, held_line};
 use crate::broker::settings::BrokerSettings;
 use crate::commands::harmless::{cut, harmless_json};
 use crate::commands::shell::{Output, say};
@@ -86,13 +86,16 @@ pub(super) async fn list(broker: &BrokerSettings, listing: Listing, stop: Cancel
     let Listing { mut selection, limit, is_json } = listing;
     let looked = look(&mut queue, &mut selection, limit).await;
     let (there, taken) = (queue.there, queue.taken);
+    let is_cut = looked.as_ref().is_ok_and(|rows| rows.len() >= limit as usize);
+    let held = if is_cut { 0 } else { queue.held_by_others() };
     let ended = queue.end(broker).await;
     let mut rows = looked?;
     ended?;
     // The order in the queue says little: a letter that was looked at may have another place.
     rows.sort_by(|a, b| b.age.cmp(&a.age).then_with(|| a.id.cmp(&b.id)));
     print(&rows, is_json).await?;
-    tell(&rows, there, taken, &broker.dead_letter);
+    tell(&rows, there, taken + held, &broker.dead_letter);
+    held_line(held).iter().for_each(|line| say(line));
     Ok(())
 }
 

@@ -9,7 +9,7 @@ use super::error::Failed;
 use super::letter::{Letter, Rules};
 use super::queue::{Place, Queue};
 use super::selection::Selection;
-use super::words::{count, unseen_line};
+use super::words::{count, held_line, unseen_line};
 use crate::broker::settings::BrokerSettings;
 
 /// How many letters are acknowledged at a time.
@@ -48,7 +48,8 @@ async fn remove(queue: &mut Queue, purge: Purge, name: &str, stop: &Cancellation
     let Purge { mut selection, is_dry_run, is_sure } = purge;
     let chosen = choose(queue, &mut selection).await?;
     let letters = count(chosen.len(), "letter");
-    let (mut lines, all): (Vec<String>, _) = (selection.unseen().map(unseen_line).collect(), queue.taken as usize);
+    let (mut lines, all): (Vec<String>, _) = (selection.unseen().map(unseen_line).collect(), queue.there as usize);
+    lines.extend(held_line(queue.held_by_others()));
     let mut is_whole = lines.is_empty();
     if is_dry_run {
         lines.push(format!("{letters} of {all} on {name} would be purged"));

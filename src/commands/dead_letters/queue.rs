@@ -34,9 +34,9 @@ use crate::broker::settings::BrokerSettings;
 use crate::broker::{REPLY_WITHIN, close};
 use crate::commands::shell::say;
 
-/// A letter that was returned so often is renewed. A quarter of RabbitMQ's limit: a policy may have set a lower one, and a
-/// command that is killed returns letters, too.
-const RENEWED_AT: u64 = 5;
+/// A letter that was returned so often is renewed. RabbitMQ's limit is 20: a policy may have set a lower one, and a command
+/// that is killed returns letters, too.
+const RENEWED_AT: u64 = 2;
 
 /// How many letters one channel holds. After so many another channel is opened.
 const HELD_BY_CHANNEL: u16 = 5_000;
@@ -110,6 +110,12 @@ impl Queue {
         queue.there = queue.ready().await?;
         queue.total = queue.there.min(most);
         Ok(queue)
+    }
+
+    /// How many letters another command holds: they were there at the beginning, and did not come. To be asked after the
+    /// last one.
+    pub(super) const fn held_by_others(&self) -> u32 {
+        self.total - self.taken
     }
 
     /// How many letters are there and not held by anybody.

@@ -44,6 +44,8 @@ pub(super) struct Done {
     pub(super) is_in_memory: bool,
     /// The ids that no letter has.
     pub(super) unseen: Vec<String>,
+    /// How many letters another command holds.
+    pub(super) held_by_others: u32,
     pub(super) ended: Result<(), Failed>,
 }
 
@@ -74,6 +76,7 @@ pub(super) async fn requeue(
         progress,
     };
     let worked = run.work(&mut queue).await;
+    let held_by_others = if worked.is_ok() { queue.held_by_others() } else { 0 };
     run.progress.finish_and_clear();
     let unseen = if worked.is_ok() { run.requeue.selection.unseen().map(str::to_owned).collect() } else { Vec::new() };
     if let Some(publisher) = run.publisher {
@@ -81,7 +84,7 @@ pub(super) async fn requeue(
     }
     let given_back = queue.end(broker).await;
     let ended = worked.and(given_back);
-    Ok(Done { tally: run.tally, is_in_memory: run.ledger.is_in_memory(), unseen, ended })
+    Ok(Done { tally: run.tally, is_in_memory: run.ledger.is_in_memory(), unseen, held_by_others, ended })
 }
 
 fn bar(letters: u32) -> ProgressBar {

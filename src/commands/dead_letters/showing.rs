@@ -96,11 +96,8 @@ fn properties(given: &BasicProperties) -> Vec<String> {
         ("app_id", text(given.app_id())),
         ("user_id", text(given.user_id())),
     ];
-    let is_time = |name: &str| matches!(name, "timestamp" | "expiration");
     let shown = said.into_iter().filter_map(|(name, said)| said.map(|said| (name, said)));
-    shown
-        .map(|(name, said)| line(name, &if is_time(name) { harmless(&said) } else { without_any_number(&said) }))
-        .collect()
+    shown.map(|(name, said)| line(name, &of_text(name, &said))).collect()
 }
 
 /// A text that may hold a phone number.
@@ -119,15 +116,31 @@ fn headers(given: &BasicProperties) -> Vec<String> {
 
 fn of_header(name: &str, value: &AMQPValue) -> String {
     match value {
-        AMQPValue::LongString(text) if name == "traceparent" => harmless(&String::from_utf8_lossy(text.as_bytes())),
-        AMQPValue::LongString(text) => without_any_number(&String::from_utf8_lossy(text.as_bytes())),
-        AMQPValue::LongLongInt(number) if name == "timestamp_in_ms" => number.to_string(),
-        AMQPValue::LongLongInt(number) => without_any_number(&number.to_string()),
-        AMQPValue::LongInt(number) => without_any_number(&number.to_string()),
+        AMQPValue::LongString(text) => of_text(name, &String::from_utf8_lossy(text.as_bytes())),
+        AMQPValue::LongLongInt(number) => of_text(name, &number.to_string()),
+        AMQPValue::LongInt(number) => of_text(name, &number.to_string()),
         AMQPValue::Boolean(value) => value.to_string(),
         AMQPValue::FieldArray(_) | AMQPValue::FieldTable(_) => "(a list)".into(),
         _ => "(a value of another kind)".into(),
     }
+}
+
+/// A value, with numbers masked unless it is what its name says: a time, or a trace.
+fn of_text(name: &str, text: &str) -> String {
+    let is_itself = match name {
+        "timestamp" => text.parse().is_ok_and(|seconds: u64| (1_000_000_000..10_000_000_000).contains(&seconds)),
+        "timestamp_in_ms" => text.parse().is_ok_and(|ms: u64| (1_000_000_000_000..10_000_000_000_000).contains(&ms)),
+        // A number of Vietnam begins with 0, or is too large.
+        "expiration" | "x-expiration" => !text.starts_with('0') && text.parse::<u32>().is_ok(),
+        "traceparent" => is_traceparent(text),
+        _ => false,
+    };
+    if is_itself { text.to_owned() } else { without_any_number(text) }
+}
+
+fn is_traceparent(text: &str) -> bool {
+    let is_hex = |part: &str| part.bytes().all(|byte| byte.is_ascii_hexdigit());
+    text.split('-').map(str::len).eq([2, 32, 16, 2]) && text.split('-').all(is_hex)
 }
 
 /// What becomes of it if it is requeued, without flags and with each that changes it.
@@ -175,5 +188,30 @@ fn of_fate(fate: &Fate, letter: &Letter) -> String {
         Fate::Expired => "lets it end expired: its deadline has passed, and nothing is sent".into(),
         Fate::NotTold => "sends it, unless the worker that takes it remembers it (the ledger is memory:)".into(),
         Fate::Stays(why) => format!("leaves it here: {}", harmless(&without_numbers(why))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_is_a_time_or_a_trace_is_shown_whole() {
+        for (name, text, is_whole) in [
+            ("timestamp", "1795703487", true),
+            ("timestamp", "901888484", false),
+            ("timestamp_in_ms", "1795703487123", true),
+            ("timestamp_in_ms", "84901888484", false),
+            ("expiration", "20000", true),
+            ("x-expiration", "86400000", true),
+            ("expiration", "0901888484", false),
+            ("expiration", "84901888484", false),
+            ("traceparent", "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01", true),
+            ("traceparent", "0901888484", false),
+            ("x-other", "0901888484", false),
+        ] {
+            let shown = of_text(name, text);
+            assert_eq!((shown == text, shown.contains('*')), (is_whole, !is_whole), "{name}: {shown}");
+        }
     }
 }

@@ -18,3 +18,10 @@ pub(super) fn count(number: usize, what: &str) -> String {
 pub(super) fn times(number: u64) -> String {
     if number == 1 { "once".into() } else { format!("{number} times") }
 }
+
+/// What is said where another command holds letters.
+pub(super) fn held_line(held: u32) -> Option<String> {
+    (held > 0).then(|| {
+        format!("{} not looked at: another command holds them. Give the command again", count(held as usize, "letter"))
+    })
+}

@@ -115,8 +115,10 @@ async fn two_operators_at_once_move_each_letter_once() {
     many(&stage, MORE).await;
     let one = async || dead_letters(&stage, &["requeue", "--all"]).await;
     let (first, second) = tokio::join!(one(), one());
+    // Which of them did not get all that it saw at its beginning says so.
     for ended in [&first, &second] {
-        assert_said(ended, 0, &["requeued "]);
+        let is_beside_the_other = ended.stdout.contains("another command holds them");
+        assert_said(ended, i32::from(is_beside_the_other), &["requeued "]);
     }
     until_letters(&stage, 0).await;
     let client = stage.client().await;
