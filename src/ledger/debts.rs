@@ -209,7 +209,7 @@ impl WriteBack {
             match said {
                 Ok(Finish::Recorded) if is_second => {
                     written += 1;
-                    self.tell_of_second_otp(&debt, &debt.event, results).await;
+                    self.tell_of_second_otp(&debt, &debt.event.clone().as_duplicate(), results).await;
                 }
                 Ok(Finish::Recorded) => {
                     written += 1;
@@ -240,9 +240,11 @@ impl WriteBack {
         let said = self.store.finish(debt.end()).await.map(|(finish, _)| finish);
         match said {
             Ok(Finish::HeldByAnother { may_have_sent }) if debt.event.outcome == Outcome::Accepted => {
-                let for_all = End { owner: None, ..debt.end() };
-                let said = self.store.finish(for_all).await.map(|(finish, _)| finish);
-                (said, may_have_sent && !debt.event.may_be_duplicate)
+                let is_second = may_have_sent && !debt.event.may_be_duplicate;
+                // In one step: this worker may end before it takes another, or not hear the answer.
+                let event = if is_second { debt.event.clone().as_duplicate() } else { debt.event.clone() };
+                let for_all = End { owner: None, event: &event, ..debt.end() };
+                (self.store.finish(for_all).await.map(|(finish, _)| finish), is_second)
             }
             said => (said, false),
         }

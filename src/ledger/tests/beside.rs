@@ -171,6 +171,26 @@ async fn that_an_otp_went_out_is_written_whoever_has_the_job_and_says_what_the_o
     }
 }
 
+/// The record says so from its first moment on: it is found, although the answer to its writing was lost.
+#[tokio::test(start_paused = true)]
+async fn a_second_otp_is_told_although_the_answer_to_its_writing_was_lost() {
+    let (ledger, store) = ledger(OnLedgerError::Send);
+    let (holding, _) = held(&ledger, first()).await;
+    ledger.finish(first(), &holding, &accepted(), &accepted()).await;
+    let says_so = accepted().as_duplicate();
+    let answers =
+        [Ok(Finish::HeldByAnother { may_have_sent: true }), Err(away()), Ok(Finish::Already(says_so.clone()))];
+    store.finishes.lock().unwrap().extend(answers);
+    let (ended, results) = (CancellationToken::new(), Arc::new(Corrected::default()));
+    let writing = tokio::spawn(write_back(&ledger).run(ended.clone(), Arc::clone(&results)));
+    while ledger.beside.owed() > 0 {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    ended.cancel();
+    writing.await.unwrap();
+    assert_eq!(results.0.lock().unwrap().clone(), [says_so]);
+}
+
 /// Asks for the job while its correction is published, as a producer's repeat would.
 struct RepeatMeanwhile(Ledger, Mutex<Vec<ResultEvent>>);
 
