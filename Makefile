@@ -39,12 +39,13 @@ bench: build services ## the worker beside others that do the same work: what a 
 	@benches/peers/install.sh
 	cargo bench --profile chaos --locked --bench side_by_side
 
-# WORKER=path and so on, JOBS and CELLS (the first counts) as for `make bench`.
+# WORKER=path and so on, JOBS, CELLS and CONTENDERS (the first of each counts) as for `make bench`.
+profile: export CONTENDERS ?= worker
 profile: export WORKER ?= $(or $(CARGO_TARGET_DIR),target)/profiling/esms-otp-worker
 profile: export SANDBOX ?= $(or $(CARGO_TARGET_DIR),target)/profiling/esms-sandbox
 profile: services ## where the worker's processor time goes, by perf
 	RUSTFLAGS="$$RUSTFLAGS -C force-frame-pointers=yes" cargo build --profile profiling --locked --bin esms-otp-worker --bin esms-sandbox
-	PARTS=profile CONTENDERS=worker cargo bench --profile chaos --locked --bench side_by_side
+	PARTS=profile cargo bench --profile chaos --locked --bench side_by_side
 
 micro: ## what the steps of a job cost by themselves
 	cargo bench --profile chaos --locked --bench micro

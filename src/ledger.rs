@@ -13,6 +13,7 @@ mod holding;
 pub mod home;
 pub mod link;
 pub mod memory;
+mod name;
 pub mod pace;
 pub mod past;
 mod places;

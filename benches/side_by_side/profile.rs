@@ -26,7 +26,8 @@ pub(crate) async fn measure(stage: &mut Stage) -> Result<(), Failed> {
         return Ok(());
     }
     let cell = stage.settings.cells.first().copied().ok_or("no cell")?;
-    step(&format!("{cell}, watched by perf"), run(stage, cell, &data)).await?;
+    let contender = stage.settings.contenders.first().copied().ok_or("no contender")?;
+    step(&format!("{cell}: {}, watched by perf", contender.name()), run(stage, contender, cell, &data)).await?;
     for (title, key) in [("By thread", "comm"), ("By object", "dso"), ("By symbol", "symbol")] {
         say(bold(&format!("\n{title}")));
         report(&data, key).await?.iter().for_each(say);
@@ -55,9 +56,9 @@ fn perf(args: &[&str]) -> Command {
     perf
 }
 
-async fn run(stage: &mut Stage, cell: Cell, data: &Path) -> Result<(), Failed> {
+async fn run(stage: &mut Stage, contender: Contender, cell: Cell, data: &Path) -> Result<(), Failed> {
     let mut trial = Trial::prepare(stage, stage.settings.jobs, cell.latency).await?;
-    let pid = trial.start(stage, Contender::Worker, cell.prefetch, &[])?.to_string();
+    let pid = trial.start(stage, contender, cell.prefetch, &[])?.to_string();
     let mut recording: Child = perf(&["record", "-g", "--quiet", "-p", &pid, "-o"]).arg(data).spawn()?;
     trial.finish(stage, |_| Ok(())).await?;
     // perf ends with the worker.

@@ -94,7 +94,7 @@ impl Part {
             Self::Many => "Ten thousand calls under way at once",
             Self::Memory => "What the ledger in memory takes",
             Self::Backlog => "A long queue, from its beginning to its end",
-            Self::Profile => "Where the worker's processor time goes",
+            Self::Profile => "Where the processor time goes",
             Self::Fleet => "Several workers on one queue",
         }
     }

@@ -137,7 +137,7 @@ impl Publisher {
     ///
     /// # Errors
     /// When it is not certain that the broker has the message. Publish it again.
-    pub async fn publish(&self, message: Message<'_>, tried: Try) -> Result<Routed, PublishError> {
+    pub async fn publish(&self, message: &Message<'_>, tried: Try) -> Result<Routed, PublishError> {
         let _turn = match tried {
             Try::First => None,
             Try::Again => self.turn().await,
@@ -189,12 +189,13 @@ impl Session {
         Self { channel, lost: CancellationToken::new(), line, turn: std::sync::Mutex::default() }
     }
 
-    async fn publish(&self, message: Message<'_>) -> Result<Routed, PublishError> {
+    async fn publish(&self, message: &Message<'_>) -> Result<Routed, PublishError> {
         let confirmed = async {
             // After all that is ready has had its turn: results that are published one right after the other wake
             // lapin's thread once.
             yield_now().await;
-            let confirm = self.hand_over(message).await?;
+            // On the heap, for the moment that it takes: a job that waits need not have room for it.
+            let confirm = Box::pin(self.hand_over(message)).await?;
             confirm.await
         };
         tokio::select! {
@@ -209,7 +210,7 @@ impl Session {
     /// Gives a message to lapin, one message at a time. lapin first numbers the message for its confirm, and
     /// then queues its frames. Both steps happen in one poll. If two threads were between these steps, each
     /// would get the confirm of the other's message.
-    async fn hand_over(&self, message: Message<'_>) -> lapin::Result<PublisherConfirm> {
+    async fn hand_over(&self, message: &Message<'_>) -> lapin::Result<PublisherConfirm> {
         // Mandatory, because the broker would otherwise silently drop a message that no queue takes. Not
         // for direct reply-to: the broker does not count it as a queue, and would return the message although
         // it delivers it.
@@ -217,7 +218,8 @@ impl Session {
         let options = BasicPublishOptions { mandatory, ..Default::default() };
         let exchange = ShortString::from(message.exchange);
         let routing_key = ShortString::from(message.routing_key);
-        let publish = self.channel.basic_publish(exchange, routing_key, options, message.body, message.properties);
+        let properties = message.properties.clone();
+        let publish = self.channel.basic_publish(exchange, routing_key, options, message.body, properties);
         let mut publish = std::pin::pin!(publish);
         poll_fn(|context| {
             let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);

@@ -3,16 +3,17 @@
 //! Exit codes: 0 stopped with every delivery settled, 1 could not start, 2 a setting is wrong, 3 the broker's
 //! objects differ from those that the worker needs, 4 stopped with jobs unfinished (the broker redelivers them).
 
+use std::panic::resume_unwind;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
 use clap::{ArgMatches, Command};
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::task::JoinHandle;
+use tokio::task::{JoinError, JoinHandle};
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
+use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 use tracing::{error, info, warn};
 
 use super::shell::{FAILED, RUN_GROUPS, block_on, failed, source, wrong_settings};
@@ -148,8 +149,11 @@ async fn signals(stop: Stop) {
 async fn run(config: Config, stop: Stop) -> Result<(), RunError> {
     let grace = config.worker.shutdown_grace;
     let app = App::build(config, &stop).await?;
+    // A task like those of the jobs. The future that a runtime was begun with has a turn far more often than its tasks:
+    // deliveries would pile up before the first of them is worked.
+    let consuming = AbortOnDropHandle::new(tokio::spawn(app.consuming.run()));
     let ended = tokio::select! {
-        ended = app.consuming.run() => ended.map_err(RunError::from),
+        ended = consuming => without_panic(ended).map_err(RunError::from),
         () = out_of_time(&stop, grace, &app.health, &app.worker) => Ok(()),
     };
     // A second signal also ends consuming without an error. Only the count tells whether every delivery was settled.
@@ -167,6 +171,11 @@ async fn run(config: Config, stop: Stop) -> Result<(), RunError> {
     // No job needs the services any more, so a service that does not end in time may be cut off.
     let _ = timeout(SERVICES_END_WITHIN, app.services.wait()).await;
     ended
+}
+
+/// The end of a task that nobody aborts. Its panic is this one's, too.
+fn without_panic<E>(ended: Result<Result<(), E>, JoinError>) -> Result<(), E> {
+    ended.unwrap_or_else(|error| error.try_into_panic().map_or(Ok(()), |panic| resume_unwind(panic)))
 }
 
 /// Returns when draining must end: the grace is over, or a second signal came.

@@ -86,7 +86,8 @@ impl Esms {
         let question = Question { api_key: keys.api_key.expose_secret(), secret_key: keys.secret_key.expose_secret() };
         // A struct of strings always has a JSON form.
         let body = serde_json::to_vec(&question).unwrap_or_default();
-        let sent = self.post(balance_url(&self.url), body.into()).send();
+        let length = body.len();
+        let sent = self.client.execute(self.post(balance_url(&self.url), body.into(), length));
         let response = sent.await.map_err(|error| BalanceError::NotReached(describe(error)))?;
         let status = response.status().as_u16();
         let date = response.headers().get(DATE).and_then(|date| httpdate::parse_http_date(date.to_str().ok()?).ok());

@@ -3,8 +3,10 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use reqwest::header::{ACCEPT, ACCEPT_ENCODING, CONTENT_TYPE};
-use reqwest::{Client, RequestBuilder, Url, redirect};
+use reqwest::header::{
+    ACCEPT, ACCEPT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, HOST, HeaderMap, HeaderName, HeaderValue, USER_AGENT,
+};
+use reqwest::{Client, Method, Request, Url, redirect};
 use secrecy::ExposeSecret;
 use serde::Serialize;
 use tokio::time::Instant;
@@ -29,6 +31,8 @@ const MOST_HEADERS: usize = 512;
 /// on a connection that is just being closed would be an ambiguous attempt.
 const IDLE_CONNECTION: Duration = Duration::from_secs(20);
 
+const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
+
 /// What is said of a call that was given up.
 const TOO_LATE: &str = "the job's deadline passed before there was a connection";
 
@@ -38,6 +42,7 @@ pub struct Esms {
     pub(super) client: Client,
     pub(super) url: Url,
     pub(super) keys: Keys,
+    headers: HeaderMap,
     route: Route,
     traced: bool,
 }
@@ -75,7 +80,6 @@ impl Esms {
         let route = Route::to(&settings.url);
         let client = route
             .apply(Client::builder())?
-            .user_agent(concat!("esms-otp-worker/", env!("CARGO_PKG_VERSION")))
             .connect_timeout(settings.connect_timeout)
             .timeout(settings.timeout)
             // A redirect would carry the credentials to wherever it points.
@@ -93,7 +97,8 @@ impl Esms {
             .pool_max_idle_per_host(usize::from(concurrency))
             .tls_backend_preconfigured(tls::for_url(&settings.url)?)
             .build()?;
-        Ok(Self { client, url: settings.url.clone(), keys: settings.keys.clone(), route, traced: settings.traced })
+        let (url, keys, headers) = (settings.url.clone(), settings.keys.clone(), headers(&settings.url));
+        Ok(Self { client, url, keys, headers, route, traced: settings.traced })
     }
 
     /// The body of the call, with the keys of this moment.
@@ -134,14 +139,11 @@ impl Esms {
     /// Makes one call, which ends within `ESMS_TIMEOUT`. If there is no connection by `deadline`, nothing is sent.
     /// `traceparent` is its trace context; it is sent only with `OTP_TRACE_PROPAGATE_TO_ESMS`.
     pub async fn attempt(&self, body: Bytes, traceparent: Option<String>, deadline: Instant) -> Seen {
+        let length = body.len();
         let (body, written) = Watched::new(body);
-        let mut call = self.post(self.url.clone(), reqwest::Body::wrap(body));
-        if let Some(traceparent) = traceparent.filter(|_| self.traced) {
-            call = call.header("traceparent", traceparent);
-        }
         let answered = tokio::select! {
             biased;
-            answered = call.send() => answered,
+            answered = self.client.execute(self.traced_call(body, length, traceparent)) => answered,
             () = written.not_by(deadline) => return Seen::NotWritten(TOO_LATE.to_owned()),
         };
         match answered {
@@ -151,12 +153,45 @@ impl Esms {
         }
     }
 
-    /// A call of eSMS with this JSON. A WCF service answers XML to whoever does not ask for JSON, and without
-    /// `Accept-Encoding` any compression is allowed.
-    pub(super) fn post(&self, url: Url, body: reqwest::Body) -> RequestBuilder {
-        let call = self.client.post(url).header(CONTENT_TYPE, "application/json");
-        call.header(ACCEPT, "application/json").header(ACCEPT_ENCODING, "identity").body(body)
+    fn traced_call(&self, body: Watched, length: usize, traceparent: Option<String>) -> Request {
+        let mut call = self.post(self.url.clone(), reqwest::Body::wrap(body), length);
+        if let Some(traceparent) = traceparent.filter(|_| self.traced).and_then(|text| text.try_into().ok()) {
+            call.headers_mut().insert(TRACEPARENT, traceparent);
+        }
+        call
     }
+
+    /// A call of eSMS with this JSON, of so many bytes.
+    pub(super) fn post(&self, url: Url, body: reqwest::Body, length: usize) -> Request {
+        let mut call = Request::new(Method::POST, url);
+        *call.headers_mut() = self.headers.clone();
+        call.headers_mut().insert(CONTENT_LENGTH, length.into());
+        *call.body_mut() = Some(body);
+        call
+    }
+}
+
+/// The header lines of every call, made once. They are all that there are: a map that must grow is copied.
+fn headers(url: &Url) -> HeaderMap {
+    const JSON: HeaderValue = HeaderValue::from_static("application/json");
+    const WORKER: HeaderValue = HeaderValue::from_static(concat!("esms-otp-worker/", env!("CARGO_PKG_VERSION")));
+    let host = url.host_str().unwrap_or_default();
+    let host = url.port().map_or_else(|| host.to_owned(), |port| format!("{host}:{port}"));
+    [
+        // A host is always a header's value; if it were not, the client would write its own.
+        HeaderValue::try_from(host).ok().map(|host| (HOST, host)),
+        Some((USER_AGENT, WORKER)),
+        Some((CONTENT_TYPE, JSON)),
+        // A WCF service answers XML to whoever does not ask for JSON.
+        Some((ACCEPT, JSON)),
+        // Without it any compression is allowed.
+        Some((ACCEPT_ENCODING, HeaderValue::from_static("identity"))),
+        // Its place; each call has its own.
+        Some((CONTENT_LENGTH, HeaderValue::from_static("0"))),
+    ]
+    .into_iter()
+    .flatten()
+    .collect()
 }
 
 #[cfg(test)]

@@ -2,13 +2,14 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::future::ready;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use futures_util::FutureExt;
 use tokio::time::Instant;
 
 use super::fingerprint::Fingerprint;
+use super::name::Name;
 use super::squeezed::Squeezed;
 use super::store::{Ask, Claim, End, Finish, Finished, Left, Note, Reply, Stage, Store};
 use crate::job::envelope::DeliveryCount;
@@ -63,10 +64,10 @@ type Moment = u64;
 
 #[derive(Debug, Default)]
 struct Entries {
-    jobs: HashMap<Arc<str>, Entry>,
-    /// Ids in the order in which they expire. All records live equally long, so this is the order of recording.
-    /// An id that was recorded twice is here twice. Only the place whose time matches its entry counts.
-    order: VecDeque<(Moment, Arc<str>)>,
+    jobs: HashMap<Name, Entry>,
+    /// Names in the order in which they expire. All records live equally long, so this is the order of recording.
+    /// A name that was recorded twice is here twice. Only the place whose time matches its entry counts.
+    order: VecDeque<(Moment, Name)>,
 }
 
 /// Jobs that have ended, and jobs that were left between two attempts.
@@ -88,7 +89,7 @@ impl Memory {
     /// another here.
     pub fn look_up(&self, ask: &Ask<'_>) -> Claim {
         let entries = self.entries();
-        match entries.jobs.get(ask.id).filter(|entry| entry.expires > self.now()) {
+        match entries.jobs.get(&Name::of(ask.id)).filter(|entry| entry.expires > self.now()) {
             None => Claim::New,
             Some(entry) if entry.fingerprint.differs(&ask.fingerprint) => Claim::AnotherJob,
             Some(Entry { state: State::Done(done), .. }) => Claim::Done(done.event(ask.id)),
@@ -101,7 +102,7 @@ impl Memory {
 
     /// The same for this asker: a job of which nothing was sent may be tried anew.
     pub fn known(&self, ask: &Ask<'_>) -> Claim {
-        let ended = self.entries().jobs.get(ask.id).map(|entry| entry.expires.saturating_sub(self.ttl));
+        let ended = self.entries().jobs.get(&Name::of(ask.id)).map(|entry| entry.expires.saturating_sub(self.ttl));
         let is_repeat = ask.first_delivered.is_some_and(|came| ended.is_some_and(|ended| self.moment(came) >= ended));
         match self.look_up(ask) {
             Claim::Done(event) if is_repeat && event.outcome.may_be_tried_anew() => Claim::Anew(event.run),
@@ -121,7 +122,7 @@ impl Memory {
     /// The job has ended with this result. An earlier result stays, unless this one says more.
     pub fn record_done(&self, id: &str, fingerprint: Fingerprint, event: &ResultEvent) -> Finish {
         let mut entries = self.entries();
-        let earlier = match entries.jobs.get(id).filter(|entry| entry.expires > self.now()) {
+        let earlier = match entries.jobs.get(&Name::of(id)).filter(|entry| entry.expires > self.now()) {
             Some(Entry { state: State::Done(earlier), .. }) => Some(earlier.event(id)),
             Some(Entry { state: State::Left(_), .. }) | None => None,
         };
@@ -141,7 +142,7 @@ impl Memory {
 
     /// The job is forgotten.
     pub fn forget(&self, id: &str) {
-        self.entries().jobs.remove(id);
+        self.entries().jobs.remove(&Name::of(id));
     }
 
     /// The job was left between two attempts.
@@ -201,7 +202,7 @@ impl Store for Memory {
     }
 
     fn correct<'a>(&'a self, id: &'a str, recorded: &'a ResultEvent, says_more: &'a ResultEvent) -> Reply<'a, ()> {
-        if let Some(Entry { state: State::Done(done), .. }) = self.entries().jobs.get_mut(id)
+        if let Some(Entry { state: State::Done(done), .. }) = self.entries().jobs.get_mut(&Name::of(id))
             && done.event(id) == *recorded
         {
             *done = Done::new(says_more, id);
@@ -218,15 +219,15 @@ impl Store for Memory {
 
 impl Entries {
     fn is_done(&self, id: &str, now: Moment) -> bool {
-        matches!(self.jobs.get(id), Some(Entry { state: State::Done(_), expires, .. }) if *expires > now)
+        matches!(self.jobs.get(&Name::of(id)), Some(Entry { state: State::Done(_), expires, .. }) if *expires > now)
     }
 
     fn record(&mut self, id: &str, fingerprint: Fingerprint, state: State, limits: &Memory) {
         let now = limits.now();
         let expires = now.saturating_add(limits.ttl);
-        let id: Arc<str> = id.into();
-        self.jobs.insert(Arc::clone(&id), Entry { fingerprint, state, expires });
-        self.order.push_back((expires, id));
+        let name = Name::of(id);
+        self.jobs.insert(name.clone(), Entry { fingerprint, state, expires });
+        self.order.push_back((expires, name));
         self.forget(now, limits.most_jobs);
     }
 
@@ -235,9 +236,9 @@ impl Entries {
             if *expires > now && self.order.len() <= most {
                 return;
             }
-            let Some((expires, id)) = self.order.pop_front() else { return };
-            if self.jobs.get(&id).is_some_and(|entry| entry.expires == expires) {
-                self.jobs.remove(&id);
+            let Some((expires, name)) = self.order.pop_front() else { return };
+            if self.jobs.get(&name).is_some_and(|entry| entry.expires == expires) {
+                self.jobs.remove(&name);
             }
         }
     }

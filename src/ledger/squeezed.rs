@@ -13,6 +13,8 @@
 use bytes::Bytes;
 use uuid::Uuid;
 
+use super::name::{UUID_TEXT, uuid_at};
+
 /// What results have in common, each before what it begins with.
 const PHRASES: [&str; 15] = [
     "{\"JobId\":\"",
@@ -37,9 +39,6 @@ const UUID: u8 = 31;
 
 /// Before a byte that would mean something else.
 const PLAIN: u8 = 30;
-
-/// The length of a UUID as text.
-const UUID_TEXT: usize = 36;
 
 /// See the module.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -107,17 +106,11 @@ fn token(rest: &[u8], id: &[u8]) -> (Token, usize) {
             let phrases = PHRASES.iter().zip(1..).find(|(phrase, _)| rest.starts_with(phrase.as_bytes()));
             phrases.map_or((Token::Byte, 1), |(phrase, number)| (Token::Phrase(number), phrase.len()))
         }
-        Some(b'0'..=b'9' | b'a'..=b'f') => uuid(rest).map_or((Token::Byte, 1), |uuid| (Token::Uuid(uuid), UUID_TEXT)),
+        Some(b'0'..=b'9' | b'a'..=b'f') => {
+            uuid_at(rest).map_or((Token::Byte, 1), |uuid| (Token::Uuid(uuid), UUID_TEXT))
+        }
         Some(_) | None => (Token::Byte, 1),
     }
-}
-
-/// The UUID that the text begins with, if it is written as we write them.
-fn uuid(rest: &[u8]) -> Option<Uuid> {
-    let text = rest.get(..UUID_TEXT).filter(|text| text.get(8) == Some(&b'-'))?;
-    let uuid = Uuid::try_parse_ascii(text).ok()?;
-    let mut written = [0; UUID_TEXT];
-    (uuid.hyphenated().encode_lower(&mut written).as_bytes() == text).then_some(uuid)
 }
 
 #[cfg(test)]

@@ -32,7 +32,10 @@ const HUGE_LIMIT: u32 = 1024;
 
 /// Waits as the fault says, and then answers or resets the connection.
 pub(crate) async fn play(shared: &Arc<Shared>, connection: &Connection, told: Arrival, wants_json: bool) -> Response {
-    tokio::time::sleep(told.latency).await;
+    // The shortest wait of a timer is a millisecond.
+    if !told.latency.is_zero() {
+        tokio::time::sleep(told.latency).await;
+    }
     match &told.fault {
         Fault::Latency { ms } => tokio::time::sleep(Duration::from_millis(*ms)).await,
         Fault::Hold => hold(shared, &shared.holds).await,

@@ -81,7 +81,8 @@ impl Rate {
                 limiter.until_ready().await;
             }
             let at = match &self.together {
-                Some(together) => together.turn(|| self.in_one_batch()).await,
+                // On the heap: a job that waits for eSMS need not have room for it.
+                Some(together) => Box::pin(together.turn(|| self.in_one_batch())).await,
                 None => None,
             };
             // eSMS may have throttled meanwhile.

@@ -74,13 +74,8 @@ impl Worker {
         self.record_limited(job, &hold, progress, held_back).await.map(Worked::Ended)
     }
 
-    /// Ends a job whose number is not served, if it is such a job.
-    pub(super) async fn end_denied(&self, job: &Job, hold: &Hold, progress: &Progress) -> Option<Option<ResultEvent>> {
-        let held_back = self.rules.limits.denied(&job.request)?;
-        Some(self.record_limited(job, hold, progress.clone(), &held_back).await)
-    }
-
-    async fn record_limited(
+    /// Ends a job that is held, and that a limit holds back. Nothing if another worker has it by now.
+    pub(super) async fn record_limited(
         &self,
         job: &Job,
         hold: &Hold,

@@ -114,7 +114,7 @@ impl Outbox {
             body: &event.body,
             properties: result::properties(&message_id, &id.into(), &Trace::default(), SystemTime::now()),
         };
-        self.publish_until_confirmed(message).await;
+        self.publish_until_confirmed(&message).await;
     }
 
     /// Publishes a result until it is confirmed.
@@ -126,7 +126,7 @@ impl Outbox {
             body: &event.body,
             properties: result::properties(&event.message_id(id), &receipt.correlation_id, trace, SystemTime::now()),
         };
-        let routed = self.publish_until_confirmed(message).await;
+        let routed = self.publish_until_confirmed(&message).await;
         if let Routed::Nowhere { message_id } = &routed {
             // Not in the span of this job: the result that came back may be that of another.
             error!(
@@ -140,11 +140,11 @@ impl Outbox {
         routed
     }
 
-    async fn publish_until_confirmed(&self, message: Message<'_>) -> Routed {
+    async fn publish_until_confirmed(&self, message: &Message<'_>) -> Routed {
         let mut waits = Policy::RECONNECT.waits();
         let mut tried = Try::First;
         loop {
-            match self.channels.results.publish(message.clone(), tried).await {
+            match self.channels.results.publish(message, tried).await {
                 Ok(routed) => {
                     self.count_published(&routed);
                     return routed;
@@ -185,7 +185,7 @@ impl Outbox {
             self.metrics.published(Published::Failed);
             return debug!("no reply is tried, because replies are refused; the result exchange has the result");
         }
-        match timeout(REPLY_LIMIT, self.reply(message)).await {
+        match timeout(REPLY_LIMIT, self.reply(&message)).await {
             Ok(Some(routed)) => {
                 self.count_published(&routed);
                 if self.replies.taken() {
@@ -208,9 +208,9 @@ impl Outbox {
     }
 
     /// Tries a reply a few times, unless replies are refused.
-    async fn reply(&self, message: Message<'_>) -> Option<Routed> {
+    async fn reply(&self, message: &Message<'_>) -> Option<Routed> {
         for tried in 0..REPLY_TRIES {
-            match self.try_reply(tried, message.clone()).await {
+            match self.try_reply(tried, message).await {
                 Ok(routed) => return Some(routed),
                 Err(PublishError::Forbidden(why)) => {
                     self.pause_replies(&why, NO_PERMISSION);
@@ -232,7 +232,7 @@ impl Outbox {
 
     /// Only one reply at a time is tried again: a name that closes the connection would make the other replies
     /// fail with it each time.
-    async fn try_reply(&self, tried: u32, message: Message<'_>) -> Result<Routed, PublishError> {
+    async fn try_reply(&self, tried: u32, message: &Message<'_>) -> Result<Routed, PublishError> {
         let _alone = if tried > 0 { Some(self.again.lock().await) } else { None };
         self.channels.replies.publish(message, Try::First).await
     }
@@ -249,7 +249,7 @@ impl Outbox {
         let mut waits = Policy::RECONNECT.waits();
         let mut tried = Try::First;
         loop {
-            match self.channels.dead_letters.publish(message.clone(), tried).await {
+            match self.channels.dead_letters.publish(&message, tried).await {
                 Ok(Routed::ToAQueue) => break,
                 Ok(Routed::Nowhere { message_id }) => {
                     error!(

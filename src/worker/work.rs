@@ -39,13 +39,16 @@ enum Turn<'a> {
 
 impl Worker {
     /// Works a job until it has ended, or must be left.
+    ///
+    /// A worker holds many jobs that only wait for eSMS. What few jobs need is on the heap, so that the others need
+    /// not have room for it.
     pub(super) async fn work_on(&self, job: &Job) -> Worked {
         let mut polls = Policy::POLL.waits();
         let mut is_first_claim = true;
         let mut patience = Patience::new(&self.waiting_for_calls);
         loop {
             let Turn::Now(slot) = self.turn(job).await else {
-                return self.leave_unstarted(job).await;
+                return Box::pin(self.leave_unstarted(job)).await;
             };
             let Some(claimed) = self.claim(job).await else { return Worked::GoesBack };
             if is_first_claim {
@@ -110,7 +113,7 @@ impl Worker {
         }
         // The question may have reached the ledger. Unless its answer is heard, the next worker must wait for
         // the end of the lease.
-        self.leave_when_claimed(job, claim).await
+        Box::pin(self.leave_when_claimed(job, claim)).await
     }
 
     /// Writes down that nothing was done with a job. The next worker could not know, for it sees only that
@@ -158,15 +161,16 @@ impl Worker {
 
     /// Works a job that the ledger was asked for; nothing if another worker has it.
     async fn work_claimed(&self, job: &Job, claimed: Claimed, slot: Option<Slot<'_>>) -> Option<Worked> {
-        match self.with_own_attempts(job, claimed).await {
-            Claimed::Done(event) => Some(Worked::Ended(event)),
-            Claimed::AnotherJob => Some(Worked::AnotherJob),
-            Claimed::Ours(holding, progress) => self.work_held(job, holding, progress, slot).await,
+        let hold = match self.with_own_attempts(job, claimed).await {
+            Claimed::Ours(holding, progress) => job.held(holding, progress),
+            Claimed::Done(event) => return Some(Worked::Ended(event)),
+            Claimed::AnotherJob => return Some(Worked::AnotherJob),
             Claimed::Limited(holding, progress, held_back) => {
-                self.end_limited(job, holding, progress, &held_back).await
+                return Box::pin(self.end_limited(job, holding, progress, &held_back)).await;
             }
-            Claimed::HeldByAnother => None,
-        }
+            Claimed::HeldByAnother => return None,
+        };
+        self.work_held(job, hold, slot).await
     }
 
     /// Another worker has the job: the ledger is asked again later, unless the job is to go back.
@@ -180,24 +184,18 @@ impl Worker {
     }
 
     /// Works a job that is held; nothing if it is not held any more.
-    async fn work_held(
-        &self,
-        job: &Job,
-        holding: Holding,
-        progress: Progress,
-        slot: Option<Slot<'_>>,
-    ) -> Option<Worked> {
+    async fn work_held(&self, job: &Job, hold: Arc<Hold>, slot: Option<Slot<'_>>) -> Option<Worked> {
+        let progress = hold.progress();
         let attempts_before = progress.attempts;
-        let hold = job.held(holding, progress.clone());
         crash::point(Point::AfterClaim);
         if job.dropped.is_none()
-            && let Some(ended) = self.end_denied(job, &hold, &progress).await
+            && let Some(held_back) = self.rules.limits.denied(&job.request)
         {
-            return ended.map(Worked::Ended);
+            return Box::pin(self.record_limited(job, &hold, progress, &held_back)).await.map(Worked::Ended);
         }
         let ending = match &job.dropped {
             Some(reason) => reason.end(progress),
-            None => match self.send(job, &hold, progress, slot).await {
+            None => match self.parts.sender.send(&self.held(job, &hold), progress, slot).await {
                 Sent::Ended(ending) => ending,
                 Sent::LeftToAnother(progress) => return Some(self.leave(job, &hold, &progress).await),
                 Sent::TakenOver => return None,
@@ -209,16 +207,15 @@ impl Worker {
         self.record(job, &hold, ending).await.map(Worked::Ended)
     }
 
-    async fn send(&self, job: &Job, hold: &Arc<Hold>, progress: Progress, slot: Option<Slot<'_>>) -> Sent {
-        let held = Held {
+    fn held<'a>(&'a self, job: &'a Job, hold: &Arc<Hold>) -> Held<'a> {
+        Held {
             job,
             hold: Arc::clone(hold),
             ledger: &self.parts.ledger,
             in_flight: &self.in_flight,
             health: &self.parts.health,
             stop: &self.stop,
-        };
-        self.parts.sender.send(&held, progress, slot).await
+        }
     }
 
     /// Writes down what a job that is left behind has been through, for its next delivery.
@@ -311,8 +308,7 @@ impl Worker {
     /// on the queue meanwhile. Where the store has the result, the other worker finds it, or says so itself.
     fn may_be_sent_elsewhere(&self, job: &Job, ending: &Ending) -> bool {
         let would_send = self.rules.on_ambiguous == OnAmbiguous::Resend && !self.parts.ledger.sees_every_attempt();
-        let is_ours = self.in_flight.custody(&job.id) == Custody::Ours;
-        ending.outcome.may_have_sent() && would_send && !is_ours
+        ending.outcome.may_have_sent() && would_send && self.in_flight.custody(&job.id) != Custody::Ours
     }
 
     fn ended(&self, job: &Job, ending: &Ending, event: ResultEvent) -> ResultEvent {
