@@ -13,7 +13,6 @@ mod holding;
 pub mod home;
 pub mod link;
 pub mod memory;
-mod name;
 pub mod pace;
 pub mod past;
 mod places;
@@ -21,7 +20,6 @@ pub mod records;
 pub mod redis;
 pub mod refusal;
 pub mod settings;
-mod squeezed;
 pub mod store;
 mod watch;
 

@@ -1,5 +1,8 @@
 //! The ledger in this process's memory. It is bounded, its records expire, and it ends with the process.
 
+mod name;
+mod squeezed;
+
 use std::collections::{HashMap, VecDeque};
 use std::future::ready;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -9,12 +12,12 @@ use futures_util::FutureExt;
 use tokio::time::Instant;
 
 use super::fingerprint::Fingerprint;
-use super::name::Name;
-use super::squeezed::Squeezed;
 use super::store::{Ask, Claim, End, Finish, Finished, Left, Note, Reply, Stage, Store};
 use crate::job::envelope::DeliveryCount;
 use crate::job::progress::Progress;
 use crate::job::result::{Outcome, ResultEvent};
+use name::Name;
+use squeezed::Squeezed;
 
 /// The most jobs that the ledger in memory holds: docs/ledger.md says what they cost. The oldest are forgotten
 /// first.
