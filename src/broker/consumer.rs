@@ -118,7 +118,7 @@ struct Subscription {
 
 /// How many deliveries are taken in a row. Then the jobs that are there already have their turn, so that their calls are
 /// under way, and their memory still warm, before more begin; and a stop is looked for again.
-const TAKEN_AT_ONCE: usize = 32;
+const TAKEN_AT_ONCE: usize = 16;
 
 /// The sessions of a consumer.
 struct Consuming<'a, T> {
