@@ -44,7 +44,10 @@ async fn a_password_that_is_changed_in_its_file_is_used_at_the_next_connection()
 #[tokio::test]
 async fn of_several_addresses_the_first_that_gives_a_connection_is_used() {
     let broker = Broker::shared().await;
-    let gone = std::net::TcpListener::bind("127.0.0.1:0").expect("a port").local_addr().expect("an address");
+    // Bound and not listening: it refuses connections, and no other test gets the port.
+    let bound = tokio::net::TcpSocket::new_v4().expect("a socket");
+    bound.bind(([127, 0, 0, 1], 0).into()).expect("a port");
+    let gone = bound.local_addr().expect("an address");
     let mut stage = Stage::new().await;
     let several = format!("amqp://{gone}, amqp://guest:wrong@127.0.0.1:{0}, amqp://127.0.0.1:{0}/", broker.port());
     works(&stage.set("AMQP_URL", &several).worker().await, &stage).await;
