@@ -44,15 +44,11 @@ async fn a_password_that_is_changed_in_its_file_is_used_at_the_next_connection()
 #[tokio::test]
 async fn of_several_addresses_the_first_that_gives_a_connection_is_used() {
     let broker = Broker::shared().await;
-    // Bound and not listening: it refuses connections, and no other test gets the port.
-    let bound = tokio::net::TcpSocket::new_v4().expect("a socket");
-    bound.bind(([127, 0, 0, 1], 0).into()).expect("a port");
-    let gone = bound.local_addr().expect("an address");
     let mut stage = Stage::new().await;
-    let several = format!("amqp://{gone}, amqp://guest:wrong@127.0.0.1:{0}, amqp://127.0.0.1:{0}/", broker.port());
+    let several = format!("amqp://127.0.0.1:1, amqp://guest:wrong@127.0.0.1:{0}, amqp://127.0.0.1:{0}/", broker.port());
     works(&stage.set("AMQP_URL", &several).worker().await, &stage).await;
 
-    let none = format!("amqp://{gone},amqp://guest:wrong-canary@127.0.0.1:{}", broker.port());
+    let none = format!("amqp://127.0.0.1:1,amqp://guest:wrong-canary@127.0.0.1:{}", broker.port());
     let process = stage.set("AMQP_URL", &none).spawn();
     let said = process.wait_for_log("none of 2 addresses", LIMIT).await;
     assert!(said.contains("cannot reach") && said.contains("refuses the credentials"), "{said}");
