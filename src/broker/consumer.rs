@@ -116,8 +116,8 @@ struct Subscription {
     _acknowledging: AbortOnDropHandle<()>,
 }
 
-/// How many deliveries are taken in a row. Then the jobs that are there already have their turn, so that their calls are
-/// under way, and their memory still warm, before more begin; and a stop is looked for again.
+/// How many deliveries are taken in a row. Then the jobs that have begun have their turn, while their memory is still in
+/// the processor's cache, and a stop is looked for again.
 const TAKEN_AT_ONCE: usize = 16;
 
 /// The sessions of a consumer.

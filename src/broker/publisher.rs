@@ -24,7 +24,7 @@ use crate::backoff::{Policy, Waits};
 const CONFIRM_WITHIN: Duration = Duration::from_secs(15);
 
 /// One message to publish.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct Message<'a> {
     /// The exchange. Empty means the default exchange.
     pub exchange: &'a str,

@@ -161,7 +161,7 @@ impl Esms {
         call
     }
 
-    /// A call of eSMS with this JSON, of so many bytes.
+    /// A call of eSMS with this JSON, of so many bytes. The URL is one on the host of `ESMS_URL`.
     pub(super) fn post(&self, url: Url, body: reqwest::Body, length: usize) -> Request {
         let mut call = Request::new(Method::POST, url);
         *call.headers_mut() = self.headers.clone();

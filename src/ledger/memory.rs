@@ -105,12 +105,16 @@ impl Memory {
 
     /// The same for this asker: a job of which nothing was sent may be tried anew.
     pub fn known(&self, ask: &Ask<'_>) -> Claim {
-        let ended = self.entries().jobs.get(&Name::of(ask.id)).map(|entry| entry.expires.saturating_sub(self.ttl));
-        let is_repeat = ask.first_delivered.is_some_and(|came| ended.is_some_and(|ended| self.moment(came) >= ended));
         match self.look_up(ask) {
-            Claim::Done(event) if is_repeat && event.outcome.may_be_tried_anew() => Claim::Anew(event.run),
+            Claim::Done(event) if event.outcome.may_be_tried_anew() && self.is_repeat(ask) => Claim::Anew(event.run),
             known => known,
         }
+    }
+
+    /// Whether the asker's message came first after the job had ended.
+    fn is_repeat(&self, ask: &Ask<'_>) -> bool {
+        let ended = self.entries().jobs.get(&Name::of(ask.id)).map(|entry| entry.expires.saturating_sub(self.ttl));
+        ask.first_delivered.is_some_and(|came| ended.is_some_and(|ended| self.moment(came) >= ended))
     }
 
     /// The same, and a job that may be tried anew is forgotten: the asker has it now.

@@ -74,7 +74,7 @@ impl Worker {
         self.record_limited(job, &hold, progress, held_back).await.map(Worked::Ended)
     }
 
-    /// Ends a job that is held, and that a limit holds back. Nothing if another worker has it by now.
+    /// Ends a job that this worker holds, and that a limit holds back. Nothing if another worker has it by now.
     pub(super) async fn record_limited(
         &self,
         job: &Job,
